@@ -1,0 +1,176 @@
+//! The two ports that replication runs over: records and blobs.
+//!
+//! A node implements them with sled and files, the bridge with PostgreSQL and S3, the simulator with memory that
+//! crashes. The contract, which `sim` and the stores' own tests check:
+//!
+//! - **Durable first.** A call that returns `Ok` has made its effect durable.
+//! - **The feed and the records are a bijection** (invariant 5): each stored record has exactly one feed row, and a
+//!   record that changes gets a new row at the end of its bucket's feed.
+//! - **A cursor commits with the page that it covers** (invariant 4), in one atomic step.
+//! - **No row is skipped**: a page never runs ahead of a row with a lower number that is still being written.
+//! - **Nothing is dropped** (invariant 8): every record of a page is applied, superseded or quarantined.
+
+use std::future::Future;
+
+use bytes::Bytes;
+
+use crate::chunk::{BlobHash, Have, Manifest};
+use crate::id::{BucketId, Epoch, NodeId, Seq};
+use crate::record::Record;
+
+/// A replica in one of its epochs, as the other end of a session.
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
+pub struct Peer {
+    /// Which replica.
+    pub node: NodeId,
+    /// The life that its feeds are in.
+    pub epoch: Epoch,
+}
+
+/// How far one bucket's feed here has come.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct BucketHead {
+    /// Which bucket.
+    pub bucket: BucketId,
+    /// The last row.
+    pub head: Seq,
+}
+
+/// A piece of a bucket's feed, in order.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Page {
+    /// The latest state of the records that changed, in order of their last change.
+    pub records: Vec<Record>,
+    /// The place up to which the feed has now been seen; rows that the reader itself sent are passed over.
+    pub next: Seq,
+    /// Whether rows follow.
+    pub more: bool,
+}
+
+/// What became of the records of a page. The three add up to what was received (invariant 8).
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct Applied {
+    /// Changed what is stored here.
+    pub applied: u32,
+    /// Said nothing new.
+    pub superseded: u32,
+    /// Set aside with a reason.
+    pub quarantined: u32,
+}
+
+/// Where the feed of a peer's bucket has been read to.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Cursor {
+    /// The epoch of the peer that counts.
+    pub epoch: Epoch,
+    /// The last row seen.
+    pub seq: Seq,
+}
+
+/// Records, their feeds, and the cursors into the feeds of peers.
+pub trait RecordStore: Send + Sync {
+    /// Why the store could not do it. The session that asked ends; nothing was changed.
+    type Error: std::error::Error + Send + Sync + 'static;
+
+    /// The life that this store's feeds are in.
+    fn epoch(&self) -> Epoch;
+
+    /// Every bucket held here, with its durable head.
+    fn heads(&self) -> impl Future<Output = Result<Vec<BucketHead>, Self::Error>> + Send;
+
+    /// Rows of `bucket` after `after`, at least one if there is one, then as many as fit in `budget_bytes`.
+    /// Rows that arrived from `reader` in its present epoch unchanged are left out, and `next` moves past them.
+    fn page(
+        &self,
+        bucket: BucketId,
+        after: Seq,
+        reader: Peer,
+        budget_bytes: u32,
+    ) -> impl Future<Output = Result<Page, Self::Error>> + Send;
+
+    /// Where reading `bucket` from the peer `node` stands, if it was ever read.
+    fn cursor(
+        &self,
+        node: NodeId,
+        bucket: BucketId,
+    ) -> impl Future<Output = Result<Option<Cursor>, Self::Error>> + Send;
+
+    /// Merges `records` (see `merge::admit`) and moves the cursor to `next`, in one durable step.
+    fn apply(
+        &self,
+        from: Peer,
+        bucket: BucketId,
+        records: Vec<Record>,
+        next: Seq,
+    ) -> impl Future<Output = Result<Applied, Self::Error>> + Send;
+}
+
+/// What is wanted, and how badly.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Wanted {
+    /// The blob.
+    pub blob: BlobHash,
+    /// Whether a reader waits for it now (class 2) or it fills up in the background (class 5).
+    pub urgent: bool,
+}
+
+/// What receiving a chunk or ending a blob can run into.
+#[derive(Debug, thiserror::Error)]
+pub enum WriteBlobError<E> {
+    /// The bytes are not the chunk, or the chunks are not the blob: the peer's fault.
+    #[error("content does not match its hash")]
+    Mismatch,
+    /// Another session is receiving the same blob; ask again later.
+    #[error("the blob is being received from elsewhere")]
+    Busy,
+    /// No room within the quota; reads and deletes still work.
+    #[error("no room left for content")]
+    Full,
+    /// The store's own fault.
+    #[error(transparent)]
+    Store(E),
+}
+
+/// Blobs, whole and in the making.
+///
+/// Receiving one: [`Self::begin`], then [`Self::write`] for each missing chunk, [`Self::sync`] now and then, and
+/// [`Self::finish`]. After a crash `begin` tells what was made durable.
+pub trait BlobStore: Send + Sync {
+    /// Why the store could not do it.
+    type Error: std::error::Error + Send + Sync + 'static;
+
+    /// Blobs that records here refer to, that are not here, and that a peer that may write `buckets` could send.
+    /// Urgent ones first, at most `limit`.
+    fn wanted(&self, peer: NodeId, limit: usize) -> impl Future<Output = Result<Vec<Wanted>, Self::Error>> + Send;
+
+    /// The manifest of a blob that is whole here and that `reader` may have; `None` otherwise, whichever it is.
+    fn manifest(
+        &self,
+        reader: NodeId,
+        blob: BlobHash,
+    ) -> impl Future<Output = Result<Option<Manifest>, Self::Error>> + Send;
+
+    /// The bytes of one chunk of a blob whose manifest was handed out; `None` if it is gone since.
+    fn read(&self, manifest: &Manifest, index: u32) -> impl Future<Output = Result<Option<Bytes>, Self::Error>> + Send;
+
+    /// Starts or takes up receiving a blob, and tells which chunks are durable. Chunks that other blobs here hold are
+    /// copied from them first.
+    fn begin(&self, manifest: &Manifest) -> impl Future<Output = Result<Have, WriteBlobError<Self::Error>>> + Send;
+
+    /// Takes one chunk, after checking it. It counts as had only after [`Self::sync`].
+    fn write(
+        &self,
+        manifest: &Manifest,
+        index: u32,
+        bytes: Bytes,
+    ) -> impl Future<Output = Result<(), WriteBlobError<Self::Error>>> + Send;
+
+    /// Makes what was written durable: the data, then the bits.
+    fn sync(&self, manifest: &Manifest) -> impl Future<Output = Result<(), WriteBlobError<Self::Error>>> + Send;
+
+    /// Checks the whole blob against its hash and publishes it. On a mismatch everything received is discarded.
+    fn finish(&self, manifest: &Manifest) -> impl Future<Output = Result<(), WriteBlobError<Self::Error>>> + Send;
+
+    /// Gives up the claim on a blob that is not finished; what is durable stays for the next time.
+    fn release(&self, blob: BlobHash) -> impl Future<Output = ()> + Send;
+}
