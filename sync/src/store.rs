@@ -105,15 +105,6 @@ pub trait RecordStore: Send + Sync {
     ) -> impl Future<Output = Result<Applied, Self::Error>> + Send;
 }
 
-/// What is wanted, and how badly.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub struct Wanted {
-    /// The blob.
-    pub blob: BlobHash,
-    /// Whether a reader waits for it now (class 2) or it fills up in the background (class 5).
-    pub urgent: bool,
-}
-
 /// What receiving a chunk or ending a blob can run into.
 #[derive(Debug, thiserror::Error)]
 pub enum WriteBlobError<E> {
@@ -139,9 +130,17 @@ pub trait BlobStore: Send + Sync {
     /// Why the store could not do it.
     type Error: std::error::Error + Send + Sync + 'static;
 
-    /// Blobs that records here refer to, that are not here, and that a peer that may write `buckets` could send.
-    /// Urgent ones first, at most `limit`.
-    fn wanted(&self, peer: NodeId, limit: usize) -> impl Future<Output = Result<Vec<Wanted>, Self::Error>> + Send;
+    /// Blobs that readers here wait for now (class 2), most wanted first: a short list.
+    fn urgent(&self, peer: NodeId) -> impl Future<Output = Result<Vec<BlobHash>, Self::Error>> + Send;
+
+    /// Blobs that records here refer to and that are not here (class 5), in the order of their hashes, after `after`, at
+    /// most `limit`. Only such as `peer` may have: blobs of buckets that it may write.
+    fn wanted(
+        &self,
+        peer: NodeId,
+        after: Option<BlobHash>,
+        limit: usize,
+    ) -> impl Future<Output = Result<Vec<BlobHash>, Self::Error>> + Send;
 
     /// The manifest of a blob that is whole here and that `reader` may have; `None` otherwise, whichever it is.
     fn manifest(

@@ -1,0 +1,453 @@
+//! Frames: `length u32 (big-endian, of the body), type u8, flags u8, body`.
+//!
+//! Every length is checked against the limit of its type before memory is taken. Types from 128 and flags from 16 up are
+//! optional: who does not know them skips the frame, or ignores the flag. What is mandatory and unknown is refused
+//! by name, so that both ends can log why.
+
+use bytes::{BufMut, Bytes, BytesMut};
+use minicbor::bytes::ByteVec;
+use minicbor::{Decode, Encode};
+
+use super::message::{CloseReason, Hello, Message, Offered};
+use crate::chunk::{BlobHash, CHUNK_BYTES_MAX};
+use crate::id::{BucketId, Epoch, Seq};
+
+/// Length of a frame's head, in bytes.
+pub const FRAME_HEADER_BYTES: usize = 6;
+/// Body of a page, at most, compressed or not.
+pub const PAGE_BYTES_MAX: usize = 2 * 1024 * 1024;
+/// Records in a page, at most.
+pub const PAGE_RECORDS_MAX: usize = 20_000;
+/// Body of a manifest, at most.
+pub const MANIFEST_BYTES_MAX: usize = 12 * 1024 * 1024;
+/// Buckets in one offer, at most; more are offered in several.
+pub const OFFER_BUCKETS_MAX: usize = 10_000;
+/// Body of any small message, at most.
+pub const SMALL_BYTES_MAX: usize = 4 * 1024;
+
+const OFFER_BYTES_MAX: usize = 64 * OFFER_BUCKETS_MAX;
+const CHUNK_HEAD_BYTES: usize = 32 + 4;
+const ZSTD_LEVEL: i32 = 3;
+/// Bodies under this are not worth compressing, in bytes.
+const ZSTD_FROM_BYTES: usize = 512;
+
+const FLAG_ZSTD: u8 = 1;
+const FLAGS_MANDATORY: u8 = 0x0f;
+const OPTIONAL_TYPES_FROM: u8 = 128;
+
+mod frame_type {
+    pub(super) const HELLO: u8 = 1;
+    pub(super) const OFFER: u8 = 2;
+    pub(super) const PULL: u8 = 3;
+    pub(super) const PAGE: u8 = 4;
+    pub(super) const MANIFEST_ASK: u8 = 5;
+    pub(super) const MANIFEST: u8 = 6;
+    pub(super) const CHUNK_ASK: u8 = 7;
+    pub(super) const CHUNK: u8 = 8;
+    pub(super) const HAVE: u8 = 9;
+    pub(super) const QUIET: u8 = 10;
+    pub(super) const CLOSE: u8 = 11;
+}
+
+/// Why bytes are not a frame that this version understands.
+#[derive(Debug, thiserror::Error)]
+pub enum DecodeFrameError {
+    /// The type must be understood and is not.
+    #[error("frame type {0} is not known here")]
+    UnknownType(u8),
+    /// A flag must be understood and is not.
+    #[error("flags {flags:#04x} of frame type {frame_type} are not known here")]
+    UnknownFlags {
+        /// The frame's type.
+        frame_type: u8,
+        /// All its flags.
+        flags: u8,
+    },
+    /// Over the limit of its type.
+    #[error("a frame of type {frame_type} has {len} bytes; at most {max} are allowed")]
+    TooLong {
+        /// The frame's type.
+        frame_type: u8,
+        /// Its length in bytes.
+        len: usize,
+        /// The limit in bytes.
+        max: usize,
+    },
+    /// The body is not of the form of its type.
+    #[error("malformed body of frame type {frame_type}: {source}")]
+    Malformed {
+        /// The frame's type.
+        frame_type: u8,
+        /// What is wrong.
+        source: minicbor::decode::Error,
+    },
+    /// A count is over its limit.
+    #[error("frame type {frame_type} lists {count} entries; at most {max} are allowed")]
+    TooMany {
+        /// The frame's type.
+        frame_type: u8,
+        /// How many.
+        count: usize,
+        /// The limit.
+        max: usize,
+    },
+    /// The body does not decompress within the limit of its type.
+    #[error("body of frame type {frame_type} does not decompress: {source}")]
+    Compression {
+        /// The frame's type.
+        frame_type: u8,
+        /// What zstd says.
+        source: std::io::Error,
+    },
+}
+
+impl DecodeFrameError {
+    /// What to tell the peer.
+    pub fn close_reason(&self) -> CloseReason {
+        match self {
+            Self::UnknownType(_) | Self::UnknownFlags { .. } => CloseReason::NotUnderstood,
+            _ => CloseReason::Violation,
+        }
+    }
+}
+
+/// The checked head of a frame.
+#[derive(Clone, Copy, Debug)]
+pub struct FrameHeader {
+    /// Length of the body that follows, in bytes.
+    pub body_len: usize,
+    frame_type: u8,
+    flags: u8,
+}
+
+impl FrameHeader {
+    /// Reads a head, and refuses it before anything is allocated for the body.
+    ///
+    /// # Errors
+    ///
+    /// [`DecodeFrameError`] for a mandatory type or flag that is not known, or a length over the limit.
+    pub fn decode(bytes: [u8; FRAME_HEADER_BYTES]) -> Result<Self, DecodeFrameError> {
+        let [a, b, c, d, frame_type, flags] = bytes;
+        let body_len = u32::from_be_bytes([a, b, c, d]) as usize;
+        let max = match frame_type {
+            frame_type::OFFER => OFFER_BYTES_MAX,
+            frame_type::PAGE => PAGE_BYTES_MAX,
+            frame_type::MANIFEST => MANIFEST_BYTES_MAX,
+            frame_type::CHUNK => CHUNK_HEAD_BYTES + CHUNK_BYTES_MAX as usize,
+            1..=frame_type::CLOSE | OPTIONAL_TYPES_FROM.. => SMALL_BYTES_MAX,
+            _ => return Err(DecodeFrameError::UnknownType(frame_type)),
+        };
+        if body_len > max {
+            return Err(DecodeFrameError::TooLong { frame_type, len: body_len, max });
+        }
+        if frame_type < OPTIONAL_TYPES_FROM && flags & FLAGS_MANDATORY & !FLAG_ZSTD != 0 {
+            return Err(DecodeFrameError::UnknownFlags { frame_type, flags });
+        }
+        Ok(Self { body_len, frame_type, flags })
+    }
+
+    /// Reads the body that belongs to this head; `None` for an optional type that is not known here.
+    ///
+    /// # Errors
+    ///
+    /// [`DecodeFrameError`] if it is not of the form of its type.
+    pub fn decode_body(self, body: Bytes) -> Result<Option<Message>, DecodeFrameError> {
+        let frame_type = self.frame_type;
+        if frame_type >= OPTIONAL_TYPES_FROM {
+            return Ok(None);
+        }
+        let body = if self.flags & FLAG_ZSTD == 0 {
+            body
+        } else {
+            zstd::bulk::decompress(&body, PAGE_BYTES_MAX)
+                .map_err(|source| DecodeFrameError::Compression { frame_type, source })?
+                .into()
+        };
+        decode_message(frame_type, &body).map(Some)
+    }
+}
+
+fn decode_message(frame_type: u8, body: &Bytes) -> Result<Message, DecodeFrameError> {
+    fn read<'b, T: Decode<'b, ()>>(frame_type: u8, body: &'b [u8]) -> Result<T, DecodeFrameError> {
+        minicbor::decode(body).map_err(|source| DecodeFrameError::Malformed { frame_type, source })
+    }
+    let limit = |count: usize, max: usize| {
+        if count > max { Err(DecodeFrameError::TooMany { frame_type, count, max }) } else { Ok(()) }
+    };
+    Ok(match frame_type {
+        frame_type::HELLO => Message::Hello(read::<Hello>(frame_type, body)?),
+        frame_type::OFFER => {
+            let OfferBody { buckets } = read(frame_type, body)?;
+            limit(buckets.len(), OFFER_BUCKETS_MAX)?;
+            Message::Offer(buckets)
+        }
+        frame_type::PULL => {
+            let PullBody { bucket, after, epoch, page_bytes } = read(frame_type, body)?;
+            Message::Pull { bucket, after, epoch, page_bytes }
+        }
+        frame_type::PAGE => {
+            let PageBody { bucket, next, more, records } = read(frame_type, body)?;
+            limit(records.len(), PAGE_RECORDS_MAX)?;
+            Message::Page { bucket, next, more, records: records.into_iter().map(Vec::from).collect() }
+        }
+        frame_type::MANIFEST_ASK => Message::ManifestAsk { blob: read::<BlobBody>(frame_type, body)?.blob },
+        frame_type::MANIFEST => {
+            let ManifestBody { blob, manifest } = read(frame_type, body)?;
+            Message::Manifest { blob, manifest: manifest.map(Vec::from) }
+        }
+        frame_type::CHUNK_ASK => {
+            let ChunkAskBody { blob, index, urgent } = read(frame_type, body)?;
+            Message::ChunkAsk { blob, index, urgent }
+        }
+        frame_type::CHUNK => {
+            let Some((head, _)) = body.split_first_chunk::<CHUNK_HEAD_BYTES>() else {
+                let source = minicbor::decode::Error::end_of_input();
+                return Err(DecodeFrameError::Malformed { frame_type, source });
+            };
+            let (hash, index) = head.split_at(32);
+            let blob = BlobHash::from_bytes(hash.try_into().expect("split at 32"));
+            let index = u32::from_be_bytes(index.try_into().expect("4 bytes are left"));
+            Message::Chunk { blob, index, bytes: body.slice(CHUNK_HEAD_BYTES..) }
+        }
+        frame_type::HAVE => Message::Have { blob: read::<BlobBody>(frame_type, body)?.blob },
+        frame_type::QUIET => Message::Quiet { dealt_with: read::<QuietBody>(frame_type, body)?.dealt_with },
+        frame_type::CLOSE => {
+            let CloseBody { reason, text } = read(frame_type, body)?;
+            Message::Close { reason, text }
+        }
+        _ => return Err(DecodeFrameError::UnknownType(frame_type)),
+    })
+}
+
+impl Message {
+    /// The whole frame.
+    pub fn to_frame(&self) -> Bytes {
+        match self {
+            Self::Hello(hello) => small(frame_type::HELLO, hello),
+            Self::Offer(buckets) => small(frame_type::OFFER, &OfferBody { buckets: buckets.clone() }),
+            Self::Pull { bucket, after, epoch, page_bytes } => small(
+                frame_type::PULL,
+                &PullBody { bucket: *bucket, after: *after, epoch: *epoch, page_bytes: *page_bytes },
+            ),
+            Self::Page { bucket, next, more, records } => {
+                let records = records.iter().cloned().map(ByteVec::from).collect();
+                compressed(frame_type::PAGE, &PageBody { bucket: *bucket, next: *next, more: *more, records })
+            }
+            Self::ManifestAsk { blob } => small(frame_type::MANIFEST_ASK, &BlobBody { blob: *blob }),
+            Self::Manifest { blob, manifest } => small(
+                frame_type::MANIFEST,
+                &ManifestBody { blob: *blob, manifest: manifest.clone().map(ByteVec::from) },
+            ),
+            Self::ChunkAsk { blob, index, urgent } => {
+                small(frame_type::CHUNK_ASK, &ChunkAskBody { blob: *blob, index: *index, urgent: *urgent })
+            }
+            Self::Chunk { blob, index, bytes } => {
+                let mut frame = head(frame_type::CHUNK, 0, CHUNK_HEAD_BYTES + bytes.len());
+                frame.put_slice(blob.as_bytes());
+                frame.put_u32(*index);
+                frame.put_slice(bytes);
+                frame.freeze()
+            }
+            Self::Have { blob } => small(frame_type::HAVE, &BlobBody { blob: *blob }),
+            Self::Quiet { dealt_with } => small(frame_type::QUIET, &QuietBody { dealt_with: *dealt_with }),
+            Self::Close { reason, text } => {
+                let text = text.chars().take(CLOSE_TEXT_CHARS_MAX).collect();
+                small(frame_type::CLOSE, &CloseBody { reason: *reason, text })
+            }
+        }
+    }
+}
+
+/// Characters of the text of a close that are sent.
+const CLOSE_TEXT_CHARS_MAX: usize = 500;
+
+fn head(frame_type: u8, flags: u8, body_len: usize) -> BytesMut {
+    let mut frame = BytesMut::with_capacity(FRAME_HEADER_BYTES + body_len);
+    frame.put_u32(u32::try_from(body_len).expect("bodies are built within their limits"));
+    frame.put_u8(frame_type);
+    frame.put_u8(flags);
+    frame
+}
+
+fn small<T: Encode<()>>(frame_type: u8, body: &T) -> Bytes {
+    let body = minicbor::to_vec(body).expect("encoding to memory cannot fail");
+    let mut frame = head(frame_type, 0, body.len());
+    frame.put_slice(&body);
+    frame.freeze()
+}
+
+fn compressed<T: Encode<()>>(frame_type: u8, body: &T) -> Bytes {
+    let plain = minicbor::to_vec(body).expect("encoding to memory cannot fail");
+    let packed = if plain.len() < ZSTD_FROM_BYTES { None } else { zstd::bulk::compress(&plain, ZSTD_LEVEL).ok() };
+    let (flags, body) = match packed {
+        Some(packed) if packed.len() < plain.len() => (FLAG_ZSTD, packed),
+        _ => (0, plain),
+    };
+    let mut frame = head(frame_type, flags, body.len());
+    frame.put_slice(&body);
+    frame.freeze()
+}
+
+#[derive(Decode, Encode)]
+#[cbor(map)]
+struct OfferBody {
+    #[n(0)]
+    buckets: Vec<Offered>,
+}
+
+#[derive(Decode, Encode)]
+#[cbor(map)]
+struct PullBody {
+    #[n(0)]
+    bucket: BucketId,
+    #[n(1)]
+    after: Seq,
+    #[n(2)]
+    epoch: Epoch,
+    #[n(3)]
+    page_bytes: u32,
+}
+
+#[derive(Decode, Encode)]
+#[cbor(map)]
+struct PageBody {
+    #[n(0)]
+    bucket: BucketId,
+    #[n(1)]
+    next: Seq,
+    #[n(2)]
+    more: bool,
+    #[n(3)]
+    records: Vec<ByteVec>,
+}
+
+#[derive(Decode, Encode)]
+#[cbor(map)]
+struct BlobBody {
+    #[n(0)]
+    blob: BlobHash,
+}
+
+#[derive(Decode, Encode)]
+#[cbor(map)]
+struct ManifestBody {
+    #[n(0)]
+    blob: BlobHash,
+    #[n(1)]
+    manifest: Option<ByteVec>,
+}
+
+#[derive(Decode, Encode)]
+#[cbor(map)]
+struct ChunkAskBody {
+    #[n(0)]
+    blob: BlobHash,
+    #[n(1)]
+    index: u32,
+    #[n(2)]
+    #[cbor(default)]
+    urgent: bool,
+}
+
+#[derive(Decode, Encode)]
+#[cbor(map)]
+struct QuietBody {
+    #[n(0)]
+    dealt_with: u64,
+}
+
+#[derive(Decode, Encode)]
+#[cbor(map)]
+struct CloseBody {
+    #[n(0)]
+    reason: CloseReason,
+    #[n(1)]
+    text: String,
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::hlc::ClockQuality;
+    use crate::id::{Incarnation, NodeId};
+
+    fn decode(frame: &Bytes) -> Result<Option<Message>, DecodeFrameError> {
+        let head = FrameHeader::decode(frame[..FRAME_HEADER_BYTES].try_into().unwrap())?;
+        assert_eq!(head.body_len, frame.len() - FRAME_HEADER_BYTES);
+        head.decode_body(frame.slice(FRAME_HEADER_BYTES..))
+    }
+
+    fn samples() -> Vec<Message> {
+        let blob = BlobHash::of(b"sample");
+        let bucket = BucketId::Site(NodeId::from_bytes([5; 16]));
+        vec![
+            Message::Hello(Hello {
+                protocol_min: 1,
+                protocol_max: 1,
+                node: NodeId::from_bytes([1; 16]),
+                incarnation: Incarnation(3),
+                epoch: Epoch(9),
+                unix_ms: 1_700_000_000_000,
+                clock_quality: ClockQuality::Trusted,
+                software: "alexandria 0.1.0".into(),
+                features: 0,
+            }),
+            Message::Offer(vec![Offered { bucket, head: Seq(7) }]),
+            Message::Pull { bucket, after: Seq(1), epoch: Epoch(9), page_bytes: 65_536 },
+            Message::Page { bucket, next: Seq(2), more: true, records: vec![vec![7; 2000], vec![8]] },
+            Message::ManifestAsk { blob },
+            Message::Manifest { blob, manifest: None },
+            Message::Manifest { blob, manifest: Some(vec![1, 2, 3]) },
+            Message::ChunkAsk { blob, index: 4, urgent: true },
+            Message::Chunk { blob, index: 4, bytes: Bytes::from_static(b"chunk") },
+            Message::Have { blob },
+            Message::Quiet { dealt_with: 12 },
+            Message::Close { reason: CloseReason::Violation, text: "a page out of order".into() },
+        ]
+    }
+
+    #[test]
+    fn every_message_reads_back_from_its_frame() {
+        for message in samples() {
+            assert_eq!(decode(&message.to_frame()).unwrap(), Some(message));
+        }
+    }
+
+    #[test]
+    fn what_is_mandatory_and_unknown_is_refused_and_what_is_optional_is_skipped() {
+        assert!(matches!(FrameHeader::decode([0, 0, 0, 0, 99, 0]), Err(DecodeFrameError::UnknownType(99))));
+        assert!(matches!(FrameHeader::decode([0, 0, 0, 0, 3, 2]), Err(DecodeFrameError::UnknownFlags { .. })));
+        let optional = FrameHeader::decode([0, 0, 0, 1, 200, 0xff]).unwrap();
+        assert_eq!(optional.decode_body(Bytes::from_static(b"x")).unwrap(), None);
+        let flagged = FrameHeader::decode([0, 0, 0, 3, 10, 0x10]).unwrap();
+        assert!(flagged.decode_body(Bytes::from_static(&[0xa1, 0, 5])).unwrap().is_some());
+    }
+
+    #[test]
+    fn a_length_over_its_limit_is_refused_from_the_head_alone() {
+        let head = [0xff, 0xff, 0xff, 0xff, frame_type::PAGE, 0];
+        assert!(matches!(FrameHeader::decode(head), Err(DecodeFrameError::TooLong { .. })));
+    }
+
+    #[test]
+    fn a_page_that_decompresses_past_its_limit_is_refused() {
+        let bomb = zstd::bulk::compress(&vec![0; 64 * 1024 * 1024], 3).unwrap();
+        let head = FrameHeader { body_len: bomb.len(), frame_type: frame_type::PAGE, flags: FLAG_ZSTD };
+        assert!(matches!(head.decode_body(bomb.into()), Err(DecodeFrameError::Compression { .. })));
+    }
+
+    proptest! {
+        #[test]
+        fn no_body_makes_decoding_panic(which in 0usize..12, at in any::<prop::sample::Index>(), byte: u8, cut in any::<prop::sample::Index>()) {
+            let mut frame = samples()[which].to_frame().to_vec();
+            let at = FRAME_HEADER_BYTES + at.index(frame.len() - FRAME_HEADER_BYTES);
+            frame[at] = byte;
+            frame.truncate(FRAME_HEADER_BYTES + cut.index(frame.len() - FRAME_HEADER_BYTES + 1));
+            if let Ok(head) = FrameHeader::decode(frame[..FRAME_HEADER_BYTES].try_into().unwrap()) {
+                let _ = head.decode_body(Bytes::copy_from_slice(&frame[FRAME_HEADER_BYTES..]));
+            }
+        }
+    }
+}
