@@ -1,0 +1,58 @@
+//! Carries out the disk requests of a session.
+
+use std::sync::Arc;
+
+use crate::session::{DiskDone, DiskRequest, WriteFailure};
+use crate::store::{BlobStore, Peer, RecordStore, WriteBlobError};
+
+pub(super) type StoreError = Box<dyn std::error::Error + Send + Sync>;
+
+/// Carries out one request; `None` where there is nothing to answer.
+pub(super) async fn carry_out<R: RecordStore, B: BlobStore>(
+    request: DiskRequest,
+    peer: Peer,
+    records: Arc<R>,
+    blobs: Arc<B>,
+) -> Result<Option<DiskDone>, StoreError> {
+    let done = match request {
+        DiskRequest::Heads => DiskDone::Heads(records.heads().await?),
+        DiskRequest::Cursor(peer, bucket) => DiskDone::Cursor(bucket, records.cursor(peer.node, bucket).await?),
+        DiskRequest::Page { bucket, after, reader, budget_bytes } => {
+            DiskDone::Page(bucket, records.page(bucket, after, reader, budget_bytes).await?)
+        }
+        DiskRequest::Apply { from, bucket, records: received, next } => {
+            DiskDone::Applied(bucket, records.apply(from, bucket, received, next).await?)
+        }
+        DiskRequest::Urgent => DiskDone::Urgent(blobs.urgent(peer.node).await?),
+        DiskRequest::Wanted { after, limit } => DiskDone::Wanted(blobs.wanted(peer.node, after, limit).await?),
+        DiskRequest::Manifest(blob) => DiskDone::Manifest(blob, blobs.manifest(peer.node, blob).await?.map(Arc::new)),
+        DiskRequest::Read { manifest, index, lane } => {
+            let bytes = blobs.read(&manifest, index).await?;
+            DiskDone::Read { blob: manifest.blob(), index, lane, bytes }
+        }
+        DiskRequest::Begin(manifest) => DiskDone::Began(manifest.blob(), written(blobs.begin(&manifest).await)?),
+        DiskRequest::Write { manifest, index, bytes } => {
+            DiskDone::Wrote(manifest.blob(), index, written(blobs.write(&manifest, index, bytes).await)?)
+        }
+        DiskRequest::Sync(manifest) => DiskDone::Synced(manifest.blob(), written(blobs.sync(&manifest).await)?),
+        DiskRequest::Finish(manifest) => DiskDone::Finished(manifest.blob(), written(blobs.finish(&manifest).await)?),
+        DiskRequest::Release(blob) => {
+            blobs.release(blob).await;
+            return Ok(None);
+        }
+    };
+    Ok(Some(done))
+}
+
+/// Tells what the session can act on from what ends it.
+fn written<T, E: std::error::Error + Send + Sync + 'static>(
+    result: Result<T, WriteBlobError<E>>,
+) -> Result<Result<T, WriteFailure>, StoreError> {
+    match result {
+        Ok(value) => Ok(Ok(value)),
+        Err(WriteBlobError::Mismatch) => Ok(Err(WriteFailure::Mismatch)),
+        Err(WriteBlobError::Busy) => Ok(Err(WriteFailure::Busy)),
+        Err(WriteBlobError::Full) => Ok(Err(WriteFailure::Full)),
+        Err(WriteBlobError::Store(error)) => Err(error.into()),
+    }
+}

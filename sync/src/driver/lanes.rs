@@ -1,0 +1,168 @@
+//! The lanes of one connection: a task for each lane and direction, and channels between them and the session.
+
+use std::collections::HashMap;
+use std::io;
+use std::sync::Arc;
+
+use bytes::{Bytes, BytesMut};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+
+use super::{DecodeFrameError, Lane, Link};
+use crate::wire::{FRAME_HEADER_BYTES, FrameHeader, Message};
+
+/// Messages of a lane that were read and not yet taken.
+const READ_AHEAD: usize = 2;
+
+/// What a lane brings.
+pub(super) enum Arrived {
+    Message(Lane, Message),
+    /// What was sent has left.
+    Drained(Lane),
+    /// The peer sent something that is not a frame.
+    Bad(DecodeFrameError),
+    /// The connection is gone.
+    Broken(io::Error),
+}
+
+pub(super) struct Lanes<L: Link> {
+    link: Arc<L>,
+    /// Frames to send, by lane. Unbounded, but the session sends a lane's next frame only once the last was drained;
+    /// on the control lane its own limits bound what it says.
+    writers: HashMap<Lane, mpsc::UnboundedSender<Bytes>>,
+    tasks: JoinSet<()>,
+    control_writer: Option<tokio::task::JoinHandle<()>>,
+    arrived: mpsc::Receiver<Arrived>,
+    records: mpsc::Receiver<Arrived>,
+    arrived_sender: mpsc::Sender<Arrived>,
+}
+
+impl<L: Link> Lanes<L> {
+    pub(super) fn start(link: Arc<L>) -> Self {
+        let (arrived_sender, arrived) = mpsc::channel(READ_AHEAD * 8);
+        let (records_sender, records) = mpsc::channel(READ_AHEAD);
+        let mut tasks = JoinSet::new();
+        tasks.spawn(accept_lanes(Arc::clone(&link), arrived_sender.clone(), records_sender));
+        Self { link, writers: HashMap::new(), tasks, control_writer: None, arrived, records, arrived_sender }
+    }
+
+    pub(super) fn send(&mut self, lane: Lane, frame: Bytes) {
+        if !self.writers.contains_key(&lane) {
+            let (sender, frames) = mpsc::unbounded_channel();
+            let task = write_lane(Arc::clone(&self.link), lane, frames, self.arrived_sender.clone());
+            if lane == Lane::Control {
+                self.control_writer = Some(tokio::spawn(task));
+            } else {
+                self.tasks.spawn(task);
+            }
+            self.writers.insert(lane, sender);
+        }
+        // A writer that is gone has told why through `arrived`.
+        let _ = self.writers[&lane].send(frame);
+    }
+
+    /// The next thing that any lane brings; records only if they are wanted.
+    pub(super) async fn next(&mut self, records_wanted: bool) -> Arrived {
+        tokio::select! {
+            biased;
+            Some(arrived) = self.arrived.recv() => arrived,
+            Some(arrived) = self.records.recv(), if records_wanted => arrived,
+        }
+    }
+
+    /// Lets what is queued on the control lane leave.
+    pub(super) async fn finish_control(&mut self) {
+        self.writers.remove(&Lane::Control);
+        if let Some(writer) = self.control_writer.take() {
+            let _ = writer.await;
+        }
+    }
+
+    pub(super) async fn stop(mut self) {
+        if let Some(writer) = self.control_writer.take() {
+            writer.abort();
+        }
+        self.tasks.shutdown().await;
+    }
+}
+
+/// Takes the lanes that the peer opens, and reads each in a task of its own. Ends when the connection does.
+async fn accept_lanes<L: Link>(link: Arc<L>, arrived: mpsc::Sender<Arrived>, records: mpsc::Sender<Arrived>) {
+    let mut readers = JoinSet::new();
+    let mut open = std::collections::HashSet::new();
+    loop {
+        match link.accept().await {
+            Ok((lane, reader)) => {
+                if !open.insert(lane) {
+                    let error = io::Error::new(io::ErrorKind::InvalidData, "the peer opened a lane twice");
+                    let _ = arrived.send(Arrived::Broken(error)).await;
+                    return;
+                }
+                let sender = if lane == Lane::Records { records.clone() } else { arrived.clone() };
+                readers.spawn(read_lane(lane, reader, sender));
+            }
+            Err(error) => {
+                // What was read before the end is still to be handled: a close tells more than a broken connection.
+                while readers.join_next().await.is_some() {}
+                let _ = arrived.send(Arrived::Broken(error)).await;
+                return;
+            }
+        }
+    }
+}
+
+async fn read_lane<R: AsyncRead + Unpin>(lane: Lane, mut reader: R, arrived: mpsc::Sender<Arrived>) {
+    loop {
+        match read_frame(&mut reader).await {
+            Ok(Ok(Some(message))) => {
+                if arrived.send(Arrived::Message(lane, message)).await.is_err() {
+                    return;
+                }
+            }
+            Ok(Ok(None)) => {}
+            Ok(Err(error)) => {
+                let _ = arrived.send(Arrived::Bad(error)).await;
+                return;
+            }
+            // The end of the lane. If it is that of the connection, `accept_lanes` tells.
+            Err(_) => return,
+        }
+    }
+}
+
+/// Reads one frame; `None` for one that may be skipped.
+async fn read_frame<R: AsyncRead + Unpin>(reader: &mut R) -> io::Result<Result<Option<Message>, DecodeFrameError>> {
+    let mut head = [0; FRAME_HEADER_BYTES];
+    reader.read_exact(&mut head).await?;
+    let head = match FrameHeader::decode(head) {
+        Ok(head) => head,
+        Err(error) => return Ok(Err(error)),
+    };
+    let mut body = BytesMut::zeroed(head.body_len);
+    reader.read_exact(&mut body).await?;
+    Ok(head.decode_body(body.freeze()))
+}
+
+async fn write_lane<L: Link>(
+    link: Arc<L>,
+    lane: Lane,
+    mut frames: mpsc::UnboundedReceiver<Bytes>,
+    arrived: mpsc::Sender<Arrived>,
+) {
+    let result = async {
+        let mut writer = link.open(lane).await?;
+        while let Some(frame) = frames.recv().await {
+            writer.write_all(&frame).await?;
+            if lane != Lane::Control && arrived.send(Arrived::Drained(lane)).await.is_err() {
+                return Ok(());
+            }
+        }
+        writer.shutdown().await
+    };
+    // The end of the connection is told by `accept_lanes`, after what was read before it.
+    let result: io::Result<()> = result.await;
+    if let Err(error) = result {
+        tracing::debug!(?lane, %error, "a lane can no longer be written");
+    }
+}

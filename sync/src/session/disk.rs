@@ -1,0 +1,127 @@
+//! What a session asks of the stores, and what comes back.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use crate::chunk::{BlobHash, Have, Manifest};
+use crate::id::{BucketId, Seq};
+use crate::record::Record;
+use crate::store::{Applied, BucketHead, Cursor, Page, Peer};
+
+/// One call to a store. Several may run at once; the session never asks for two whose order matters.
+#[derive(Clone, Debug)]
+pub enum DiskRequest {
+    /// `RecordStore::heads`.
+    Heads,
+    /// `RecordStore::cursor` of the peer.
+    Cursor(Peer, BucketId),
+    /// `RecordStore::page`.
+    Page {
+        /// Of which bucket.
+        bucket: BucketId,
+        /// After which row.
+        after: Seq,
+        /// For whom.
+        reader: Peer,
+        /// How large.
+        budget_bytes: u32,
+    },
+    /// `RecordStore::apply`.
+    Apply {
+        /// From whom.
+        from: Peer,
+        /// To which bucket.
+        bucket: BucketId,
+        /// What.
+        records: Vec<Record>,
+        /// And move the cursor here.
+        next: Seq,
+    },
+    /// `BlobStore::urgent`.
+    Urgent,
+    /// `BlobStore::wanted`.
+    Wanted {
+        /// After which hash.
+        after: Option<BlobHash>,
+        /// How many, at most.
+        limit: usize,
+    },
+    /// `BlobStore::manifest`.
+    Manifest(BlobHash),
+    /// `BlobStore::read`, to be sent on a lane that is kept free for it.
+    Read {
+        /// Of which blob.
+        manifest: Arc<Manifest>,
+        /// Which chunk.
+        index: u32,
+        /// For which content lane.
+        lane: u8,
+    },
+    /// `BlobStore::begin`.
+    Begin(Arc<Manifest>),
+    /// `BlobStore::write`.
+    Write {
+        /// Of which blob.
+        manifest: Arc<Manifest>,
+        /// Which chunk.
+        index: u32,
+        /// Its bytes.
+        bytes: Bytes,
+    },
+    /// `BlobStore::sync`.
+    Sync(Arc<Manifest>),
+    /// `BlobStore::finish`.
+    Finish(Arc<Manifest>),
+    /// `BlobStore::release`; has no answer.
+    Release(BlobHash),
+}
+
+/// Why content could not be written, as far as a session can tell the cases apart.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum WriteFailure {
+    /// The peer's content is not what it said.
+    Mismatch,
+    /// Someone else receives the blob.
+    Busy,
+    /// No room.
+    Full,
+}
+
+/// A request that was carried out.
+#[derive(Debug)]
+pub enum DiskDone {
+    /// The buckets held here.
+    Heads(Vec<BucketHead>),
+    /// Where reading the bucket from the peer stands.
+    Cursor(BucketId, Option<Cursor>),
+    /// A piece of the bucket's feed.
+    Page(BucketId, Page),
+    /// The bucket's records were merged and the cursor moved, durably.
+    Applied(BucketId, Applied),
+    /// Blobs that readers wait for.
+    Urgent(Vec<BlobHash>),
+    /// Blobs wanted in the background.
+    Wanted(Vec<BlobHash>),
+    /// The manifest, if the peer may have it.
+    Manifest(BlobHash, Option<Arc<Manifest>>),
+    /// The chunk, if it is still there.
+    Read {
+        /// Of which blob.
+        blob: BlobHash,
+        /// Which chunk.
+        index: u32,
+        /// For which lane.
+        lane: u8,
+        /// Its bytes.
+        bytes: Option<Bytes>,
+    },
+    /// Which chunks of the blob are durable here.
+    Began(BlobHash, Result<Have, WriteFailure>),
+    /// The chunk was written.
+    Wrote(BlobHash, u32, Result<(), WriteFailure>),
+    /// What was written before the request is durable.
+    Synced(BlobHash, Result<(), WriteFailure>),
+    /// The blob is whole and published.
+    Finished(BlobHash, Result<(), WriteFailure>),
+}

@@ -1,0 +1,383 @@
+//! Receives content: asks for manifests of wanted blobs, then for their missing chunks, makes them durable, and ends each
+//! blob with a check of the whole.
+//!
+//! The window (`window`) bounds what was asked for and is not durable yet, over all blobs together. Blobs that a reader
+//! waits for go before the rest; then the order is that of hashes, so that two sessions do the same.
+
+mod blob;
+mod window;
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use self::blob::{Receiving, Stage};
+use self::window::Window;
+use super::{Config, DiskRequest, Event, Outbox, Progress, Violation, WriteFailure};
+use crate::chunk::{BlobHash, Have, Manifest};
+use crate::wire::Message;
+
+/// Wanted blobs listed at a time.
+const WANTED_BATCH: usize = 64;
+/// Blobs that the peer did not have and that are remembered, at most; past it the oldest are asked for again.
+const ABSENT_MAX: usize = 16_384;
+
+#[derive(Debug)]
+pub(super) struct Fetcher {
+    config: Config,
+    listing: Listing,
+    queue: VecDeque<Wish>,
+    absent: HashMap<BlobHash, u64>,
+    /// In order of asking; urgent ones in front.
+    receiving: Vec<Receiving>,
+    window: Window,
+    /// No room here; set until [`Self::wants_changed`].
+    full: bool,
+    bytes_received: u64,
+    now_ms: u64,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Wish {
+    blob: BlobHash,
+    urgent: bool,
+}
+
+/// Where listing what is wanted stands.
+#[derive(Debug, Default)]
+struct Listing {
+    /// The lists may have changed since they were read.
+    changed: bool,
+    urgent_asked: bool,
+    asked: bool,
+    after: Option<BlobHash>,
+    exhausted: bool,
+}
+
+impl Fetcher {
+    pub(super) fn new(config: Config, now_ms: u64) -> Self {
+        Self {
+            window: Window::new(&config, now_ms),
+            config,
+            listing: Listing::default(),
+            queue: VecDeque::new(),
+            absent: HashMap::new(),
+            receiving: Vec::new(),
+            full: false,
+            bytes_received: 0,
+            now_ms,
+        }
+    }
+
+    pub(super) fn wants_changed(&mut self) {
+        self.listing.changed = true;
+        self.full = false;
+    }
+
+    pub(super) fn take_urgent(&mut self, blobs: &[BlobHash]) {
+        self.listing.urgent_asked = false;
+        for &blob in blobs.iter().rev() {
+            if let Some(at) = self.receiving.iter().position(|receiving| receiving.blob == blob) {
+                let mut receiving = self.receiving.remove(at);
+                receiving.urgent = true;
+                self.receiving.insert(0, receiving);
+            } else if !self.absent.contains_key(&blob) {
+                self.queue.retain(|wish| wish.blob != blob);
+                self.queue.push_front(Wish { blob, urgent: true });
+            }
+        }
+    }
+
+    pub(super) fn take_wanted(&mut self, blobs: &[BlobHash]) {
+        self.listing.asked = false;
+        self.listing.after = blobs.last().copied().or(self.listing.after);
+        self.listing.exhausted = blobs.len() < WANTED_BATCH;
+        for &blob in blobs {
+            let known = self.absent.contains_key(&blob)
+                || self.receiving.iter().any(|receiving| receiving.blob == blob)
+                || self.queue.iter().any(|wish| wish.blob == blob);
+            if !known {
+                self.queue.push_back(Wish { blob, urgent: false });
+            }
+        }
+    }
+
+    /// The peer now has a blob that it did not have.
+    pub(super) fn take_have(&mut self, blob: BlobHash) {
+        if self.absent.remove(&blob).is_some() {
+            self.queue.push_back(Wish { blob, urgent: false });
+        }
+    }
+
+    /// The blob became whole here through someone else: nothing more is asked for it.
+    pub(super) fn completed_elsewhere(&mut self, blob: BlobHash) {
+        self.queue.retain(|wish| wish.blob != blob);
+        self.absent.remove(&blob);
+    }
+
+    pub(super) fn take_manifest(
+        &mut self,
+        blob: BlobHash,
+        manifest: Option<Vec<u8>>,
+        now_ms: u64,
+        out: &mut Outbox,
+    ) -> Result<(), Violation> {
+        let Some(at) = self.position(blob, |stage| matches!(stage, Stage::ManifestAsked)) else {
+            return Err(Violation::new(format!("a manifest of {blob}, which was not asked for")));
+        };
+        let Some(bytes) = manifest else {
+            self.receiving.remove(at);
+            self.note_absent(blob, now_ms);
+            return Ok(());
+        };
+        let manifest =
+            Manifest::from_bytes(&bytes).map_err(|error| Violation::new(format!("manifest of {blob}: {error}")))?;
+        if manifest.blob() != blob {
+            return Err(Violation::new(format!("a manifest of {} for {blob}", manifest.blob())));
+        }
+        let manifest = Arc::new(manifest);
+        self.receiving[at].stage = Stage::Beginning(Arc::clone(&manifest));
+        out.disk(DiskRequest::Begin(manifest));
+        Ok(())
+    }
+
+    pub(super) fn take_began(
+        &mut self,
+        blob: BlobHash,
+        result: Result<Have, WriteFailure>,
+        out: &mut Outbox,
+    ) -> Result<(), Violation> {
+        let Some(at) = self.position(blob, |stage| matches!(stage, Stage::Beginning(_))) else { return Ok(()) };
+        match result {
+            Ok(have) => self.receiving[at].began(have),
+            Err(failure) => return self.fail(blob, failure, out),
+        }
+        Ok(())
+    }
+
+    pub(super) fn take_chunk(
+        &mut self,
+        blob: BlobHash,
+        index: u32,
+        bytes: Bytes,
+        now_ms: u64,
+        out: &mut Outbox,
+    ) -> Result<(), Violation> {
+        let Some(at) = self.position(blob, Stage::is_fetching) else {
+            // Given up in the meantime: its answers may still come in.
+            return Ok(());
+        };
+        let Some(len) = self.receiving[at].expected(index) else {
+            return Err(Violation::new(format!("chunk {index} of {blob}, which was not asked for")));
+        };
+        if bytes.is_empty() {
+            self.give_up(at, now_ms, out);
+            return Ok(());
+        }
+        if bytes.len() as u64 != len {
+            return Err(Violation::new(format!("chunk {index} of {blob} has {} bytes, not {len}", bytes.len())));
+        }
+        let Some(manifest) = self.receiving[at].arrived(index) else { return Ok(()) };
+        self.bytes_received += len;
+        self.window.arrived(len, now_ms);
+        out.disk(DiskRequest::Write { manifest, index, bytes });
+        Ok(())
+    }
+
+    pub(super) fn take_wrote(
+        &mut self,
+        blob: BlobHash,
+        index: u32,
+        result: Result<(), WriteFailure>,
+        now_ms: u64,
+        out: &mut Outbox,
+    ) -> Result<(), Violation> {
+        let Some(at) = self.position(blob, Stage::is_fetching) else { return Ok(()) };
+        match result {
+            Ok(()) => {
+                self.receiving[at].wrote(index);
+                self.window.wrote(now_ms);
+            }
+            Err(failure) => return self.fail(blob, failure, out),
+        }
+        Ok(())
+    }
+
+    pub(super) fn take_synced(
+        &mut self,
+        blob: BlobHash,
+        result: Result<(), WriteFailure>,
+        out: &mut Outbox,
+    ) -> Result<(), Violation> {
+        let Some(at) = self.position(blob, Stage::is_fetching) else { return Ok(()) };
+        match result {
+            Ok(()) => {
+                let durable = self.receiving[at].synced();
+                self.window.durable(durable);
+            }
+            Err(failure) => return self.fail(blob, failure, out),
+        }
+        Ok(())
+    }
+
+    pub(super) fn take_finished(
+        &mut self,
+        blob: BlobHash,
+        result: Result<(), WriteFailure>,
+        out: &mut Outbox,
+    ) -> Result<(), Violation> {
+        let Some(at) = self.position(blob, |stage| matches!(stage, Stage::Finishing(_))) else { return Ok(()) };
+        match result {
+            Ok(()) => {
+                let size_bytes = self.receiving.remove(at).size_bytes();
+                out.event(Event::BlobReceived { blob, size_bytes });
+            }
+            Err(failure) => return self.fail(blob, failure, out),
+        }
+        Ok(())
+    }
+
+    pub(super) fn timer(&mut self, now_ms: u64) {
+        self.now_ms = now_ms;
+        let retry_ms = self.config.absent_retry_ms;
+        let before = self.absent.len();
+        self.absent.retain(|_, since_ms| now_ms < *since_ms + retry_ms);
+        if self.absent.len() < before {
+            self.listing.changed = true;
+        }
+    }
+
+    /// Lists, asks, makes durable and ends, as far as the limits allow.
+    pub(super) fn pump(&mut self, now_ms: u64, out: &mut Outbox) {
+        self.now_ms = now_ms;
+        self.list(out);
+        self.ask_manifests(out);
+        self.ask_chunks(out);
+        self.sync_and_finish(now_ms, out);
+    }
+
+    fn list(&mut self, out: &mut Outbox) {
+        if self.listing.urgent_asked || self.listing.asked || !self.queue.is_empty() || self.full {
+            return;
+        }
+        if self.listing.changed {
+            self.listing = Listing { urgent_asked: true, asked: true, ..Listing::default() };
+            out.disk(DiskRequest::Urgent);
+        } else if self.listing.exhausted {
+            return;
+        } else {
+            self.listing.asked = true;
+        }
+        out.disk(DiskRequest::Wanted { after: self.listing.after, limit: WANTED_BATCH });
+    }
+
+    fn ask_manifests(&mut self, out: &mut Outbox) {
+        while !self.full && self.receiving.len() < self.config.blobs_in_flight_max {
+            let Some(Wish { blob, urgent }) = self.queue.pop_front() else { return };
+            let receiving = Receiving::asked(blob, urgent);
+            if urgent {
+                self.receiving.insert(0, receiving);
+            } else {
+                self.receiving.push(receiving);
+            }
+            out.control(Message::ManifestAsk { blob });
+        }
+    }
+
+    fn ask_chunks(&mut self, out: &mut Outbox) {
+        for receiving in &mut self.receiving {
+            while let Some((index, len)) = receiving.next_missing() {
+                if !self.window.admits(len) {
+                    return;
+                }
+                self.window.asked(len);
+                receiving.ask(index, len);
+                let (blob, urgent) = (receiving.blob, receiving.urgent);
+                out.control(Message::ChunkAsk { blob, index, urgent });
+            }
+        }
+    }
+
+    fn sync_and_finish(&mut self, now_ms: u64, out: &mut Outbox) {
+        let due = self.window.sync_due(now_ms);
+        for receiving in &mut self.receiving {
+            if let Some(manifest) = receiving.start_finish() {
+                out.disk(DiskRequest::Finish(manifest));
+            } else if let Some(manifest) = receiving.start_sync(due) {
+                out.disk(DiskRequest::Sync(manifest));
+            }
+        }
+        // A blob whose last sync is still under way starts its next one when that ends; until then a sync stays due.
+        if due && !self.receiving.iter().any(Receiving::has_written) {
+            self.window.sync_started();
+        }
+    }
+
+    pub(super) fn next_timeout(&self) -> Option<u64> {
+        let retry = self.absent.values().min().map(|since_ms| since_ms + self.config.absent_retry_ms);
+        [self.window.next_sync(), retry].into_iter().flatten().min()
+    }
+
+    /// Whether nothing is wanted that the peer may have.
+    pub(super) fn is_idle(&self) -> bool {
+        let listed =
+            !self.listing.changed && !self.listing.asked && !self.listing.urgent_asked && self.listing.exhausted;
+        self.receiving.is_empty() && (self.full || listed && self.queue.is_empty())
+    }
+
+    pub(super) fn progress(&self) -> Progress {
+        Progress {
+            blobs_receiving: self.receiving.len() as u32,
+            bytes_to_receive: self.receiving.iter().map(Receiving::bytes_missing).sum(),
+            receive_rate: self.window.rate(self.now_ms),
+            bytes_received: self.bytes_received,
+            ..Progress::default()
+        }
+    }
+
+    /// What to do about blobs that were begun when the session ends.
+    pub(super) fn unfinished(&self) -> impl Iterator<Item = DiskRequest> + '_ {
+        self.receiving.iter().filter_map(Receiving::manifest).flat_map(|manifest| {
+            let blob = manifest.blob();
+            [DiskRequest::Sync(Arc::clone(manifest)), DiskRequest::Release(blob)]
+        })
+    }
+
+    fn position(&self, blob: BlobHash, stage: impl Fn(&Stage) -> bool) -> Option<usize> {
+        self.receiving.iter().position(|receiving| receiving.blob == blob && stage(&receiving.stage))
+    }
+
+    fn fail(&mut self, blob: BlobHash, failure: WriteFailure, out: &mut Outbox) -> Result<(), Violation> {
+        if failure == WriteFailure::Mismatch {
+            return Err(Violation::new(format!("content of {blob} does not match its hash")));
+        }
+        if failure == WriteFailure::Full && !self.full {
+            self.full = true;
+            out.event(Event::ContentBlocked);
+        }
+        if let Some(at) = self.receiving.iter().position(|receiving| receiving.blob == blob) {
+            self.give_up(at, self.now_ms, out);
+        }
+        Ok(())
+    }
+
+    /// Stops receiving a blob for now; what is durable stays for the next time.
+    fn give_up(&mut self, at: usize, now_ms: u64, out: &mut Outbox) {
+        let receiving = self.receiving.remove(at);
+        self.window.forget(receiving.bytes_not_durable());
+        if receiving.manifest().is_some() {
+            out.disk(DiskRequest::Release(receiving.blob));
+        }
+        self.note_absent(receiving.blob, now_ms);
+    }
+
+    fn note_absent(&mut self, blob: BlobHash, now_ms: u64) {
+        if self.absent.len() == ABSENT_MAX
+            && let Some(oldest) = self.absent.iter().min_by_key(|(_, since_ms)| **since_ms).map(|(blob, _)| *blob)
+        {
+            self.absent.remove(&oldest);
+        }
+        self.absent.insert(blob, now_ms);
+    }
+}

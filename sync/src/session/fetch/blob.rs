@@ -1,0 +1,173 @@
+//! One blob on its way in: manifest, missing chunks, durability, the check of the whole.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use crate::chunk::{BlobHash, Have, Manifest};
+
+#[derive(Debug)]
+pub(super) struct Receiving {
+    pub(super) blob: BlobHash,
+    pub(super) urgent: bool,
+    pub(super) stage: Stage,
+}
+
+#[derive(Debug)]
+pub(super) enum Stage {
+    ManifestAsked,
+    Beginning(Arc<Manifest>),
+    Fetching(Fetching),
+    Finishing(Arc<Manifest>),
+}
+
+impl Stage {
+    pub(super) fn is_fetching(&self) -> bool {
+        matches!(self, Self::Fetching(_))
+    }
+}
+
+#[derive(Debug)]
+pub(super) struct Fetching {
+    manifest: Arc<Manifest>,
+    /// Durable chunks.
+    have: Have,
+    /// Chunks below this were had at the start or asked for since.
+    next: u32,
+    /// Asked for and not arrived, with their lengths.
+    on_the_way: BTreeMap<u32, u64>,
+    /// Arrived and being written.
+    writing: BTreeMap<u32, u64>,
+    /// Written and not covered by a sync.
+    written: BTreeMap<u32, u64>,
+    /// Covered by the sync that is under way.
+    syncing: Option<BTreeMap<u32, u64>>,
+}
+
+impl Receiving {
+    pub(super) fn asked(blob: BlobHash, urgent: bool) -> Self {
+        Self { blob, urgent, stage: Stage::ManifestAsked }
+    }
+
+    pub(super) fn began(&mut self, have: Have) {
+        if let Stage::Beginning(manifest) = &self.stage {
+            self.stage = Stage::Fetching(Fetching {
+                manifest: Arc::clone(manifest),
+                have,
+                next: 0,
+                on_the_way: BTreeMap::new(),
+                writing: BTreeMap::new(),
+                written: BTreeMap::new(),
+                syncing: None,
+            });
+        }
+    }
+
+    /// The next chunk to ask for, with its length in bytes.
+    pub(super) fn next_missing(&mut self) -> Option<(u32, u64)> {
+        let Stage::Fetching(fetching) = &mut self.stage else { return None };
+        while fetching.have.contains(fetching.next) {
+            fetching.next += 1;
+        }
+        fetching.manifest.chunk(fetching.next).map(|chunk| (fetching.next, u64::from(chunk.len)))
+    }
+
+    pub(super) fn ask(&mut self, index: u32, len: u64) {
+        if let Stage::Fetching(fetching) = &mut self.stage {
+            fetching.on_the_way.insert(index, len);
+            fetching.next = index + 1;
+        }
+    }
+
+    /// The length of a chunk that was asked for and has not arrived.
+    pub(super) fn expected(&self, index: u32) -> Option<u64> {
+        let Stage::Fetching(fetching) = &self.stage else { return None };
+        fetching.on_the_way.get(&index).copied()
+    }
+
+    /// An expected chunk has arrived and is going to be written.
+    pub(super) fn arrived(&mut self, index: u32) -> Option<Arc<Manifest>> {
+        let Stage::Fetching(fetching) = &mut self.stage else { return None };
+        let len = fetching.on_the_way.remove(&index)?;
+        fetching.writing.insert(index, len);
+        Some(Arc::clone(&fetching.manifest))
+    }
+
+    /// Whether something waits for a sync to be started.
+    pub(super) fn has_written(&self) -> bool {
+        matches!(&self.stage, Stage::Fetching(fetching) if !fetching.written.is_empty())
+    }
+
+    pub(super) fn wrote(&mut self, index: u32) {
+        if let Stage::Fetching(fetching) = &mut self.stage
+            && let Some(len) = fetching.writing.remove(&index)
+        {
+            fetching.written.insert(index, len);
+        }
+    }
+
+    /// Starts a sync if there is something to make durable and it is `due`, or nothing else is to come.
+    pub(super) fn start_sync(&mut self, due: bool) -> Option<Arc<Manifest>> {
+        let Stage::Fetching(fetching) = &mut self.stage else { return None };
+        let all_arrived = fetching.on_the_way.is_empty()
+            && fetching.writing.is_empty()
+            && fetching.manifest.chunk(fetching.next).is_none();
+        if fetching.syncing.is_some() || fetching.written.is_empty() || !(due || all_arrived) {
+            return None;
+        }
+        fetching.syncing = Some(std::mem::take(&mut fetching.written));
+        Some(Arc::clone(&fetching.manifest))
+    }
+
+    /// The sync is done. Tells how many bytes became durable.
+    pub(super) fn synced(&mut self) -> u64 {
+        let Stage::Fetching(fetching) = &mut self.stage else { return 0 };
+        let mut durable = 0;
+        for (index, len) in fetching.syncing.take().unwrap_or_default() {
+            fetching.have.insert(index);
+            durable += len;
+        }
+        durable
+    }
+
+    /// Ends the blob if all of it is durable.
+    pub(super) fn start_finish(&mut self) -> Option<Arc<Manifest>> {
+        let Stage::Fetching(fetching) = &self.stage else { return None };
+        if !fetching.have.is_complete() {
+            return None;
+        }
+        let manifest = Arc::clone(&fetching.manifest);
+        self.stage = Stage::Finishing(Arc::clone(&manifest));
+        Some(manifest)
+    }
+
+    /// The manifest, once receiving was begun.
+    pub(super) fn manifest(&self) -> Option<&Arc<Manifest>> {
+        match &self.stage {
+            Stage::ManifestAsked => None,
+            Stage::Beginning(manifest) | Stage::Finishing(manifest) => Some(manifest),
+            Stage::Fetching(fetching) => Some(&fetching.manifest),
+        }
+    }
+
+    pub(super) fn size_bytes(&self) -> u64 {
+        self.manifest().map_or(0, |manifest| manifest.size_bytes())
+    }
+
+    /// Bytes that are not durable here yet.
+    pub(super) fn bytes_missing(&self) -> u64 {
+        let Stage::Fetching(fetching) = &self.stage else { return 0 };
+        (0u32..)
+            .zip(fetching.manifest.chunks())
+            .filter(|(index, _)| !fetching.have.contains(*index))
+            .map(|(_, chunk)| u64::from(chunk.len))
+            .sum()
+    }
+
+    /// Bytes on the way, and bytes arrived but not durable.
+    pub(super) fn bytes_not_durable(&self) -> (u64, u64) {
+        let Stage::Fetching(fetching) = &self.stage else { return (0, 0) };
+        let sum = |chunks: &BTreeMap<u32, u64>| chunks.values().sum::<u64>();
+        let syncing = fetching.syncing.as_ref().map_or(0, sum);
+        (sum(&fetching.on_the_way), sum(&fetching.writing) + sum(&fetching.written) + syncing)
+    }
+}

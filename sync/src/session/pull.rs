@@ -1,0 +1,197 @@
+//! Reads the peer's feeds: looks up the cursor of each offered bucket, pulls from there, and applies pages in order.
+//!
+//! Pages of a bucket that arrive while one is being applied are applied together: a fast link makes large commits.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+use super::{DiskRequest, Outbox, Scope, Violation};
+use crate::id::{BucketId, Epoch, Seq};
+use crate::record::Record;
+use crate::store::{Cursor, Peer};
+use crate::wire::{Message, Offered};
+
+/// Buckets pulled in one session, at most.
+pub const BUCKETS_MAX: usize = 100_000;
+/// Bytes of received records that may wait to be applied, before the lane is held back.
+pub const BACKLOG_BYTES_MAX: usize = 4 * 1024 * 1024;
+
+#[derive(Debug)]
+pub(super) struct Puller {
+    scope: Scope,
+    page_bytes: u32,
+    peer: Peer,
+    offers_seen: u64,
+    buckets: BTreeMap<BucketId, Pulled>,
+    /// Buckets of which more is to come, or something waits to be applied.
+    behind: BTreeSet<BucketId>,
+    /// Buckets with pages to apply, in turn.
+    ready: VecDeque<BucketId>,
+    applying: Option<Applying>,
+    backlog_bytes: usize,
+    dealt_with: u64,
+}
+
+#[derive(Debug)]
+struct Applying {
+    bucket: BucketId,
+    pages: u64,
+    bytes: usize,
+}
+
+#[derive(Debug)]
+struct Pulled {
+    /// Last row that the peer said it has.
+    head: Seq,
+    /// Last row received; `None` until the cursor was looked up.
+    received: Option<Seq>,
+    /// Last row applied.
+    applied: Seq,
+    /// Whether the last page said that more follow. True before the first page.
+    more: bool,
+    pending: Pending,
+}
+
+#[derive(Debug, Default)]
+struct Pending {
+    records: Vec<Record>,
+    pages: u64,
+    bytes: usize,
+}
+
+impl Puller {
+    pub(super) fn new(scope: Scope, page_bytes: u32) -> Self {
+        Self {
+            scope,
+            page_bytes,
+            peer: Peer { node: crate::id::NodeId::default(), epoch: Epoch::default() },
+            offers_seen: 0,
+            buckets: BTreeMap::new(),
+            behind: BTreeSet::new(),
+            ready: VecDeque::new(),
+            applying: None,
+            backlog_bytes: 0,
+            dealt_with: 0,
+        }
+    }
+
+    pub(super) fn open(&mut self, peer: Peer) {
+        self.peer = peer;
+    }
+
+    pub(super) fn take_offer(&mut self, offered: &[Offered], out: &mut Outbox) -> Result<(), Violation> {
+        self.offers_seen += 1;
+        self.dealt_with += 1;
+        for &Offered { bucket, head } in offered {
+            if !self.scope.contains(bucket) || self.buckets.contains_key(&bucket) {
+                continue;
+            }
+            if self.buckets.len() == BUCKETS_MAX {
+                return Err(Violation::new(format!("more than {BUCKETS_MAX} buckets offered")));
+            }
+            let pulled =
+                Pulled { head, received: None, applied: Seq::default(), more: true, pending: Pending::default() };
+            self.buckets.insert(bucket, pulled);
+            self.behind.insert(bucket);
+            out.disk(DiskRequest::Cursor(self.peer, bucket));
+        }
+        Ok(())
+    }
+
+    pub(super) fn take_cursor(&mut self, bucket: BucketId, cursor: Option<Cursor>, out: &mut Outbox) {
+        let Some(pulled) = self.buckets.get_mut(&bucket) else { return };
+        // A cursor of another life of the peer's store says nothing about this one.
+        let after = cursor.filter(|cursor| cursor.epoch == self.peer.epoch).map_or(Seq::default(), |cursor| cursor.seq);
+        pulled.received = Some(after);
+        pulled.applied = after;
+        let epoch = self.peer.epoch;
+        out.control(Message::Pull { bucket, after, epoch, page_bytes: self.page_bytes });
+    }
+
+    pub(super) fn take_page(
+        &mut self,
+        bucket: BucketId,
+        next: Seq,
+        more: bool,
+        records: &[Vec<u8>],
+    ) -> Result<(), Violation> {
+        let Some(pulled) = self.buckets.get_mut(&bucket) else {
+            return Err(Violation::new(format!("a page of {bucket}, which was not pulled")));
+        };
+        let Some(received) = pulled.received else {
+            return Err(Violation::new(format!("a page of {bucket} before it was pulled")));
+        };
+        if next < received || next == received && (more || !records.is_empty()) {
+            return Err(Violation::new(format!("a page of {bucket} that does not move on from row {}", received.0)));
+        }
+        for bytes in records {
+            let record = Record::decode(bucket, bytes)
+                .map_err(|error| Violation::new(format!("a page of {bucket} with a bad record: {error}")))?;
+            pulled.pending.records.push(record);
+            pulled.pending.bytes += bytes.len();
+            self.backlog_bytes += bytes.len();
+        }
+        pulled.more = more;
+        pulled.head = pulled.head.max(next);
+        if next == received {
+            // Nothing was new. If nothing waits before it, it is dealt with.
+            if pulled.pending.pages == 0 && self.applying.as_ref().is_none_or(|applying| applying.bucket != bucket) {
+                self.dealt_with += 1;
+                self.behind.remove(&bucket);
+                return Ok(());
+            }
+        }
+        self.behind.insert(bucket);
+        pulled.received = Some(next);
+        if pulled.pending.pages == 0 {
+            self.ready.push_back(bucket);
+        }
+        pulled.pending.pages += 1;
+        Ok(())
+    }
+
+    pub(super) fn take_applied(&mut self, bucket: BucketId) {
+        if let Some(applying) = self.applying.take_if(|applying| applying.bucket == bucket) {
+            self.dealt_with += applying.pages;
+            self.backlog_bytes -= applying.bytes;
+        }
+        if self.buckets.get(&bucket).is_some_and(|pulled| !pulled.more && pulled.pending.pages == 0) {
+            self.behind.remove(&bucket);
+        }
+    }
+
+    /// Applies the pages of the next bucket, if none is being applied.
+    pub(super) fn pump(&mut self, out: &mut Outbox) {
+        if self.applying.is_some() {
+            return;
+        }
+        let Some(bucket) = self.ready.pop_front() else { return };
+        let Some(pulled) = self.buckets.get_mut(&bucket) else { return };
+        let pending = std::mem::take(&mut pulled.pending);
+        let next = pulled.received.unwrap_or_default();
+        pulled.applied = next;
+        self.applying = Some(Applying { bucket, pages: pending.pages, bytes: pending.bytes });
+        out.disk(DiskRequest::Apply { from: self.peer, bucket, records: pending.records, next });
+    }
+
+    pub(super) fn note_have(&mut self) {
+        self.dealt_with += 1;
+    }
+
+    pub(super) fn has_room(&self) -> bool {
+        self.backlog_bytes < BACKLOG_BYTES_MAX
+    }
+
+    /// Whether everything that the peer has offered is applied.
+    pub(super) fn is_idle(&self) -> bool {
+        self.offers_seen > 0 && self.applying.is_none() && self.behind.is_empty()
+    }
+
+    /// Pages, offers and haves dealt with.
+    pub(super) fn dealt_with(&self) -> u64 {
+        self.dealt_with
+    }
+
+    pub(super) fn rows_behind(&self) -> u64 {
+        self.buckets.values().map(|pulled| pulled.head.0.saturating_sub(pulled.applied.0)).sum()
+    }
+}

@@ -1,0 +1,181 @@
+//! Answers pulls: reads pages of the feeds here and sends them one after the other, bucket by bucket in turn, then again
+//! whenever a feed has grown.
+//!
+//! At most one page is being read and one waits for the lane, so memory stays flat however slow the peer reads.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+use super::{DiskRequest, Outbox, Scope, Violation};
+use crate::id::{BucketId, Epoch, NodeId, Seq};
+use crate::store::{BucketHead, Page, Peer};
+use crate::wire::frame::OFFER_BUCKETS_MAX;
+use crate::wire::{Lane, Message, Offered};
+
+/// Pages are never larger, whatever the peer asks for, in bytes.
+pub const PAGE_BUDGET_BYTES_MAX: u32 = 1024 * 1024;
+/// Nor smaller.
+pub const PAGE_BUDGET_BYTES_MIN: u32 = 4 * 1024;
+
+#[derive(Debug)]
+pub(super) struct Server {
+    scope: Scope,
+    epoch: Epoch,
+    peer: Peer,
+    heads_known: bool,
+    offered: BTreeSet<BucketId>,
+    serving: BTreeMap<BucketId, Serving>,
+    /// Buckets to read a page of, in turn.
+    queue: VecDeque<BucketId>,
+    reading: Option<BucketId>,
+    waiting: Option<Message>,
+    lane_busy: bool,
+    /// Buckets that came up before the first offer was made.
+    early_changes: BTreeSet<BucketId>,
+}
+
+#[derive(Debug)]
+struct Serving {
+    at: Seq,
+    page_bytes: u32,
+    answered: bool,
+    queued: bool,
+    /// The feed has grown while a page was being read.
+    grown: bool,
+}
+
+impl Server {
+    pub(super) fn new(scope: Scope, epoch: Epoch) -> Self {
+        Self {
+            scope,
+            epoch,
+            peer: Peer { node: NodeId::default(), epoch: Epoch::default() },
+            heads_known: false,
+            offered: BTreeSet::new(),
+            serving: BTreeMap::new(),
+            queue: VecDeque::new(),
+            reading: None,
+            waiting: None,
+            lane_busy: false,
+            early_changes: BTreeSet::new(),
+        }
+    }
+
+    pub(super) fn open(&mut self, peer: Peer) {
+        self.peer = peer;
+    }
+
+    pub(super) fn take_heads(&mut self, heads: &[BucketHead], out: &mut Outbox) {
+        self.heads_known = true;
+        let mut offers: Vec<Offered> = Vec::new();
+        let held = heads.iter().map(|&BucketHead { bucket, head }| Offered { bucket, head });
+        let early = std::mem::take(&mut self.early_changes);
+        for offered in held.chain(early.into_iter().map(|bucket| Offered { bucket, head: Seq::default() })) {
+            if self.scope.contains(offered.bucket) && self.offered.insert(offered.bucket) {
+                offers.push(offered);
+            }
+        }
+        // The peer waits for the first offer, even if there is nothing to offer.
+        if offers.is_empty() {
+            out.control(Message::Offer(Vec::new()));
+        }
+        for offer in offers.chunks(OFFER_BUCKETS_MAX) {
+            out.control(Message::Offer(offer.to_vec()));
+        }
+    }
+
+    pub(super) fn local_change(&mut self, bucket: BucketId, out: &mut Outbox) {
+        if !self.scope.contains(bucket) {
+            return;
+        }
+        if !self.heads_known {
+            self.early_changes.insert(bucket);
+            return;
+        }
+        if self.offered.insert(bucket) {
+            out.control(Message::Offer(vec![Offered { bucket, head: Seq::default() }]));
+        }
+        self.enqueue(bucket);
+    }
+
+    fn enqueue(&mut self, bucket: BucketId) {
+        let Some(serving) = self.serving.get_mut(&bucket) else { return };
+        if self.reading == Some(bucket) {
+            serving.grown = true;
+        } else if !serving.queued {
+            serving.queued = true;
+            self.queue.push_back(bucket);
+        }
+    }
+
+    pub(super) fn take_pull(
+        &mut self,
+        bucket: BucketId,
+        after: Seq,
+        epoch: Epoch,
+        page_bytes: u32,
+    ) -> Result<(), Violation> {
+        if !self.offered.contains(&bucket) {
+            return Err(Violation::new(format!("a pull of {bucket}, which was not offered")));
+        }
+        if epoch != self.epoch {
+            return Err(Violation::new(format!("a pull of {bucket} in an epoch that is not this one")));
+        }
+        if self.serving.contains_key(&bucket) {
+            return Err(Violation::new(format!("a second pull of {bucket}")));
+        }
+        let page_bytes = page_bytes.clamp(PAGE_BUDGET_BYTES_MIN, PAGE_BUDGET_BYTES_MAX);
+        let serving = Serving { at: after, page_bytes, answered: false, queued: false, grown: false };
+        self.serving.insert(bucket, serving);
+        self.enqueue(bucket);
+        Ok(())
+    }
+
+    pub(super) fn take_page(&mut self, bucket: BucketId, page: &Page) {
+        self.reading = None;
+        let Some(serving) = self.serving.get_mut(&bucket) else { return };
+        let says_something = page.next > serving.at || !serving.answered;
+        // A cursor ahead of the feed (a peer that lies, or a store that went back without a new epoch) stays put.
+        let next = page.next.max(serving.at);
+        serving.at = next;
+        serving.answered = true;
+        let again = page.more || std::mem::take(&mut serving.grown);
+        if says_something {
+            let records = page.records.iter().map(crate::record::Record::encode).collect();
+            self.waiting = Some(Message::Page { bucket, next, more: page.more, records });
+        }
+        if again {
+            self.enqueue(bucket);
+        }
+    }
+
+    pub(super) fn lane_drained(&mut self) {
+        self.lane_busy = false;
+    }
+
+    pub(super) fn pump(&mut self, out: &mut Outbox) {
+        if !self.lane_busy
+            && let Some(message) = self.waiting.take()
+        {
+            self.lane_busy = true;
+            out.send(Lane::Records, message);
+        }
+        if self.reading.is_none()
+            && self.waiting.is_none()
+            && let Some(bucket) = self.queue.pop_front()
+            && let Some(serving) = self.serving.get_mut(&bucket)
+        {
+            serving.queued = false;
+            self.reading = Some(bucket);
+            out.disk(DiskRequest::Page {
+                bucket,
+                after: serving.at,
+                reader: self.peer,
+                budget_bytes: serving.page_bytes,
+            });
+        }
+    }
+
+    pub(super) fn is_idle(&self) -> bool {
+        self.heads_known && self.queue.is_empty() && self.reading.is_none() && self.waiting.is_none() && !self.lane_busy
+    }
+}
