@@ -1,0 +1,176 @@
+//! A node: the real `alexandria` binary with a data folder of its own.
+//!
+//! The folder outlives the process, so that a test can kill a node and start it again; the port stays too. The binary
+//! is the one that `ALEXANDRIA_BIN` names, or the one cargo built beside the test.
+
+use std::{
+    path::{Path, PathBuf},
+    process::{Command, Output},
+    time::Duration,
+};
+
+use nix::sys::signal::Signal;
+use tempfile::TempDir;
+
+use crate::{
+    http,
+    namespace::Namespace,
+    process::{Process, free_port, product},
+    reaper,
+};
+
+/// How long a node may take to start, on a busy machine in a debug build, and to stop politely.
+const DEADLINE: Duration = Duration::from_mins(1);
+/// What a server prints once it takes requests, before the rest of its address.
+pub(crate) const READY: &str = "listening on http://";
+
+/// What a node is started with.
+pub struct NodeSettings {
+    arguments: Vec<String>,
+    environment: Vec<(String, String)>,
+    config: Option<String>,
+    namespace: Option<String>,
+    listen: String,
+}
+
+/// A node: running, killed or stopped.
+pub struct NodeProcess {
+    settings: NodeSettings,
+    process: Option<Process>,
+    /// As the node itself says it.
+    url: String,
+    /// Declared last: the process goes first.
+    folder: TempDir,
+}
+
+impl Default for NodeSettings {
+    fn default() -> Self {
+        let listen = format!("127.0.0.1:{}", free_port());
+        Self { arguments: Vec::new(), environment: Vec::new(), config: None, namespace: None, listen }
+    }
+}
+
+impl NodeSettings {
+    /// One more argument after `alexandria serve --data … --listen …`.
+    #[must_use]
+    pub fn argument(mut self, argument: impl Into<String>) -> Self {
+        self.arguments.push(argument.into());
+        self
+    }
+
+    /// An environment variable, for `serve` and every other command.
+    #[must_use]
+    pub fn environment(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
+        self.environment.push((name.into(), value.into()));
+        self
+    }
+
+    /// The text of the configuration file.
+    #[must_use]
+    pub fn config(mut self, toml: impl Into<String>) -> Self {
+        self.config = Some(toml.into());
+        self
+    }
+
+    /// Runs inside a namespace; the test then reaches it by `listen`, over a link or by commands in there.
+    #[must_use]
+    pub fn inside(mut self, namespace: &Namespace, listen: impl Into<String>) -> Self {
+        self.namespace = namespace.name().map(str::to_owned);
+        self.listen = listen.into();
+        self
+    }
+
+    /// Starts a node on an empty data folder.
+    pub async fn start(self) -> NodeProcess {
+        let mut node =
+            NodeProcess { settings: self, process: None, url: String::new(), folder: reaper::folder("node") };
+        node.start_again().await;
+        node
+    }
+}
+
+impl NodeProcess {
+    /// Starts a node as it comes, on an empty data folder.
+    pub async fn start() -> Self {
+        NodeSettings::default().start().await
+    }
+
+    /// Starts a killed or stopped node on the data and the port it had.
+    pub async fn start_again(&mut self) {
+        assert!(self.process.is_none(), "the node is running already");
+        let mut command = self.command("serve");
+        command.args(["--listen", &self.settings.listen]).args(&self.settings.arguments);
+        let log = self.folder.path().join("log");
+        let process = self.process.insert(Process::spawn("alexandria", &mut command, &log, Signal::SIGTERM));
+        self.url = format!("http://{}", process.said(READY, DEADLINE).await.trim_end_matches('/'));
+    }
+
+    /// A power cut, as far as the process can tell.
+    pub fn kill_9(&mut self) {
+        self.process.take().expect("the node is running").kill_9();
+    }
+
+    /// A polite end: SIGTERM, and the node must leave with success.
+    pub async fn stop(&mut self) {
+        let mut process = self.process.take().expect("the node is running");
+        process.signal(Signal::SIGTERM);
+        let status = process.wait(DEADLINE).await;
+        assert!(status.success(), "the node stopped with {status}:\n{}", process.log_tail());
+    }
+
+    /// `alexandria SUBCOMMAND --data … `, to be given its other arguments: works beside a running node.
+    pub fn command(&self, subcommand: &str) -> Command {
+        let binary = product("alexandria", "ALEXANDRIA_BIN");
+        let mut command = match &self.settings.namespace {
+            Some(name) => Namespace::existing(name).command(binary),
+            None => Command::new(binary),
+        };
+        command.arg(subcommand).arg("--data").arg(self.data());
+        if let Some(config) = &self.settings.config {
+            let path = self.folder.path().join("config.toml");
+            std::fs::write(&path, config).unwrap_or_else(|error| panic!("write {}: {error}", path.display()));
+            command.arg("--config").arg(path);
+        }
+        command.envs(self.settings.environment.iter().map(|(name, value)| (name, value)));
+        command
+    }
+
+    /// Runs a subcommand to its end, without holding up the test's runtime.
+    pub async fn run(&self, subcommand: &str, arguments: &[&str]) -> Output {
+        let mut command = self.command(subcommand);
+        command.args(arguments);
+        output(command).await
+    }
+
+    /// `http://…`, without a slash at the end.
+    pub fn url(&self) -> &str {
+        &self.url
+    }
+
+    /// A GET of a path such as `/v1/media`.
+    pub fn get(&self, path: &str) -> http::Request {
+        http::get(format!("{}{path}", self.url))
+    }
+
+    /// The data folder.
+    pub fn data(&self) -> PathBuf {
+        self.folder.path().join("data")
+    }
+
+    /// A folder beside the data folder, for what the test itself writes.
+    pub fn scratch(&self) -> &Path {
+        self.folder.path()
+    }
+
+    /// The running process.
+    pub fn process(&mut self) -> &mut Process {
+        self.process.as_mut().expect("the node is running")
+    }
+}
+
+/// Runs a command to its end, without holding up the test's runtime.
+pub async fn output(mut command: Command) -> Output {
+    let shown = format!("{command:?}");
+    let run = tokio::task::spawn_blocking(move || command.output());
+    run.await.expect("running a command does not panic").unwrap_or_else(|error| panic!("start {shown}: {error}"))
+}
