@@ -28,16 +28,17 @@ pub trait Engine: Send {
     fn scan(&self, prefix: &[u8], visit: &mut dyn FnMut(&[u8], &[u8]) -> bool) -> Answer<()>;
 }
 
-pub const NAMES: [&str; 5] = ["sled034", "sled034+fsync", "sled1-1024", "sled1-128", "redb"];
+pub const NAMES: [&str; 5] = ["sled034", "sled034+guards", "sled1-1024", "sled1-128", "redb"];
 
 /// Opens `name` at `dir` with a page cache of `cache_bytes`.
 ///
-/// `sled034+fsync` is sled 0.34.7 with an fdatasync of its log after each flush: sled itself calls only
-/// `sync_file_range`, which empties no disk write cache. `sled1-N` is sled 1.0-alpha with a leaf fanout of N.
+/// `sled034+guards` is sled 0.34.7 as the node would hold it: its log is synced after each flush, since sled itself
+/// calls only `sync_file_range`, which empties no disk write cache; and a half-written or damaged snapshot, which
+/// would keep the store from opening, is removed, since the log says the same. `sled1-N` is sled 1.0-alpha with a leaf fanout of N.
 pub fn open(name: &str, dir: &Path, cache_bytes: usize) -> Answer<Box<dyn Engine>> {
     match name {
         "sled034" => sled034::open(dir, cache_bytes, false),
-        "sled034+fsync" => sled034::open(dir, cache_bytes, true),
+        "sled034+guards" => sled034::open(dir, cache_bytes, true),
         "sled1-1024" => sled1::open::<1024>(dir, cache_bytes, None),
         "sled1-128" => sled1::open::<128>(dir, cache_bytes, None),
         // With its background flusher, as the defaults have it: only the full-disk scenario asks for this one.

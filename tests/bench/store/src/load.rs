@@ -131,7 +131,8 @@ pub fn single(name: &str, dir: &Path, records: u64, cache_bytes: usize) -> Answe
     let mut latencies: Vec<Duration> = Vec::new();
     for number in records..records + SINGLE_WRITES {
         let mut rows = Rows::new();
-        workload::push_create(&mut rows, number, number, false);
+        // Far behind the feed numbers that `churn` will take.
+        workload::push_create(&mut rows, number, 10 * number, false);
         let started = Instant::now();
         store.commit(rows)?;
         latencies.push(started.elapsed());

@@ -12,16 +12,41 @@ struct Sled034 {
     log: Option<Arc<File>>,
 }
 
-pub fn open(dir: &Path, cache_bytes: usize, fsync: bool) -> Answer<Box<dyn Engine>> {
-    let db = sled034::Config::new()
+pub fn open(dir: &Path, cache_bytes: usize, guards: bool) -> Answer<Box<dyn Engine>> {
+    let config = sled034::Config::new()
         .path(dir)
         .cache_capacity(cache_bytes as u64)
         .mode(sled034::Mode::LowSpace)
-        .flush_every_ms(flush_every_ms())
-        .open()
-        .map_err(|e| e.to_string())?;
-    let log = if fsync { Some(Arc::new(File::open(dir.join("db")).map_err(|e| e.to_string())?)) } else { None };
-    Ok(Box::new(Sled034 { db, log }))
+        .flush_every_ms(flush_every_ms());
+    if !guards {
+        let db = config.open().map_err(|e| e.to_string())?;
+        return Ok(Box::new(Sled034 { db, log: None }));
+    }
+    std::fs::create_dir_all(dir).map_err(|e| e.to_string())?;
+    remove_snapshots(dir, ".generating").map_err(|e| e.to_string())?;
+    let db = match config.open() {
+        Err(sled034::Error::Corruption { .. }) => {
+            remove_snapshots(dir, "").map_err(|e| e.to_string())?;
+            config.open()
+        }
+        opened => opened,
+    }
+    .map_err(|e| e.to_string())?;
+    let log = File::open(dir.join("db")).map_err(|e| e.to_string())?;
+    Ok(Box::new(Sled034 { db, log: Some(Arc::new(log)) }))
+}
+
+/// sled takes whatever begins with `snap.` for a snapshot, one that it was killed while writing included.
+fn remove_snapshots(dir: &Path, ending: &str) -> std::io::Result<()> {
+    for entry in std::fs::read_dir(dir)? {
+        let entry = entry?;
+        let name = entry.file_name();
+        let name = name.to_string_lossy();
+        if name.starts_with("snap.") && name.ends_with(ending) {
+            std::fs::remove_file(entry.path())?;
+        }
+    }
+    Ok(())
 }
 
 /// The background flusher is also the only garbage collector, of pages in memory as of segments on disk.
