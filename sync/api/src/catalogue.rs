@@ -27,6 +27,8 @@ use alexandria_sync::record::{FieldTag, Kind, Record, RecordKey, Value};
 use alexandria_sync::store::{Cursor, Page};
 use bytes::Bytes;
 use futures::stream::BoxStream;
+use serde::Deserialize;
+use utoipa::ToSchema;
 
 /// Entries of one list page, at most.
 pub const PAGE_SIZE_MAX: usize = 100;
@@ -167,7 +169,8 @@ impl Version {
 }
 
 /// What a list is sorted by. Ties are broken by id, in the same direction.
-#[derive(Clone, Copy, Debug, Default, Eq, Hash, PartialEq)]
+#[derive(Clone, Copy, Debug, Default, Deserialize, Eq, Hash, PartialEq, ToSchema)]
+#[serde(rename_all = "snake_case")]
 pub enum OrderBy {
     /// The id, which is the order of creation.
     #[default]
@@ -179,12 +182,14 @@ pub enum OrderBy {
 }
 
 /// The direction of a list.
-#[derive(Clone, Copy, Debug, Default, Eq, Hash, PartialEq)]
+#[derive(Clone, Copy, Debug, Default, Deserialize, Eq, Hash, PartialEq, ToSchema)]
 pub enum Sort {
     /// Smallest first.
     #[default]
+    #[serde(rename = "asc")]
     Ascending,
     /// Largest first.
+    #[serde(rename = "desc")]
     Descending,
 }
 
@@ -284,29 +289,40 @@ pub struct Link {
 }
 
 impl Link {
-    /// The id and the fields of the link's record when `linked` has this value: what to create, or what to write.
+    /// The id and all fields of the link's record: what to create it with, or to write over it.
     pub fn to_fields(self, linked: bool) -> (RecordId, Vec<(FieldTag, Value)>) {
         match self.relation {
             Relation::MediaAuthor => {
                 let (id, link) = MediaAuthor::between(self.left, self.right);
-                (
-                    id,
-                    MediaAuthor { linked, ..link }
-                        .changes_since(&MediaAuthor { linked: !linked, ..Default::default() }),
-                )
+                (id, written(&MediaAuthor { linked, ..link }, &MediaAuthor { linked: !linked, ..Default::default() }))
             }
             Relation::MediaCategory => {
                 let (id, link) = MediaCategory::between(self.left, self.right);
-                let before = MediaCategory { linked: !linked, ..Default::default() };
-                (id, MediaCategory { linked, ..link }.changes_since(&before))
+                (
+                    id,
+                    written(
+                        &MediaCategory { linked, ..link },
+                        &MediaCategory { linked: !linked, ..Default::default() },
+                    ),
+                )
             }
             Relation::AuthorCategory => {
                 let (id, link) = AuthorCategory::between(self.left, self.right);
-                let before = AuthorCategory { linked: !linked, ..Default::default() };
-                (id, AuthorCategory { linked, ..link }.changes_since(&before))
+                (
+                    id,
+                    written(
+                        &AuthorCategory { linked, ..link },
+                        &AuthorCategory { linked: !linked, ..Default::default() },
+                    ),
+                )
             }
         }
     }
+}
+
+/// Every field of a link, `linked` included even when it equals its default: `opposite` differs from it in all of them.
+fn written<T: Typed>(link: &T, opposite: &T) -> Vec<(FieldTag, Value)> {
+    link.changes_since(opposite)
 }
 
 /// A record to store.
