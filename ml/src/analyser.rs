@@ -19,8 +19,8 @@ const WORKING_EDGE_PX: u32 = 384;
 /// Bytes held at the peak for each pixel of the worst kind of image (16-bit with alpha; a progressive JPEG takes 5).
 pub const PEAK_BYTES_PER_PIXEL: u64 = 9;
 
-/// Bytes held at the peak whatever the image: the small copy, the model and its activations.
-pub const PEAK_BYTES_FIXED: u64 = 24 << 20;
+/// Bytes held at the peak whatever the image: the engine's code, the model, the small copy.
+pub const PEAK_BYTES_FIXED: u64 = 48 << 20;
 
 /// What an [`Analyser`] allows itself and looks for.
 #[derive(Clone, Debug)]

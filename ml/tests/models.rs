@@ -59,13 +59,13 @@ fn open(onnx: Vec<u8>, limits: ModelLimits) -> Result<Analyser, OpenModelError> 
     Analyser::new(Config { model: Some(package), model_limits: limits, ..Config::default() }).map_err(|refused| {
         match refused {
             OpenAnalyserError::Model { source, .. } => source,
-            other => panic!("not about the model: {other}"),
+            other @ OpenAnalyserError::BadScore(_) => panic!("not about the model: {other}"),
         }
     })
 }
 
 fn refusal(onnx: Vec<u8>) -> OpenModelError {
-    open(onnx, ModelLimits::default()).err().expect("refused")
+    open(onnx, ModelLimits::default()).expect_err("refused")
 }
 
 /// A protobuf field with a length.
@@ -122,7 +122,7 @@ fn a_second_input_and_other_shapes_are_refused() {
     assert!(matches!(refusal(with_more(&field(11, &field(1, b"mask")))), OpenModelError::BadInput { .. }));
     assert!(matches!(refusal(with_more(&field(12, &field(1, b"first")))), OpenModelError::BadOutput { classes: 5 }));
     let package = ModelPackage { classes: vec!["one".into()], ..ModelPackage::page_kind() };
-    let refused = Analyser::new(Config { model: Some(package), ..Config::default() }).err().expect("refused");
+    let refused = Analyser::new(Config { model: Some(package), ..Config::default() }).expect_err("refused");
     assert!(
         matches!(refused, OpenAnalyserError::Model { source: OpenModelError::BadOutput { classes: 1 }, .. }),
         "{refused:?}"
@@ -134,7 +134,7 @@ fn each_limit_is_the_one_that_refuses() {
     let refused = |change: fn(&mut ModelLimits)| {
         let mut limits = ModelLimits::default();
         change(&mut limits);
-        open(shipped(), limits).err().expect("refused")
+        open(shipped(), limits).expect_err("refused")
     };
     assert!(matches!(
         refused(|limits| limits.file_bytes_max = 1000),
