@@ -6,7 +6,7 @@
 //!
 //! Not here: dialling and redialling (the host), certificates (`quic`).
 
-mod disk;
+pub(crate) mod disk;
 mod lanes;
 
 use std::future::Future;
@@ -21,9 +21,9 @@ use tokio::time::Instant;
 
 use self::lanes::{Arrived, Lanes};
 use crate::chunk::BlobHash;
-use crate::id::BucketId;
+use crate::id::{BucketId, NodeId};
 use crate::session::{Closed, DiskDone, DiskRequest, Event, Input, Output, Progress, Session};
-use crate::store::{BlobStore, Peer, RecordStore};
+use crate::store::{BlobStore, RecordStore};
 use crate::wire::{CloseReason, DecodeFrameError, Lane};
 
 /// How long the other end has to take notice of a close.
@@ -93,7 +93,7 @@ pub enum RunError {
 /// [`RunError`] if the connection or a store fails; a session that either end closed is [`Ok`], whatever the reason.
 pub async fn run<R, B, L>(
     mut session: Session,
-    peer: Peer,
+    peer: NodeId,
     records: Arc<R>,
     blobs: Arc<B>,
     link: L,
@@ -171,7 +171,11 @@ where
     link.close();
     lanes.stop().await;
     // Requests under way are let finish: a write that is cut off in the middle helps nobody.
-    while disk.join_next().await.is_some() {}
+    while let Some(done) = disk.join_next().await {
+        if let Ok(Ok(Some(done))) = done {
+            session.settle_after_close(&done);
+        }
+    }
     let unfinished: Vec<DiskRequest> = session.receiving().collect();
     for request in unfinished {
         if let Err(error) = disk::carry_out(request, peer, Arc::clone(&records), Arc::clone(&blobs)).await {

@@ -291,6 +291,11 @@ impl Session {
         progress
     }
 
+    /// Takes note of a disk request that was still under way when the session ended. Before [`Self::receiving`].
+    pub fn settle_after_close(&mut self, done: &DiskDone) {
+        self.fetcher.settle(done);
+    }
+
     /// Blobs whose receiving was begun: to be made durable and released when the session ends.
     pub fn receiving(&self) -> impl Iterator<Item = DiskRequest> + '_ {
         self.fetcher.unfinished()

@@ -152,7 +152,8 @@ pub trait BlobStore: Send + Sync {
     /// The bytes of one chunk of a blob whose manifest was handed out; `None` if it is gone since.
     fn read(&self, manifest: &Manifest, index: u32) -> impl Future<Output = Result<Option<Bytes>, Self::Error>> + Send;
 
-    /// Starts or takes up receiving a blob, and tells which chunks are durable. Chunks that other blobs here hold are
+    /// Starts or takes up receiving a blob, claims it for the caller, and tells which chunks are durable. A call that fails
+    /// claims nothing. A blob that is whole has all its chunks; finishing it again changes nothing. Chunks that other blobs here hold are
     /// copied from them first.
     fn begin(&self, manifest: &Manifest) -> impl Future<Output = Result<Have, WriteBlobError<Self::Error>>> + Send;
 
@@ -170,6 +171,6 @@ pub trait BlobStore: Send + Sync {
     /// Checks the whole blob against its hash and publishes it. On a mismatch everything received is discarded.
     fn finish(&self, manifest: &Manifest) -> impl Future<Output = Result<(), WriteBlobError<Self::Error>>> + Send;
 
-    /// Gives up the claim on a blob that is not finished; what is durable stays for the next time.
+    /// Gives up the caller's claim on a blob that is not finished; what is durable stays for the next time.
     fn release(&self, blob: BlobHash) -> impl Future<Output = ()> + Send;
 }

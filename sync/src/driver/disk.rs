@@ -2,15 +2,16 @@
 
 use std::sync::Arc;
 
+use crate::id::NodeId;
 use crate::session::{DiskDone, DiskRequest, WriteFailure};
-use crate::store::{BlobStore, Peer, RecordStore, WriteBlobError};
+use crate::store::{BlobStore, RecordStore, WriteBlobError};
 
-pub(super) type StoreError = Box<dyn std::error::Error + Send + Sync>;
+pub(crate) type StoreError = Box<dyn std::error::Error + Send + Sync>;
 
 /// Carries out one request; `None` where there is nothing to answer.
-pub(super) async fn carry_out<R: RecordStore, B: BlobStore>(
+pub(crate) async fn carry_out<R: RecordStore, B: BlobStore>(
     request: DiskRequest,
-    peer: Peer,
+    peer: NodeId,
     records: Arc<R>,
     blobs: Arc<B>,
 ) -> Result<Option<DiskDone>, StoreError> {
@@ -23,9 +24,9 @@ pub(super) async fn carry_out<R: RecordStore, B: BlobStore>(
         DiskRequest::Apply { from, bucket, records: received, next } => {
             DiskDone::Applied(bucket, records.apply(from, bucket, received, next).await?)
         }
-        DiskRequest::Urgent => DiskDone::Urgent(blobs.urgent(peer.node).await?),
-        DiskRequest::Wanted { after, limit } => DiskDone::Wanted(blobs.wanted(peer.node, after, limit).await?),
-        DiskRequest::Manifest(blob) => DiskDone::Manifest(blob, blobs.manifest(peer.node, blob).await?.map(Arc::new)),
+        DiskRequest::Urgent => DiskDone::Urgent(blobs.urgent(peer).await?),
+        DiskRequest::Wanted { after, limit } => DiskDone::Wanted(blobs.wanted(peer, after, limit).await?),
+        DiskRequest::Manifest(blob) => DiskDone::Manifest(blob, blobs.manifest(peer, blob).await?.map(Arc::new)),
         DiskRequest::Read { manifest, index, lane } => {
             let bytes = blobs.read(&manifest, index).await?;
             DiskDone::Read { blob: manifest.blob(), index, lane, bytes }

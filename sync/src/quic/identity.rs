@@ -264,6 +264,16 @@ fn set_validity(params: &mut CertificateParams, now_unix_s: u64, days: u64) {
     params.not_after = at(now_unix_s.saturating_add(days * DAY_S));
 }
 
+/// When the certificate starts to be valid, in seconds since 1970.
+///
+/// # Errors
+///
+/// [`IdentityError::Unreadable`] if it is no certificate, or starts before 1970.
+pub fn valid_from_unix_s(certificate: &CertificateDer<'_>) -> Result<u64, IdentityError> {
+    let (_, certificate) = X509Certificate::from_der(certificate).map_err(|_| IdentityError::Unreadable)?;
+    u64::try_from(certificate.validity().not_before.timestamp()).map_err(|_| IdentityError::Unreadable)
+}
+
 pub(super) fn read_certificate(pem: &str) -> Result<CertificateDer<'static>, IdentityError> {
     CertificateDer::from_pem_slice(pem.as_bytes()).map_err(|_| IdentityError::Unreadable)
 }

@@ -7,14 +7,15 @@
 mod blob;
 mod window;
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use bytes::Bytes;
 
 use self::blob::{Receiving, Stage};
 use self::window::Window;
-use super::{Config, DiskRequest, Event, Outbox, Progress, Violation, WriteFailure};
+use super::provide::ASKS_MAX;
+use super::{Config, DiskDone, DiskRequest, Event, Outbox, Progress, Violation, WriteFailure};
 use crate::chunk::{BlobHash, Have, Manifest};
 use crate::wire::Message;
 
@@ -22,13 +23,19 @@ use crate::wire::Message;
 const WANTED_BATCH: usize = 64;
 /// Blobs that the peer did not have and that are remembered, at most; past it the oldest are asked for again.
 const ABSENT_MAX: usize = 16_384;
+/// Chunks asked for and not answered, at most: half of what a peer lets wait, for blobs cut into very small chunks.
+const CHUNK_ASKS_MAX: usize = ASKS_MAX / 2;
 
 #[derive(Debug)]
 pub(super) struct Fetcher {
     config: Config,
     listing: Listing,
     queue: VecDeque<Wish>,
-    absent: HashMap<BlobHash, u64>,
+    absent: BTreeMap<BlobHash, u64>,
+    /// Given up, with the disk requests still under way: released, and asked for again, only once they are done.
+    leaving: BTreeMap<BlobHash, usize>,
+    /// Chunks asked for of blobs given up since: their answers may still come in.
+    abandoned: BTreeSet<(BlobHash, u32)>,
     /// In order of asking; urgent ones in front.
     receiving: Vec<Receiving>,
     window: Window,
@@ -62,7 +69,9 @@ impl Fetcher {
             config,
             listing: Listing::default(),
             queue: VecDeque::new(),
-            absent: HashMap::new(),
+            absent: BTreeMap::new(),
+            leaving: BTreeMap::new(),
+            abandoned: BTreeSet::new(),
             receiving: Vec::new(),
             full: false,
             bytes_received: 0,
@@ -105,7 +114,7 @@ impl Fetcher {
 
     /// The peer now has a blob that it did not have.
     pub(super) fn take_have(&mut self, blob: BlobHash) {
-        if self.absent.remove(&blob).is_some() {
+        if !self.leaving.contains_key(&blob) && self.absent.remove(&blob).is_some() {
             self.queue.push_back(Wish { blob, urgent: false });
         }
     }
@@ -148,12 +157,17 @@ impl Fetcher {
         result: Result<Have, WriteFailure>,
         out: &mut Outbox,
     ) -> Result<(), Violation> {
-        let Some(at) = self.position(blob, |stage| matches!(stage, Stage::Beginning(_))) else { return Ok(()) };
+        let failure = result.as_ref().err().copied();
+        let Some(at) = self.position(blob, |stage| matches!(stage, Stage::Beginning(_))) else {
+            return self.settle_leaving(blob, failure, out);
+        };
         match result {
-            Ok(have) => self.receiving[at].began(have),
-            Err(failure) => return self.fail(blob, failure, out),
+            Ok(have) => {
+                self.receiving[at].began(have);
+                Ok(())
+            }
+            Err(failure) => self.fail(at, failure, out),
         }
-        Ok(())
     }
 
     pub(super) fn take_chunk(
@@ -164,15 +178,18 @@ impl Fetcher {
         now_ms: u64,
         out: &mut Outbox,
     ) -> Result<(), Violation> {
-        let Some(at) = self.position(blob, Stage::is_fetching) else {
-            // Given up in the meantime: its answers may still come in.
-            return Ok(());
-        };
-        let Some(len) = self.receiving[at].expected(index) else {
+        let at = self.position(blob, Stage::is_fetching);
+        let expected = at.and_then(|at| Some((at, self.receiving[at].expected(index)?)));
+        let Some((at, len)) = expected else {
+            if self.abandoned.remove(&(blob, index)) {
+                return Ok(());
+            }
             return Err(Violation::new(format!("chunk {index} of {blob}, which was not asked for")));
         };
         if bytes.is_empty() {
-            self.give_up(at, now_ms, out);
+            self.receiving[at].refused(index);
+            self.window.forget((len, 0));
+            self.give_up(at, 0, now_ms, out);
             return Ok(());
         }
         if bytes.len() as u64 != len {
@@ -193,13 +210,15 @@ impl Fetcher {
         now_ms: u64,
         out: &mut Outbox,
     ) -> Result<(), Violation> {
-        let Some(at) = self.position(blob, Stage::is_fetching) else { return Ok(()) };
+        let Some(at) = self.position(blob, Stage::is_fetching) else {
+            return self.settle_leaving(blob, result.err(), out);
+        };
         match result {
             Ok(()) => {
                 self.receiving[at].wrote(index);
                 self.window.wrote(now_ms);
             }
-            Err(failure) => return self.fail(blob, failure, out),
+            Err(failure) => return self.fail(at, failure, out),
         }
         Ok(())
     }
@@ -210,13 +229,15 @@ impl Fetcher {
         result: Result<(), WriteFailure>,
         out: &mut Outbox,
     ) -> Result<(), Violation> {
-        let Some(at) = self.position(blob, Stage::is_fetching) else { return Ok(()) };
+        let Some(at) = self.position(blob, Stage::is_fetching) else {
+            return self.settle_leaving(blob, result.err(), out);
+        };
         match result {
             Ok(()) => {
                 let durable = self.receiving[at].synced();
                 self.window.durable(durable);
             }
-            Err(failure) => return self.fail(blob, failure, out),
+            Err(failure) => return self.fail(at, failure, out),
         }
         Ok(())
     }
@@ -227,13 +248,15 @@ impl Fetcher {
         result: Result<(), WriteFailure>,
         out: &mut Outbox,
     ) -> Result<(), Violation> {
-        let Some(at) = self.position(blob, |stage| matches!(stage, Stage::Finishing(_))) else { return Ok(()) };
+        let Some(at) = self.position(blob, |stage| matches!(stage, Stage::Finishing(_))) else {
+            return self.settle_leaving(blob, result.err(), out);
+        };
         match result {
             Ok(()) => {
                 let size_bytes = self.receiving.remove(at).size_bytes();
                 out.event(Event::BlobReceived { blob, size_bytes });
             }
-            Err(failure) => return self.fail(blob, failure, out),
+            Err(failure) => return self.fail(at, failure, out),
         }
         Ok(())
     }
@@ -275,6 +298,9 @@ impl Fetcher {
     fn ask_manifests(&mut self, out: &mut Outbox) {
         while !self.full && self.receiving.len() < self.config.blobs_in_flight_max {
             let Some(Wish { blob, urgent }) = self.queue.pop_front() else { return };
+            if self.leaving.contains_key(&blob) || self.receiving.iter().any(|receiving| receiving.blob == blob) {
+                continue;
+            }
             let receiving = Receiving::asked(blob, urgent);
             if urgent {
                 self.receiving.insert(0, receiving);
@@ -286,11 +312,17 @@ impl Fetcher {
     }
 
     fn ask_chunks(&mut self, out: &mut Outbox) {
+        let mut asks = self.abandoned.len() + self.receiving.iter().map(Receiving::asks).sum::<usize>();
         for receiving in &mut self.receiving {
             while let Some((index, len)) = receiving.next_missing() {
-                if !self.window.admits(len) {
+                // An answer to the ask that was abandoned could not be told from the new one's.
+                if self.abandoned.contains(&(receiving.blob, index)) {
+                    break;
+                }
+                if asks >= CHUNK_ASKS_MAX || !self.window.admits(len) {
                     return;
                 }
+                asks += 1;
                 self.window.asked(len);
                 receiving.ask(index, len);
                 let (blob, urgent) = (receiving.blob, receiving.urgent);
@@ -323,7 +355,7 @@ impl Fetcher {
     pub(super) fn is_idle(&self) -> bool {
         let listed =
             !self.listing.changed && !self.listing.asked && !self.listing.urgent_asked && self.listing.exhausted;
-        self.receiving.is_empty() && (self.full || listed && self.queue.is_empty())
+        self.receiving.is_empty() && self.leaving.is_empty() && (self.full || listed && self.queue.is_empty())
     }
 
     pub(super) fn progress(&self) -> Progress {
@@ -338,38 +370,82 @@ impl Fetcher {
 
     /// What to do about blobs that were begun when the session ends.
     pub(super) fn unfinished(&self) -> impl Iterator<Item = DiskRequest> + '_ {
-        self.receiving.iter().filter_map(Receiving::manifest).flat_map(|manifest| {
+        let begun = self.receiving.iter().filter_map(Receiving::manifest).flat_map(|manifest| {
             let blob = manifest.blob();
             [DiskRequest::Sync(Arc::clone(manifest)), DiskRequest::Release(blob)]
-        })
+        });
+        begun.chain(self.leaving.keys().map(|&blob| DiskRequest::Release(blob)))
+    }
+
+    /// Takes note of a request that ended after the session did: what was not claimed must not be released.
+    pub(super) fn settle(&mut self, done: &DiskDone) {
+        if let DiskDone::Began(blob, Err(_)) = done {
+            self.receiving.retain(|receiving| receiving.blob != *blob || receiving.is_begun());
+        }
     }
 
     fn position(&self, blob: BlobHash, stage: impl Fn(&Stage) -> bool) -> Option<usize> {
         self.receiving.iter().position(|receiving| receiving.blob == blob && stage(&receiving.stage))
     }
 
-    fn fail(&mut self, blob: BlobHash, failure: WriteFailure, out: &mut Outbox) -> Result<(), Violation> {
+    /// A disk request of the blob at `at` has failed.
+    fn fail(&mut self, at: usize, failure: WriteFailure, out: &mut Outbox) -> Result<(), Violation> {
+        let blob = self.receiving[at].blob;
         if failure == WriteFailure::Mismatch {
             return Err(Violation::new(format!("content of {blob} does not match its hash")));
         }
+        self.note_full(failure, out);
+        self.give_up(at, 1, self.now_ms, out);
+        Ok(())
+    }
+
+    fn note_full(&mut self, failure: WriteFailure, out: &mut Outbox) {
         if failure == WriteFailure::Full && !self.full {
             self.full = true;
             out.event(Event::ContentBlocked);
         }
-        if let Some(at) = self.receiving.iter().position(|receiving| receiving.blob == blob) {
-            self.give_up(at, self.now_ms, out);
-        }
-        Ok(())
     }
 
-    /// Stops receiving a blob for now; what is durable stays for the next time.
-    fn give_up(&mut self, at: usize, now_ms: u64, out: &mut Outbox) {
+    /// Stops receiving a blob for now, when `done` of its disk requests have just ended. What is durable stays for the
+    /// next time.
+    fn give_up(&mut self, at: usize, done: usize, now_ms: u64, out: &mut Outbox) {
         let receiving = self.receiving.remove(at);
+        let blob = receiving.blob;
         self.window.forget(receiving.bytes_not_durable());
-        if receiving.manifest().is_some() {
-            out.disk(DiskRequest::Release(receiving.blob));
+        self.abandoned.extend(receiving.indices_on_the_way().map(|index| (blob, index)));
+        match receiving.disk_requests().saturating_sub(done) {
+            // A begin that failed has claimed nothing: the claim may be another session's.
+            0 if !receiving.is_begun() => {}
+            0 => out.disk(DiskRequest::Release(blob)),
+            under_way => {
+                self.leaving.insert(blob, under_way);
+            }
         }
-        self.note_absent(receiving.blob, now_ms);
+        self.note_absent(blob, now_ms);
+    }
+
+    /// A disk request of a blob that was given up is done: after the last one the claim is released.
+    fn settle_leaving(
+        &mut self,
+        blob: BlobHash,
+        failure: Option<WriteFailure>,
+        out: &mut Outbox,
+    ) -> Result<(), Violation> {
+        match failure {
+            Some(WriteFailure::Mismatch) => {
+                return Err(Violation::new(format!("content of {blob} does not match its hash")));
+            }
+            Some(failure) => self.note_full(failure, out),
+            None => {}
+        }
+        if let Some(under_way) = self.leaving.get_mut(&blob) {
+            *under_way -= 1;
+            if *under_way == 0 {
+                self.leaving.remove(&blob);
+                out.disk(DiskRequest::Release(blob));
+            }
+        }
+        Ok(())
     }
 
     fn note_absent(&mut self, blob: BlobHash, now_ms: u64) {

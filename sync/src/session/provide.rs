@@ -2,7 +2,7 @@
 //!
 //! A chunk is read only when a lane is free for it, so at most [`CONTENT_LANES`] of them are in memory.
 
-use std::collections::{BTreeSet, HashSet, VecDeque};
+use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -28,7 +28,7 @@ pub(super) struct Provider {
     urgent: VecDeque<ChunkAsk>,
     background: VecDeque<ChunkAsk>,
     manifests: VecDeque<Arc<Manifest>>,
-    missed: HashSet<BlobHash>,
+    missed: BTreeSet<BlobHash>,
     bytes_sent: u64,
 }
 
@@ -48,7 +48,7 @@ impl Default for Provider {
             urgent: VecDeque::new(),
             background: VecDeque::new(),
             manifests: VecDeque::new(),
-            missed: HashSet::new(),
+            missed: BTreeSet::new(),
             bytes_sent: 0,
         }
     }

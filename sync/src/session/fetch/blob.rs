@@ -92,6 +92,38 @@ impl Receiving {
         Some(Arc::clone(&fetching.manifest))
     }
 
+    /// The peer no longer has a chunk that was asked for.
+    pub(super) fn refused(&mut self, index: u32) {
+        if let Stage::Fetching(fetching) = &mut self.stage {
+            fetching.on_the_way.remove(&index);
+        }
+    }
+
+    /// Chunks asked for and not answered.
+    pub(super) fn asks(&self) -> usize {
+        if let Stage::Fetching(fetching) = &self.stage { fetching.on_the_way.len() } else { 0 }
+    }
+
+    /// Which ones.
+    pub(super) fn indices_on_the_way(&self) -> impl Iterator<Item = u32> + '_ {
+        let fetching = if let Stage::Fetching(fetching) = &self.stage { Some(fetching) } else { None };
+        fetching.into_iter().flat_map(|fetching| fetching.on_the_way.keys().copied())
+    }
+
+    /// Whether the store has let receiving begin, and so claims the blob for this session.
+    pub(super) fn is_begun(&self) -> bool {
+        matches!(self.stage, Stage::Fetching(_) | Stage::Finishing(_))
+    }
+
+    /// Disk requests under way.
+    pub(super) fn disk_requests(&self) -> usize {
+        match &self.stage {
+            Stage::ManifestAsked => 0,
+            Stage::Beginning(_) | Stage::Finishing(_) => 1,
+            Stage::Fetching(fetching) => fetching.writing.len() + usize::from(fetching.syncing.is_some()),
+        }
+    }
+
     /// Whether something waits for a sync to be started.
     pub(super) fn has_written(&self) -> bool {
         matches!(&self.stage, Stage::Fetching(fetching) if !fetching.written.is_empty())

@@ -52,7 +52,9 @@ impl Window {
 
     /// Whether `len` more bytes may be asked for.
     pub(super) fn admits(&self, len: u64) -> bool {
-        self.on_the_way + self.not_durable + len <= self.size()
+        let outstanding = self.on_the_way + self.not_durable;
+        // One chunk is always let in, however small the window was configured.
+        outstanding == 0 || outstanding + len <= self.size()
     }
 
     pub(super) fn asked(&mut self, len: u64) {

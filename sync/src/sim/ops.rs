@@ -1,0 +1,191 @@
+//! What people do on a replica: create, edit, hide, delete, count, import; and what a newer version would write.
+
+use bytes::Bytes;
+
+use super::records::{SimRecords, UNKNOWN_FIELDS_FROM};
+use super::replica::Replica;
+use super::seeded::Seeded;
+use crate::chunk::{BlobHash, Chunk, ChunkHash, Chunking, Manifest};
+use crate::domain::{Author, Blob, Media, OpenCount, Typed};
+use crate::id::{BucketId, RecordId};
+use crate::record::{FieldTag, Kind, Record, RecordKey, Value};
+use crate::session::Collections;
+
+/// A kind that no version knows yet.
+const UNKNOWN_KIND: Kind = Kind(777);
+/// Different contents that people have: the same one is found at several sites.
+const CONTENTS: u64 = 12;
+/// Chunks of an imported blob, at most.
+const IMPORT_CHUNKS_MAX: u64 = 16;
+const CHUNK_BYTES_FROM: u64 = 300;
+const CHUNK_BYTES_TO: u64 = 4000;
+
+/// Something that a person asked for; decided by chance when it is carried out.
+#[derive(Clone, Debug)]
+pub(super) struct LocalOp {
+    pub(super) rng: Seeded,
+}
+
+/// What came of it.
+#[derive(Debug, Default)]
+pub(super) struct Done {
+    pub(super) records: Vec<Record>,
+    pub(super) blob: Option<BlobHash>,
+}
+
+/// The collections of every world.
+pub(super) fn collections() -> [RecordId; 2] {
+    [RecordId::derived(&[b"collection one"]), RecordId::derived(&[b"collection two"])]
+}
+
+/// Carries out one wish on `replica`; durable when it returns. Stops half way if `cut_short`.
+pub(super) fn carry_out(replica: &Replica, op: LocalOp, cut_short: bool) -> Done {
+    let mut rng = op.rng;
+    let records = &replica.records;
+    let written = match rng.below(100) {
+        0..=24 => create(replica, &mut rng),
+        25..=54 => edit(replica, &mut rng),
+        55..=63 => delete(records, &mut rng),
+        64..=73 => count(replica, &mut rng),
+        74..=81 if !replica.old => unknown_kind(replica, &mut rng),
+        _ => return import(replica, &mut rng, cut_short),
+    };
+    Done { records: written.into_iter().collect(), blob: None }
+}
+
+fn collection_bucket(replica: &Replica, rng: &mut Seeded) -> BucketId {
+    let ids: Vec<RecordId> = match &replica.scope.collections {
+        Collections::All => collections().into(),
+        Collections::Only(ids) => ids.iter().copied().collect(),
+    };
+    rng.pick(&ids).map_or(BucketId::Catalogue, |&id| BucketId::Collection(id))
+}
+
+fn new_id(rng: &mut Seeded) -> RecordId {
+    let random = rng.noise(10).try_into().expect("ten bytes were asked for");
+    RecordId::mint(rng.below(1 << 40), random)
+}
+
+fn create(replica: &Replica, rng: &mut Seeded) -> Option<Record> {
+    let text = "x".repeat(rng.below(60) as usize);
+    let id = new_id(rng);
+    if rng.chance(40) {
+        let author = Author { name: format!("author {}{text}", rng.below(100)), ..Author::default() };
+        write_new(&replica.records, BucketId::Catalogue, id, &author)
+    } else {
+        let title = format!("title {}{text}", rng.below(100));
+        let media = Media { title, languages: vec!["en".into()], pages: Some(7), ..Media::default() };
+        write_new(&replica.records, collection_bucket(replica, rng), id, &media)
+    }
+}
+
+fn write_new<T: Typed>(records: &SimRecords, bucket: BucketId, id: RecordId, typed: &T) -> Option<Record> {
+    records.write(RecordKey { bucket, kind: T::KIND, id }, |_, stamp| Some(typed.to_record(bucket, id, stamp)))
+}
+
+fn any_live(records: &SimRecords, rng: &mut Seeded, wanted: impl Fn(&Record) -> bool) -> Option<Record> {
+    let live: Vec<Record> =
+        records.all().into_iter().filter(|record| !record.is_tombstone() && wanted(record)).collect();
+    rng.pick(&live).cloned()
+}
+
+fn edit(replica: &Replica, rng: &mut Seeded) -> Option<Record> {
+    let known = [Author::KIND, Media::KIND];
+    let record = any_live(&replica.records, rng, |record| known.contains(&record.key.kind))?;
+    let mut changes = if let Some(before) = Media::from_record(&record) {
+        let mut media = before.clone();
+        match rng.below(4) {
+            0 => media.title = format!("title {}", rng.below(1000)),
+            1 => media.disabled = !media.disabled,
+            2 => media.pages = Some(rng.below(500) as u32),
+            _ => media.description = "d".repeat(rng.below(400) as usize),
+        }
+        media.changes_since(&before)
+    } else {
+        let before = Author::from_record(&record)?;
+        let mut author = before.clone();
+        if rng.chance(50) {
+            author.name = format!("author {}", rng.below(1000));
+        } else {
+            author.disabled = !author.disabled;
+        }
+        author.changes_since(&before)
+    };
+    if !replica.old && rng.chance(40) {
+        let number = UNKNOWN_FIELDS_FROM + rng.below(3) as u32;
+        let tag = if rng.chance(30) { FieldTag::max(number) } else { FieldTag::lww(number) };
+        changes.push((tag, Value::encode(&rng.below(100_000))));
+    }
+    replica.records.write(record.key, |held, stamp| held?.edited(changes, stamp))
+}
+
+fn delete(records: &SimRecords, rng: &mut Seeded) -> Option<Record> {
+    let record = any_live(records, rng, |record| record.key.kind != OpenCount::KIND)?;
+    records.write(record.key, |held, stamp| Some(held?.deleted(stamp)))
+}
+
+fn count(replica: &Replica, rng: &mut Seeded) -> Option<Record> {
+    let media = any_live(&replica.records, rng, |record| record.key.kind == Media::KIND)?;
+    let id = OpenCount::record_id(media.key.id, replica.node, replica.records.incarnation());
+    let bucket = media.key.bucket;
+    replica.records.write(RecordKey { bucket, kind: OpenCount::KIND, id }, |held, stamp| {
+        let before = held.and_then(OpenCount::from_record).unwrap_or_default();
+        let after = OpenCount { media: media.key.id, count: before.count + 1 };
+        match held {
+            Some(held) => held.edited(after.changes_since(&before), stamp),
+            None => Some(after.to_record(bucket, id, stamp)),
+        }
+    })
+}
+
+fn unknown_kind(replica: &Replica, rng: &mut Seeded) -> Option<Record> {
+    let key = RecordKey { bucket: collection_bucket(replica, rng), kind: UNKNOWN_KIND, id: new_id(rng) };
+    // Half a float and nested arrays: nothing here has a type for them.
+    let odd = vec![vec![rng.below(1000)], vec![]];
+    replica.records.write(key, |_, stamp| {
+        Record::new(key, [(FieldTag::lww(1), Value::encode(&odd)), (FieldTag::max(2), Value::encode(&1.5f32))], stamp)
+    })
+}
+
+/// A content that some people have. Versions of one share most of their chunks.
+pub(super) fn content(number: u64) -> (Manifest, Bytes) {
+    let (work, version) = (number / 3, number % 3);
+    let mut shape = Seeded::new(work);
+    let pieces: Vec<Vec<u8>> = (0..shape.between(1, IMPORT_CHUNKS_MAX))
+        .map(|_| {
+            let len = shape.between(CHUNK_BYTES_FROM, CHUNK_BYTES_TO) as usize;
+            shape.noise(len)
+        })
+        .collect();
+    let changed = (version as usize).checked_sub(1).map(|at| at * 5 % pieces.len());
+    let mut bytes = Vec::new();
+    let mut chunks = Vec::new();
+    for (at, mut piece) in pieces.into_iter().enumerate() {
+        if Some(at) == changed {
+            piece[0] ^= 0xff;
+        }
+        chunks.push(Chunk { len: piece.len() as u32, hash: ChunkHash::of(&piece) });
+        bytes.extend(piece);
+    }
+    let manifest = Manifest::new(BlobHash::of(&bytes), Chunking::ContentDefined, chunks).expect("it is small");
+    (manifest, bytes.into())
+}
+
+fn import(replica: &Replica, rng: &mut Seeded, cut_short: bool) -> Done {
+    let (manifest, bytes) = content(rng.below(CONTENTS));
+    let hash = manifest.blob();
+    let blob = Blob { hash: Some(hash), size_bytes: manifest.size_bytes(), media_type: "text/plain".into() };
+    let bucket = collection_bucket(replica, rng);
+    replica.blobs.import(manifest, bytes);
+    if cut_short {
+        // The content is there and nothing refers to it: it is collected some day.
+        return Done::default();
+    }
+    let id = Blob::record_id(hash);
+    let key = RecordKey { bucket, kind: Blob::KIND, id };
+    let record = replica.records.write(key, |held, stamp| match held {
+        None => Some(blob.to_record(bucket, id, stamp)),
+        Some(_) => None,
+    });
+    Done { records: record.into_iter().collect(), blob: Some(hash) }
+}

@@ -1,0 +1,404 @@
+//! A record store in memory that crashes: a log of batches is what is durable, tables are what it says.
+//!
+//! A batch holds all changes of one step (a local write, a page with its cursor) and counts only if it is sealed: a torn one
+//! at the end of the log is cut off on recovery. [`Sabotage`] breaks one promise at a time, to see its check fail.
+
+use std::collections::BTreeMap;
+use std::convert::Infallible;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use super::Sabotage;
+use super::seeded::Seeded;
+use crate::hlc::{Clock, ClockQuality, DRIFT_BOUND_MS, HlcTime, Stamp};
+use crate::id::{BucketId, Epoch, Incarnation, NodeId, Seq};
+use crate::merge::{Admission, ReceiverClock, admit};
+use crate::record::{Body, FieldTag, Record, RecordKey};
+use crate::store::{Applied, BucketHead, Cursor, Page, Peer, RecordStore};
+
+/// No clock starts before this: 2026-01-01, in milliseconds since 1970.
+pub const BUILD_DATE_UNIX_MS: u64 = 1_767_225_600_000;
+/// Fields of this number and up are unknown to an old replica.
+pub const UNKNOWN_FIELDS_FROM: u32 = 900;
+
+/// Records in memory.
+#[derive(Debug)]
+pub struct SimRecords {
+    inner: Mutex<Inner>,
+}
+
+/// What was durable at one moment; a card that was copied.
+#[derive(Clone, Debug)]
+pub struct RecordsCopy(Vec<Batch>);
+
+#[derive(Debug)]
+struct Inner {
+    node: NodeId,
+    log: Vec<Batch>,
+    tables: Tables,
+    clock: Clock,
+    now: ReceiverClock,
+    sabotage: Option<Sabotage>,
+    /// Batches at the end of the log that only look durable; none unless sabotaged.
+    unsynced: usize,
+}
+
+#[derive(Clone, Debug)]
+struct Batch {
+    changes: Vec<Change>,
+    sealed: bool,
+}
+
+#[derive(Clone, Debug)]
+enum Change {
+    Life(Incarnation, Epoch),
+    Put { bucket: BucketId, bytes: Arc<[u8]>, origin: Option<Peer> },
+    Origin { key: RecordKey, origin: Option<Peer> },
+    Cursor(NodeId, BucketId, Cursor),
+    Quarantine { bucket: BucketId, bytes: Arc<[u8]> },
+    EmptyQuarantine,
+    Clock(HlcTime),
+}
+
+#[derive(Debug, Default)]
+struct Tables {
+    incarnation: Incarnation,
+    epoch: Epoch,
+    records: BTreeMap<RecordKey, Row>,
+    feeds: BTreeMap<BucketId, BTreeMap<Seq, RecordKey>>,
+    heads: BTreeMap<BucketId, Seq>,
+    cursors: BTreeMap<(NodeId, BucketId), Cursor>,
+    quarantine: Vec<Record>,
+    clock: HlcTime,
+    keep_old_rows: bool,
+}
+
+#[derive(Clone, Debug)]
+struct Row {
+    record: Record,
+    seq: Seq,
+    origin: Option<Peer>,
+}
+
+impl Tables {
+    fn recover(log: &[Batch], sabotage: Option<Sabotage>) -> Self {
+        let mut tables = Self { keep_old_rows: sabotage == Some(Sabotage::OldFeedRowsStay), ..Self::default() };
+        for batch in log.iter().filter(|batch| batch.sealed || sabotage == Some(Sabotage::TornBatchesCount)) {
+            for change in &batch.changes {
+                tables.change(change.clone());
+            }
+        }
+        tables
+    }
+
+    fn change(&mut self, change: Change) {
+        match change {
+            Change::Life(incarnation, epoch) => (self.incarnation, self.epoch) = (incarnation, epoch),
+            Change::Put { bucket, bytes, origin } => {
+                let record = Record::decode(bucket, &bytes).expect("the log holds what was encoded");
+                let head = self.heads.entry(bucket).or_default();
+                *head = head.next();
+                let seq = *head;
+                let feed = self.feeds.entry(bucket).or_default();
+                feed.insert(seq, record.key);
+                if let Some(before) = self.records.insert(record.key, Row { record, seq, origin })
+                    && !self.keep_old_rows
+                {
+                    feed.remove(&before.seq);
+                }
+            }
+            Change::Origin { key, origin } => {
+                if let Some(row) = self.records.get_mut(&key) {
+                    row.origin = origin;
+                }
+            }
+            Change::Cursor(node, bucket, cursor) => {
+                self.cursors.insert((node, bucket), cursor);
+            }
+            Change::Quarantine { bucket, bytes } => {
+                let record = Record::decode(bucket, &bytes).expect("the log holds what was encoded");
+                self.quarantine.push(record);
+            }
+            Change::EmptyQuarantine => self.quarantine.clear(),
+            Change::Clock(last) => self.clock = last,
+        }
+    }
+}
+
+impl SimRecords {
+    /// An empty store of `node`.
+    pub fn new(node: NodeId, epoch: Epoch, sabotage: Option<Sabotage>) -> Self {
+        let life = Batch { changes: vec![Change::Life(Incarnation(1), epoch)], sealed: true };
+        Self { inner: Mutex::new(Inner::recover(node, vec![life], sabotage)) }
+    }
+
+    /// Sets the clock by which records are stamped and judged.
+    pub fn set_clock(&self, unix_ms: u64, quality: ClockQuality) {
+        let mut inner = self.lock();
+        inner.now = ReceiverClock { unix_ms, quality, drift_bound_ms: DRIFT_BOUND_MS };
+        inner.clock.set_quality(quality);
+    }
+
+    /// Writes what `edit` makes of the record held and a new stamp; durable, and returned, unless it makes nothing.
+    pub fn write(&self, key: RecordKey, edit: impl FnOnce(Option<&Record>, Stamp) -> Option<Record>) -> Option<Record> {
+        let mut inner = self.lock();
+        let now = inner.now.unix_ms;
+        let stamp = inner.clock.stamp(now);
+        let held = inner.tables.records.get(&key).map(|row| &row.record);
+        let record = edit(held, stamp)?;
+        let bytes = record.encode().into();
+        let clock = Change::Clock(inner.clock.last());
+        inner.commit(vec![Change::Put { bucket: key.bucket, bytes, origin: None }, clock]);
+        Some(record)
+    }
+
+    /// Everything held, tombstones too, in order of keys.
+    pub fn all(&self) -> Vec<Record> {
+        self.lock().tables.records.values().map(|row| row.record.clone()).collect()
+    }
+
+    /// One record.
+    pub fn get(&self, key: RecordKey) -> Option<Record> {
+        self.lock().tables.records.get(&key).map(|row| row.record.clone())
+    }
+
+    /// Which life of the store's data this is.
+    pub fn incarnation(&self) -> Incarnation {
+        self.lock().tables.incarnation
+    }
+
+    /// Records set aside, with buckets in their keys.
+    pub fn quarantined(&self) -> Vec<Record> {
+        self.lock().tables.quarantine.clone()
+    }
+
+    /// The rows of one bucket's feed: number, record.
+    pub fn feed(&self, bucket: BucketId) -> Vec<(Seq, Record)> {
+        let inner = self.lock();
+        let Some(feed) = inner.tables.feeds.get(&bucket) else { return Vec::new() };
+        feed.iter().map(|(&seq, key)| (seq, inner.tables.records[key].record.clone())).collect()
+    }
+
+    /// Every cursor into the feeds of peers.
+    pub fn cursors(&self) -> Vec<(NodeId, BucketId, Cursor)> {
+        self.lock().tables.cursors.iter().map(|(&(node, bucket), &cursor)| (node, bucket, cursor)).collect()
+    }
+
+    /// What is wrong between records and feeds (invariant 5), if anything.
+    pub fn feed_fault(&self) -> Option<String> {
+        let inner = self.lock();
+        let rows: usize = inner.tables.feeds.values().map(BTreeMap::len).sum();
+        if rows != inner.tables.records.len() {
+            return Some(format!("{rows} feed rows for {} records", inner.tables.records.len()));
+        }
+        inner.tables.records.iter().find_map(|(key, row)| {
+            let named = inner.tables.feeds.get(&key.bucket).and_then(|feed| feed.get(&row.seq));
+            (named != Some(key)).then(|| format!("row {} of {} does not name {key:?}", row.seq.0, key.bucket))
+        })
+    }
+
+    /// Merges what was set aside and may now be admitted. Returns the buckets that changed.
+    pub fn replay_quarantine(&self) -> Vec<BucketId> {
+        let mut inner = self.lock();
+        let waiting = inner.tables.quarantine.clone();
+        let mut changes = vec![Change::EmptyQuarantine];
+        let (applied, buckets) = inner.admit_all(waiting, None, &mut changes);
+        inner.commit(changes);
+        if applied.applied > 0 { buckets } else { Vec::new() }
+    }
+
+    /// What is durable now.
+    pub fn copy(&self) -> RecordsCopy {
+        RecordsCopy(self.lock().log.clone())
+    }
+
+    /// Goes back to `copy`, as a new life with new feeds.
+    pub fn restore(&self, copy: RecordsCopy, epoch: Epoch) {
+        let mut inner = self.lock();
+        let now = inner.now;
+        *inner = Inner::recover(inner.node, copy.0, inner.sabotage);
+        inner.now = now;
+        let incarnation = Incarnation(inner.tables.incarnation.0 + epoch.0 as u32);
+        inner.commit(vec![Change::Life(incarnation, epoch)]);
+        inner.unsynced = 0;
+        inner.clock = inner.fresh_clock();
+    }
+
+    /// Power goes while the last batch is being written: only its beginning is on the disk. Follow with [`Self::crash`].
+    pub fn tear_last_batch(&self, rng: &mut Seeded) {
+        if let Some(batch) = self.lock().log.last_mut() {
+            batch.changes.truncate(rng.below(batch.changes.len() as u64) as usize);
+            batch.sealed = false;
+        }
+    }
+
+    /// Loses power and comes back with what is durable.
+    pub fn crash(&self, rng: &mut Seeded) {
+        let mut inner = self.lock();
+        let lost = rng.below(inner.unsynced as u64 + 1) as usize;
+        let mut log = std::mem::take(&mut inner.log);
+        log.truncate(log.len() - lost);
+        let now = inner.now;
+        *inner = Inner::recover(inner.node, log, inner.sabotage);
+        inner.now = now;
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Inner {
+    fn recover(node: NodeId, mut log: Vec<Batch>, sabotage: Option<Sabotage>) -> Self {
+        let tables = Tables::recover(&log, sabotage);
+        log.retain(|batch| batch.sealed || sabotage == Some(Sabotage::TornBatchesCount));
+        let now = ReceiverClock {
+            unix_ms: BUILD_DATE_UNIX_MS,
+            quality: ClockQuality::Untrusted,
+            drift_bound_ms: DRIFT_BOUND_MS,
+        };
+        let clock = Clock::new(node, tables.incarnation, now.quality, tables.clock);
+        let mut inner = Self { node, log, tables, clock, now, sabotage, unsynced: 0 };
+        inner.clock = inner.fresh_clock();
+        inner
+    }
+
+    fn fresh_clock(&self) -> Clock {
+        let floor = self.tables.clock.max(HlcTime::from_unix_ms(BUILD_DATE_UNIX_MS));
+        Clock::new(self.node, self.tables.incarnation, self.now.quality, floor)
+    }
+
+    fn commit(&mut self, changes: Vec<Change>) {
+        for change in &changes {
+            self.tables.change(change.clone());
+        }
+        let mut batches = vec![changes];
+        if self.sabotage == Some(Sabotage::CursorBeforePage) {
+            let (cursors, rest) =
+                batches.remove(0).into_iter().partition(|change| matches!(change, Change::Cursor(..)));
+            batches = vec![cursors, rest];
+        }
+        for changes in batches.into_iter().filter(|changes| !changes.is_empty()) {
+            self.log.push(Batch { changes, sealed: true });
+        }
+        self.unsynced = match self.sabotage {
+            // The cursor was made durable, the page was not.
+            Some(Sabotage::CursorBeforePage) => 1,
+            Some(Sabotage::AckBeforeDurable) => self.unsynced + 1,
+            _ => 0,
+        };
+    }
+
+    fn admit_all(
+        &mut self,
+        received: Vec<Record>,
+        from: Option<Peer>,
+        changes: &mut Vec<Change>,
+    ) -> (Applied, Vec<BucketId>) {
+        let mut applied = Applied::default();
+        let mut buckets = Vec::new();
+        let mut joined: BTreeMap<RecordKey, Record> = BTreeMap::new();
+        for record in received {
+            let key = record.key;
+            let stamp = record.newest_stamp();
+            let held = joined.get(&key).or_else(|| self.tables.records.get(&key).map(|row| &row.record)).cloned();
+            let admission = self.sabotaged(held, record.clone());
+            if matches!(admission, Admission::Apply { .. } | Admission::Superseded { .. }) {
+                self.clock.observe(stamp);
+            }
+            match admission {
+                Admission::Apply { record, equals_received } => {
+                    applied.applied += 1;
+                    buckets.push(key.bucket);
+                    let origin = from.filter(|_| equals_received);
+                    let bytes = record.encode().into();
+                    joined.insert(key, record);
+                    changes.push(Change::Put { bucket: key.bucket, bytes, origin });
+                }
+                Admission::Superseded { equals_received } => {
+                    applied.superseded += 1;
+                    if equals_received && from.is_some() {
+                        changes.push(Change::Origin { key, origin: from });
+                    }
+                }
+                Admission::Quarantine(_) if self.sabotage == Some(Sabotage::QuarantinedIsDropped) => {}
+                Admission::Quarantine(_) => {
+                    applied.quarantined += 1;
+                    changes.push(Change::Quarantine { bucket: key.bucket, bytes: record.encode().into() });
+                }
+            }
+        }
+        changes.push(Change::Clock(self.clock.last()));
+        (applied, buckets)
+    }
+
+    /// What `merge::admit` says, or what a store would do that broke a promise.
+    fn sabotaged(&self, held: Option<Record>, mut received: Record) -> Admission {
+        match self.sabotage {
+            Some(Sabotage::LastArrivalWins) if held.as_ref() != Some(&received) => {
+                Admission::Apply { record: received, equals_received: true }
+            }
+            Some(Sabotage::TombstonesAreForgotten) if held.as_ref().is_some_and(Record::is_tombstone) => {
+                admit(None, received, self.now)
+            }
+            Some(Sabotage::UnknownFieldsAreDropped) => {
+                if let Body::Live(fields) = &mut received.body
+                    && fields.len() > 1
+                {
+                    fields.retain(|tag, _| *tag < FieldTag::lww(UNKNOWN_FIELDS_FROM));
+                }
+                admit(held, received, self.now)
+            }
+            _ => admit(held, received, self.now),
+        }
+    }
+}
+
+impl RecordStore for SimRecords {
+    type Error = Infallible;
+
+    fn epoch(&self) -> Epoch {
+        self.lock().tables.epoch
+    }
+
+    async fn heads(&self) -> Result<Vec<BucketHead>, Infallible> {
+        Ok(self.lock().tables.heads.iter().map(|(&bucket, &head)| BucketHead { bucket, head }).collect())
+    }
+
+    async fn page(&self, bucket: BucketId, after: Seq, reader: Peer, budget_bytes: u32) -> Result<Page, Infallible> {
+        let inner = self.lock();
+        let mut page = Page { records: Vec::new(), next: after, more: false };
+        let Some(feed) = inner.tables.feeds.get(&bucket) else { return Ok(page) };
+        let mut bytes = 0;
+        for (&seq, key) in feed.range(after.next()..) {
+            let row = &inner.tables.records[key];
+            if row.origin != Some(reader) || inner.sabotage == Some(Sabotage::EverythingIsEchoed) {
+                bytes += row.record.encode().len();
+                if bytes > budget_bytes as usize && !page.records.is_empty() {
+                    page.more = true;
+                    return Ok(page);
+                }
+                page.records.push(row.record.clone());
+            }
+            page.next = seq;
+        }
+        Ok(page)
+    }
+
+    async fn cursor(&self, node: NodeId, bucket: BucketId) -> Result<Option<Cursor>, Infallible> {
+        Ok(self.lock().tables.cursors.get(&(node, bucket)).copied())
+    }
+
+    async fn apply(
+        &self,
+        from: Peer,
+        bucket: BucketId,
+        records: Vec<Record>,
+        next: Seq,
+    ) -> Result<Applied, Infallible> {
+        let mut inner = self.lock();
+        let mut changes = vec![Change::Cursor(from.node, bucket, Cursor { epoch: from.epoch, seq: next })];
+        let (applied, _) = inner.admit_all(records, Some(from), &mut changes);
+        inner.commit(changes);
+        Ok(applied)
+    }
+}

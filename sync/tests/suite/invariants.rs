@@ -1,0 +1,129 @@
+//! The invariants of docs/ARCHITECTURE.md on random worlds.
+//!
+//! All tests judge the same sweep, which runs once. More seeds: `ALEXANDRIA_SIM_SEEDS=10000`; other ones:
+//! `ALEXANDRIA_SIM_FROM=123456`. A failing seed is printed with the command that replays it.
+
+use std::sync::LazyLock;
+
+use alexandria_sync::sim::{Sabotage, Sweep, Violation, run, sweep};
+
+const SEEDS: u64 = 1_000;
+/// A broken promise shows within this many worlds.
+const SABOTAGED_SEEDS: u64 = 1_000;
+const SABOTAGED_AT_ONCE: u64 = 20;
+
+static SWEEP: LazyLock<Sweep> = LazyLock::new(|| {
+    let sweep = sweep(setting("ALEXANDRIA_SIM_FROM", 0), setting("ALEXANDRIA_SIM_SEEDS", SEEDS), None);
+    println!("{:?}", sweep.figures);
+    sweep
+});
+
+fn setting(name: &str, default: u64) -> u64 {
+    match std::env::var(name) {
+        Ok(text) => text.parse().unwrap_or_else(|_| panic!("{name} must be a number, not `{text}`")),
+        Err(_) => default,
+    }
+}
+
+fn describe<'a>(violations: impl Iterator<Item = &'a Violation>) -> String {
+    violations
+        .take(10)
+        .map(|violation| {
+            let Violation { invariant, seed, text } = violation;
+            format!(
+                "\ninvariant {invariant}, seed {seed}: {text}\n  replay: ALEXANDRIA_SIM_FROM={seed} ALEXANDRIA_SIM_SEEDS=1 \
+                 cargo test -p alexandria-sync --test suite invariants -- --nocapture"
+            )
+        })
+        .collect()
+}
+
+fn holds(invariant: u8) {
+    let broken = || SWEEP.violations.iter().filter(|violation| violation.invariant == invariant);
+    assert_eq!(broken().count(), 0, "{}", describe(broken()));
+}
+
+/// That its check can fail: with the promise broken on purpose, some world shows it.
+fn is_noticed(invariant: u8, sabotage: Sabotage) {
+    let mut others = Vec::new();
+    for from in (0..SABOTAGED_SEEDS).step_by(SABOTAGED_AT_ONCE as usize) {
+        let broken = sweep(from, SABOTAGED_AT_ONCE, Some(sabotage));
+        if broken.violations.iter().any(|violation| violation.invariant == invariant) {
+            return;
+        }
+        others.extend(broken.violations);
+    }
+    panic!("{sabotage:?} went unnoticed; seen instead: {}", describe(others.iter()));
+}
+
+#[test]
+fn no_world_panics_and_no_honest_peer_breaks_the_protocol() {
+    holds(0);
+}
+
+#[test]
+fn invariant_01_equal_buckets_mean_equal_state_once_the_network_is_quiet() {
+    holds(1);
+    is_noticed(1, Sabotage::LastArrivalWins);
+}
+
+#[test]
+fn invariant_02_no_acknowledged_write_is_lost_whatever_the_power_does() {
+    holds(2);
+    is_noticed(2, Sabotage::AckBeforeDurable);
+}
+
+#[test]
+fn invariant_03_merge_is_idempotent_commutative_and_associative() {
+    holds(3);
+}
+
+#[test]
+fn invariant_04_a_cursor_never_passes_what_is_durably_applied() {
+    holds(4);
+    is_noticed(4, Sabotage::CursorBeforePage);
+    is_noticed(4, Sabotage::TornBatchesCount);
+}
+
+#[test]
+fn invariant_05_the_feed_and_the_records_are_a_bijection() {
+    holds(5);
+    is_noticed(5, Sabotage::OldFeedRowsStay);
+}
+
+#[test]
+fn invariant_06_who_acknowledged_a_delete_never_shows_an_older_stamp_again() {
+    holds(6);
+    is_noticed(6, Sabotage::TombstonesAreForgotten);
+}
+
+#[test]
+fn invariant_08_applied_superseded_and_quarantined_add_up_to_received() {
+    holds(8);
+    is_noticed(8, Sabotage::QuarantinedIsDropped);
+}
+
+#[test]
+fn invariant_10_unknown_fields_survive_a_hop_through_an_old_node() {
+    holds(10);
+    is_noticed(10, Sabotage::UnknownFieldsAreDropped);
+}
+
+#[test]
+fn invariant_11_a_bit_that_says_verified_means_verified_bytes_on_disk() {
+    holds(11);
+    is_noticed(11, Sabotage::BitsBeforeData);
+}
+
+#[test]
+fn invariant_12_a_cut_costs_at_most_the_window_again() {
+    holds(12);
+    is_noticed(12, Sabotage::WindowIsIgnored);
+}
+
+#[test]
+fn invariant_20_the_same_seed_gives_the_same_trace() {
+    holds(20);
+    is_noticed(20, Sabotage::UnseededChance);
+    assert_ne!(run(1, None).trace, run(2, None).trace);
+}

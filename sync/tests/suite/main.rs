@@ -1,0 +1,4 @@
+//! The promises of this crate, tested from outside: over the simulator, over real connections, and against bytes that
+//! released versions wrote.
+
+mod invariants;
