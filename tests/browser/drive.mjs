@@ -10,8 +10,7 @@
 //
 // Exit status 0 means that the scenario came to its end and every check held.
 
-import { mkdir, mkdtemp, rm, writeFile } from 'node:fs/promises';
-import { tmpdir } from 'node:os';
+import { mkdir, rm, writeFile } from 'node:fs/promises';
 import path from 'node:path';
 import { parseArgs } from 'node:util';
 import { chromium } from 'playwright-core';
@@ -47,10 +46,11 @@ for (const name of ['scenario', 'url', 'out']) {
 }
 
 const result = { scenario: options.scenario, url: options.url, ok: false, checks: [], console: [], failedRequests: [], requests: [], screenshots: [], error: null };
-const profile = await mkdtemp(path.join(tmpdir(), 'alexandria-test-browser-'));
+const profile = path.join(options.out, 'profile');
 let context;
 try {
-  await mkdir(options.out, { recursive: true });
+  // Beside the results, so that it goes with them if this process is killed.
+  await mkdir(profile, { recursive: true });
   context = await chromium.launchPersistentContext(profile, {
     executablePath: options.chromium,
     headless: true,

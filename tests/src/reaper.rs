@@ -59,7 +59,9 @@ fn start() -> ChildStdin {
         // Ctrl-C ends the tests, not the one who cleans up after them.
         .process_group(0)
         .spawn()
-        .unwrap_or_else(|error| panic!("start {}: {error}", script.display()))
+        .unwrap_or_else(|error| {
+            panic!("start {} {} (tests/run setup installs it): {error}", python().display(), script.display())
+        })
         .stdin
         .take()
         .expect("standard input is piped")
