@@ -27,6 +27,8 @@ CLEAN = {
     "node/src/node.rs": "use crate::{http, jobs, library::Library, replication};\n",
     "node/src/store/tree.rs": "use sled::Db;\nfn f() { sled::open(); }\n",
     "node/src/library.rs": "use std::io;\n\nuse crate::{ingest, store::Store};\n",
+    "node/src/ingest.rs": "#[cfg(test)]\nmod samples;\n",
+    "node/src/ingest/samples.rs": "use crate::builtin;\n",
     "node/src/http/media.rs": (
         "use super::problem;\nuse crate::library::{self, Library};\n"
         "/// Like crate::jobs, see `crate::replication`.\n"
@@ -113,6 +115,7 @@ class Tidy(unittest.TestCase):
         self.assert_finds("sync/tests/a.rs", "fn f() { std::thread::sleep(LONG) }\n", "sleep")
         unit = "fn f() { sleep(LONG) }\n#[cfg(test)]\nmod tests {\n    fn g() { if a { b } sleep(LONG) }\n}\n"
         self.assert_finds("ml/src/a.rs", unit, "sleep", line=4)
+        self.assert_finds("node/src/ingest/samples.rs", "fn f() { sleep(LONG) }\n", "sleep")
 
     def test_a_line_may_be_allowed_with_a_reason_only(self):
         allowed = "// tidy-allow(sleep): the clock itself is tested\nfn f() { sleep(LONG) }\n"

@@ -25,6 +25,9 @@ use crate::{
 /// How long a bridge may take to start, on a busy machine in a debug build, and to stop politely.
 const DEADLINE: Duration = Duration::from_mins(1);
 
+/// What operators say who they are with.
+pub const OPERATOR_TOKEN: &str = "operator-token-of-the-tests";
+
 /// What a bridge needs around it. Several replicas share one of these.
 #[derive(Clone, Debug)]
 pub struct Neighbours {
@@ -32,20 +35,29 @@ pub struct Neighbours {
     pub database_url: String,
     /// Where S3, SNS and IoT are.
     pub aws_url: String,
-    /// S3 alone elsewhere: behind a proxy, say.
+    /// One of them elsewhere: behind a proxy, say.
     pub s3_url: Option<String>,
+    pub sns_url: Option<String>,
+    pub iot_url: Option<String>,
     pub bucket: String,
     pub topic_arn: String,
 }
 
+/// What a bridge is started with. Its addresses are settled already, so that a proxy can be put before them.
+pub struct BridgeSettings {
+    pub neighbours: Neighbours,
+    /// Operators' HTTP.
+    pub http: SocketAddr,
+    /// Where nodes enrol, over TLS.
+    pub enrolment: SocketAddr,
+    /// Where nodes replicate, over QUIC.
+    pub quic: SocketAddr,
+    environment: Vec<(String, String)>,
+}
+
 /// A bridge: running, killed or stopped.
 pub struct BridgeProcess {
-    neighbours: Neighbours,
-    environment: Vec<(String, String)>,
-    /// Operator HTTP.
-    listen: SocketAddr,
-    /// Where nodes connect, by UDP and TCP.
-    nodes: SocketAddr,
+    settings: BridgeSettings,
     process: Option<Process>,
     /// Declared last: the process goes first.
     folder: TempDir,
@@ -57,41 +69,66 @@ impl Neighbours {
         let bucket = aws.unique("content");
         aws.s3().create_bucket(&bucket).await;
         let topic_arn = aws.messaging().create_topic(&aws.unique("events")).await;
-        Self { database_url: database.url(), aws_url: aws.url(), s3_url: None, bucket, topic_arn }
+        let (database_url, aws_url) = (database.url(), aws.url());
+        Self { database_url, aws_url, s3_url: None, sns_url: None, iot_url: None, bucket, topic_arn }
     }
 
-    /// The bridge's settings, as it reads them from its environment.
+    /// The bridge's settings, as it reads them from its environment. The AWS library reads its own.
     fn environment(&self) -> Vec<(&'static str, &str)> {
         let mut environment = vec![
-            ("ALEXANDRIA_BRIDGE_DATABASE_URL", self.database_url.as_str()),
-            ("ALEXANDRIA_BRIDGE_S3_BUCKET", &self.bucket),
-            ("ALEXANDRIA_BRIDGE_SNS_TOPIC_ARN", &self.topic_arn),
+            ("ALEXANDRIA_BRIDGE_POSTGRES_URL", self.database_url.as_str()),
+            ("ALEXANDRIA_BRIDGE_CONTENT_BUCKET", &self.bucket),
+            ("ALEXANDRIA_BRIDGE_CONTENT_PATH_STYLE", "true"),
+            ("ALEXANDRIA_BRIDGE_EVENTS_TOPIC_ARN", &self.topic_arn),
+            ("ALEXANDRIA_BRIDGE_IOT_ENABLED", "true"),
             ("AWS_ENDPOINT_URL", &self.aws_url),
             ("AWS_REGION", REGION),
             ("AWS_ACCESS_KEY_ID", CREDENTIAL),
             ("AWS_SECRET_ACCESS_KEY", CREDENTIAL),
         ];
-        environment.extend(self.s3_url.as_deref().map(|url| ("AWS_ENDPOINT_URL_S3", url)));
+        let elsewhere = [
+            ("AWS_ENDPOINT_URL_S3", &self.s3_url),
+            ("AWS_ENDPOINT_URL_SNS", &self.sns_url),
+            ("AWS_ENDPOINT_URL_IOT", &self.iot_url),
+        ];
+        environment.extend(elsewhere.into_iter().filter_map(|(name, url)| Some((name, url.as_deref()?))));
         environment
     }
 }
 
-impl BridgeProcess {
-    /// Prepares the database and starts a bridge.
-    pub async fn start(neighbours: Neighbours) -> Self {
-        Self::start_with(neighbours, Vec::new()).await
+impl BridgeSettings {
+    pub fn new(neighbours: Neighbours) -> Self {
+        let address = || SocketAddr::from(([127, 0, 0, 1], free_port()));
+        Self { neighbours, http: address(), enrolment: address(), quic: address(), environment: Vec::new() }
     }
 
-    /// The same, with more settings in the environment.
-    pub async fn start_with(neighbours: Neighbours, environment: Vec<(String, String)>) -> Self {
-        let address = || SocketAddr::from(([127, 0, 0, 1], free_port()));
-        let folder = reaper::folder("bridge");
-        let (listen, nodes) = (address(), address());
-        let mut bridge = Self { neighbours, environment, listen, nodes, process: None, folder };
+    /// One more setting: `section.key` is `ALEXANDRIA_BRIDGE_SECTION_KEY`.
+    #[must_use]
+    pub fn environment(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
+        self.environment.push((name.into(), value.into()));
+        self
+    }
+
+    /// Tells nodes to replicate through a proxy before [`Self::quic`].
+    #[must_use]
+    pub fn replicating_through(self, proxy: SocketAddr) -> Self {
+        self.environment("ALEXANDRIA_BRIDGE_QUIC_PUBLIC_ADDRESS", proxy.to_string())
+    }
+
+    /// Prepares the database and starts the bridge.
+    pub async fn start(self) -> BridgeProcess {
+        let mut bridge = BridgeProcess { settings: self, process: None, folder: reaper::folder("bridge") };
         let migrated = bridge.run("migrate", &[]).await;
         assert!(migrated.status.success(), "migrate: {}", String::from_utf8_lossy(&migrated.stderr));
         bridge.start_again().await;
         bridge
+    }
+}
+
+impl BridgeProcess {
+    /// Starts a bridge as it comes.
+    pub async fn start(neighbours: Neighbours) -> Self {
+        BridgeSettings::new(neighbours).start().await
     }
 
     /// Starts a killed or stopped bridge on the ports it had.
@@ -120,10 +157,12 @@ impl BridgeProcess {
     pub fn command(&self, subcommand: &str) -> Command {
         let mut command = Command::new(product("alexandria-bridge", "ALEXANDRIA_BRIDGE_BIN"));
         command.arg(subcommand).current_dir(self.folder.path());
-        command.envs(self.neighbours.environment());
-        command.env("ALEXANDRIA_BRIDGE_LISTEN", self.listen.to_string());
-        command.env("ALEXANDRIA_BRIDGE_NODES_LISTEN", self.nodes.to_string());
-        command.envs(self.environment.iter().map(|(name, value)| (name, value)));
+        command.envs(self.settings.neighbours.environment());
+        command.env("ALEXANDRIA_BRIDGE_HTTP_LISTEN", self.settings.http.to_string());
+        command.env("ALEXANDRIA_BRIDGE_HTTP_OPERATOR_TOKEN", OPERATOR_TOKEN);
+        command.env("ALEXANDRIA_BRIDGE_ENROLMENT_LISTEN", self.settings.enrolment.to_string());
+        command.env("ALEXANDRIA_BRIDGE_QUIC_LISTEN", self.settings.quic.to_string());
+        command.envs(self.settings.environment.iter().map(|(name, value)| (name, value)));
         command
     }
 
@@ -134,19 +173,19 @@ impl BridgeProcess {
         output(command).await
     }
 
-    /// The operator's address: `http://…`, without a slash at the end.
+    /// The operators' address: `http://…`, without a slash at the end.
     pub fn url(&self) -> String {
-        format!("http://{}", self.listen)
+        format!("http://{}", self.settings.http)
     }
 
-    /// A GET of a path such as `/v1/media`.
+    /// A GET of a path such as `/v1/media`, as an operator.
     pub fn get(&self, path: &str) -> http::Request {
-        http::get(format!("{}{path}", self.url()))
+        http::get(format!("{}{path}", self.url())).bearer(OPERATOR_TOKEN)
     }
 
-    /// Where nodes connect.
-    pub fn nodes_address(&self) -> SocketAddr {
-        self.nodes
+    /// What it was started with, its addresses among it.
+    pub fn settings(&self) -> &BridgeSettings {
+        &self.settings
     }
 
     /// The bridge's working folder.
