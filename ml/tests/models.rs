@@ -117,6 +117,20 @@ fn what_a_classifier_does_not_need_is_refused() {
     }
 }
 
+/// Strides of zero divide by zero in the engine: through the C interface that would be the end of the process.
+#[test]
+fn a_model_that_the_engine_panics_over_is_refused() {
+    let mut onnx = shipped();
+    let name = onnx.windows(7).position(|part| part == b"strides").expect("the first convolution has strides");
+    // Both numbers follow the name, as `ints` (field 8), unpacked.
+    for number in onnx[name + 7..name + 11].chunks_mut(2) {
+        assert_eq!(number[0], 8 << 3, "a bare number");
+        number[1] = 0;
+    }
+    let refused = refusal(onnx);
+    assert!(matches!(refused, OpenModelError::EnginePanicked), "{refused:?}");
+}
+
 #[test]
 fn a_second_input_and_other_shapes_are_refused() {
     assert!(matches!(refusal(with_more(&field(11, &field(1, b"mask")))), OpenModelError::BadInput { .. }));
