@@ -141,11 +141,18 @@ impl Record {
         (!fields.is_empty()).then_some(Self { key, body: Body::Live(fields) })
     }
 
-    /// This record with some fields written anew at `stamp`; `None` if it is deleted.
+    /// This record with some fields written anew at `stamp`; `None` if it is deleted. A field whose largest number wins
+    /// keeps a larger one: an edit that lowered it here would be undone nowhere else.
     pub fn edited(&self, changes: impl IntoIterator<Item = (FieldTag, Value)>, stamp: Stamp) -> Option<Self> {
         let Body::Live(fields) = &self.body else { return None };
         let mut fields = fields.clone();
-        fields.extend(changes.into_iter().map(|(tag, value)| (tag, Field { stamp, value })));
+        for (tag, value) in changes {
+            let lowers = |held: &Field| held.value.cmp_as_number(&value) == Ordering::Greater;
+            if tag.rule() == MergeRule::Max && fields.get(&tag).is_some_and(lowers) {
+                continue;
+            }
+            fields.insert(tag, Field { stamp, value });
+        }
         Some(Self { key: self.key, body: Body::Live(fields) })
     }
 

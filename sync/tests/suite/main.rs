@@ -2,3 +2,4 @@
 //! released versions wrote.
 
 mod invariants;
+mod regressions;

@@ -1,9 +1,11 @@
 //! How much may be asked for and not yet be durable: what a cut can cost (invariant 12).
 //!
-//! The larger of a fixed number of bytes and of what the link brings in two seconds, as measured. Half of it is for what
+//! The larger of a fixed number of bytes and of what the link surely brings in two seconds, as measured: lanes take turns,
+//! so their chunks end together, and what had come in before a measurement began must not count as its speed. Half of it is for what
 //! is on its way, half for what waits to be made durable, so that neither stalls the other.
 
 use super::Config;
+use crate::wire::message::CONTENT_LANES;
 
 #[derive(Debug)]
 pub(super) struct Window {
@@ -18,14 +20,47 @@ pub(super) struct Window {
     /// Arrived since a sync was last started.
     since_sync: u64,
     oldest_write_ms: Option<u64>,
-    /// Bytes a second, over the last full second of receiving.
-    rate: u64,
-    second_began_ms: u64,
-    second_bytes: u64,
+    /// For people.
+    shown: Meter,
+    /// For the window.
+    sure: Meter,
 }
 
-/// The rate is measured over at least this long, in milliseconds.
-const RATE_SPAN_MS: u64 = 1000;
+/// The rate that is shown is measured over at least this long, in milliseconds.
+const SHOWN_SPAN_MS: u64 = 1000;
+/// The rate that counts is measured over at least this long, in milliseconds.
+const SURE_SPAN_MS: u64 = 4000;
+
+/// Measures bytes a second.
+#[derive(Debug)]
+struct Meter {
+    span_ms: u64,
+    began_ms: u64,
+    bytes: u64,
+    largest: u64,
+    /// Of the last full span.
+    rate: u64,
+    /// The same, without what may have been almost here when the span began.
+    sure_rate: u64,
+}
+
+impl Meter {
+    fn new(span_ms: u64, now_ms: u64) -> Self {
+        Self { span_ms, began_ms: now_ms, bytes: 0, largest: 0, rate: 0, sure_rate: 0 }
+    }
+
+    fn arrived(&mut self, len: u64, now_ms: u64) {
+        self.bytes += len;
+        self.largest = self.largest.max(len);
+        let elapsed_ms = now_ms.saturating_sub(self.began_ms);
+        if elapsed_ms >= self.span_ms {
+            self.rate = self.bytes * 1000 / elapsed_ms;
+            let begun_before = self.largest * u64::from(CONTENT_LANES);
+            self.sure_rate = self.bytes.saturating_sub(begun_before) * 1000 / elapsed_ms;
+            (self.bytes, self.largest, self.began_ms) = (0, 0, now_ms);
+        }
+    }
+}
 
 impl Window {
     pub(super) fn new(config: &Config, now_ms: u64) -> Self {
@@ -38,15 +73,14 @@ impl Window {
             not_durable: 0,
             since_sync: 0,
             oldest_write_ms: None,
-            rate: 0,
-            second_began_ms: now_ms,
-            second_bytes: 0,
+            shown: Meter::new(SHOWN_SPAN_MS, now_ms),
+            sure: Meter::new(SURE_SPAN_MS, now_ms),
         }
     }
 
     /// Its present size, in bytes.
     pub(super) fn size(&self) -> u64 {
-        let by_time = self.rate.saturating_mul(self.resend_window_ms) / 1000;
+        let by_time = self.sure.sure_rate.saturating_mul(self.resend_window_ms) / 1000;
         by_time.clamp(self.resend_bytes, self.bytes_max)
     }
 
@@ -65,13 +99,8 @@ impl Window {
         self.on_the_way -= len;
         self.not_durable += len;
         self.since_sync += len;
-        self.second_bytes += len;
-        let elapsed_ms = now_ms.saturating_sub(self.second_began_ms);
-        if elapsed_ms >= RATE_SPAN_MS {
-            self.rate = self.second_bytes * 1000 / elapsed_ms;
-            self.second_bytes = 0;
-            self.second_began_ms = now_ms;
-        }
+        self.shown.arrived(len, now_ms);
+        self.sure.arrived(len, now_ms);
     }
 
     pub(super) fn wrote(&mut self, now_ms: u64) {
@@ -105,6 +134,36 @@ impl Window {
 
     pub(super) fn rate(&self, now_ms: u64) -> u64 {
         // Nothing for three spans means that it stands still.
-        if now_ms.saturating_sub(self.second_began_ms) > 3 * RATE_SPAN_MS { 0 } else { self.rate }
+        let idle_ms = now_ms.saturating_sub(self.shown.began_ms);
+        if idle_ms > 3 * SHOWN_SPAN_MS { 0 } else { self.shown.rate }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Eight chunks of 1 MiB that took turns on a link of 1 MB a second, and so end within one second.
+    #[test]
+    fn chunks_that_end_together_do_not_widen_the_window() {
+        let config = Config { resend_bytes: 4_000_000, resend_window_ms: 2_000, ..Config::default() };
+        let mut window = Window::new(&config, 0);
+        for turn in 1..6 {
+            for chunk in 0..8 {
+                window.asked(1 << 20);
+                window.arrived(1 << 20, turn * 8_400 + chunk * 150);
+                assert_eq!(window.size(), 4_000_000);
+            }
+        }
+    }
+
+    #[test]
+    fn a_fast_link_widens_the_window_to_what_it_brings_in_two_seconds() {
+        let mut window = Window::new(&Config::default(), 0);
+        for chunk in 0..200 {
+            window.asked(1 << 20);
+            window.arrived(1 << 20, chunk * 100);
+        }
+        assert!((16_000_000..=21_000_000).contains(&window.size()), "{}", window.size());
     }
 }
