@@ -42,6 +42,7 @@ struct Inner {
     urgent: BTreeSet<BlobHash>,
     scopes: BTreeMap<NodeId, Scope>,
     quota_bytes: u64,
+    bytes_read: u64,
     sabotage: Option<Sabotage>,
 }
 
@@ -121,6 +122,7 @@ impl SimBlobs {
             urgent: BTreeSet::new(),
             scopes: BTreeMap::new(),
             quota_bytes: u64::MAX,
+            bytes_read: 0,
             sabotage,
         };
         Self { records, inner: Mutex::new(inner) }
@@ -161,6 +163,11 @@ impl SimBlobs {
         let inner = self.lock();
         inner.disk.whole.contains_key(&blob)
             || inner.disk.parts.get(&blob).is_some_and(|part| part.have.contains(index))
+    }
+
+    /// Bytes of chunks read for peers, in all.
+    pub fn bytes_read(&self) -> u64 {
+        self.lock().bytes_read
     }
 
     /// What claims to be verified and is not (invariant 11), if anything. What is not durable does not count.
@@ -286,10 +293,12 @@ impl BlobStore for SimBlobs {
     }
 
     async fn read(&self, manifest: &Manifest, index: u32) -> Result<Option<Bytes>, Infallible> {
-        let inner = self.lock();
+        let mut inner = self.lock();
         let Some((manifest, bytes)) = inner.disk.whole.get(&manifest.blob()) else { return Ok(None) };
         let range = manifest.offset(index).zip(manifest.chunk(index));
-        Ok(range.map(|(start, chunk)| bytes.slice(start as usize..start as usize + chunk.len as usize)))
+        let bytes = range.map(|(start, chunk)| bytes.slice(start as usize..start as usize + chunk.len as usize));
+        inner.bytes_read += bytes.as_ref().map_or(0, Bytes::len) as u64;
+        Ok(bytes)
     }
 
     async fn begin(&self, manifest: &Manifest) -> Result<Have, WriteBlobError<Infallible>> {
