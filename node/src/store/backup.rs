@@ -1,0 +1,285 @@
+//! Backup and restore of the records. Content is named by its hash and comes again from wherever it is.
+//!
+//! ```text
+//! backup = magic(8) zstd(row* end) hash(32)
+//! row    = key length u32, value length u32, key, value      rows of `c`, `q`, `r` and meta, in this order
+//! end    = 0 u32, 0 u32
+//! ```
+//! The hash is BLAKE3 over all before it, so that half a backup is never restored.
+//!
+//! A backup is taken while the node works. Cursors are read before records: whatever a cursor says was read is among
+//! the records that follow.
+//!
+//! A restored store is a new life, with a new epoch and a new incarnation (DESIGN section 3).
+
+use std::fs::File;
+use std::io::{self, BufReader, BufWriter, Read, Write};
+use std::path::{Path, PathBuf};
+
+use alexandria_sync::hlc::HlcTime;
+
+use super::engine::{Engine, EngineError};
+use super::error::{OpenError, StoreError};
+use super::meta::{self, Identity};
+use super::overlay::Overlay;
+use super::rebuild::{Restored, restore_row};
+use super::records::Records;
+use super::{disk, keys};
+
+const MAGIC: &[u8; 8] = b"ALEXBK\x00\x01";
+/// Name of the backup that a node keeps of itself.
+pub(crate) const DUMP: &str = "records.dump";
+const HASH_BYTES: u64 = 32;
+const ZSTD_LEVEL: i32 = 3;
+/// Bytes of one key or value, at most: more than any row has.
+const PART_BYTES_MAX: u32 = 1024 * 1024;
+/// Rows of one batch of a restore.
+const ROWS_AT_ONCE: usize = 500;
+
+/// Why a backup could not be made or restored. The store is as it was.
+#[derive(Debug, thiserror::Error)]
+pub enum BackupError {
+    /// The file cannot be read or written.
+    #[error("backup file {}", path.display())]
+    Io {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// It is not a backup, or not all of it, or not as it was written.
+    #[error("{} is not a whole backup: {problem}", path.display())]
+    Damaged {
+        /// Which.
+        path: PathBuf,
+        /// What is wrong with it.
+        problem: &'static str,
+    },
+    /// A restore starts in an empty folder, so that it never overwrites a library.
+    #[error("{} holds records already: restore into a new data folder", .0.display())]
+    NotEmpty(PathBuf),
+    /// The store failed.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The new data folder cannot be used.
+    #[error(transparent)]
+    Open(#[from] OpenError),
+}
+
+impl From<EngineError> for BackupError {
+    fn from(error: EngineError) -> Self {
+        Self::Store(error.into())
+    }
+}
+
+/// What a backup or a restore carried over.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct BackupSummary {
+    /// Records, with tombstones.
+    pub records: u64,
+    /// Bytes of the file.
+    pub size_bytes: u64,
+}
+
+/// Writes all records of a running store to `path`, whole or not at all. Blocks.
+pub fn export(records: &Records, path: &Path) -> Result<BackupSummary, BackupError> {
+    let on = |source| BackupError::Io { path: path.to_owned(), source };
+    let mut name = path.file_name().unwrap_or_default().to_owned();
+    name.push(".partial");
+    let partial = path.with_file_name(name);
+    let file = File::create(&partial).map_err(on)?;
+    let mut out = Hashing { inner: BufWriter::new(file), hasher: blake3::Hasher::new() };
+    out.write_all(MAGIC).map_err(on)?;
+    let mut rows = zstd::Encoder::new(out, ZSTD_LEVEL).map_err(on)?;
+    let engine = &records.shared().engine;
+    let mut summary = BackupSummary::default();
+    write_row(&mut rows, &meta::identity_key(), &records.identity().encode()).map_err(on)?;
+    for table in [keys::CURSOR, keys::QUARANTINE, keys::RECORD] {
+        for row in engine.scan_prefix(&[table]) {
+            let (key, value) = row?;
+            write_row(&mut rows, &key, &value).map_err(on)?;
+            summary.records += u64::from(table == keys::RECORD);
+        }
+    }
+    // Last, so that it is no earlier than any stamp in here.
+    let hlc = records.shared().time().last();
+    write_row(&mut rows, &meta::hlc_key(), &hlc.to_bits().to_be_bytes()).map_err(on)?;
+    write_row(&mut rows, &[], &[]).map_err(on)?;
+    let out = rows.finish().map_err(on)?;
+    let hash = *out.hasher.finalize().as_bytes();
+    let mut file = out.inner;
+    file.write_all(&hash).map_err(on)?;
+    let file = file.into_inner().map_err(|error| on(error.into_error()))?;
+    file.sync_all().map_err(on)?;
+    summary.size_bytes = file.metadata().map_err(on)?.len();
+    disk::rename_durably(&partial, path).map_err(on)?;
+    Ok(summary)
+}
+
+/// Writes a backup into the data folder itself. If the tree is ever damaged, what can be read of it is joined with the
+/// newest dump; so call it when the node is idle, and not too rarely. Blocks.
+pub fn dump(records: &Records) -> Result<BackupSummary, BackupError> {
+    export(records, &records.shared().dir.join(DUMP))
+}
+
+/// Makes the records of a new data folder from a backup. Blocks. Content that may already lie in the folder is found
+/// again by `verify`.
+pub fn import(path: &Path, data_dir: &Path, cache_bytes: u64) -> Result<BackupSummary, BackupError> {
+    let folder = |action| move |source| OpenError::Io { action, path: data_dir.to_owned(), source };
+    let size_bytes = check_whole(path)?;
+    disk::create_dir_durably(data_dir).map_err(folder("make the folder"))?;
+    let _lock = super::lock(data_dir)?;
+    if data_dir.join("records").exists() || data_dir.join("records.rewritten").exists() {
+        return Err(BackupError::NotEmpty(data_dir.to_owned()));
+    }
+    let rewriting = data_dir.join("records.rewriting");
+    match std::fs::remove_dir_all(&rewriting) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(folder("clear")(error).into()),
+        _ => {}
+    }
+    let engine = Engine::open(&rewriting, cache_bytes, keys::may_be_long)?;
+    let records = fill(&engine, Rows::open(path, size_bytes)?)?;
+    drop(engine);
+    disk::rename_durably(&rewriting, &data_dir.join("records")).map_err(folder("restore into"))?;
+    Ok(BackupSummary { records, size_bytes })
+}
+
+/// Reads all rows of a backup, after checking that it is whole.
+pub(crate) fn read_rows(
+    path: &Path,
+    mut take: impl FnMut(Vec<u8>, Vec<u8>) -> Result<(), StoreError>,
+) -> Result<(), BackupError> {
+    let mut rows = Rows::open(path, check_whole(path)?)?;
+    while let Some((key, value)) = rows.next_row()? {
+        take(key, value)?;
+    }
+    Ok(())
+}
+
+fn fill(engine: &Engine, mut rows: Rows<'_>) -> Result<u64, BackupError> {
+    let path = rows.path;
+    let mut records = 0;
+    let mut identity = None;
+    let mut hlc = HlcTime::default();
+    let mut overlay = Overlay::new(engine);
+    let mut pending = 0;
+    while let Some((key, value)) = rows.next_row()? {
+        if key == meta::identity_key() {
+            identity = Some(Identity::decode(&value)?);
+            continue;
+        }
+        if key == meta::hlc_key() {
+            hlc = hlc.max(HlcTime::from_bits(super::row::decode_number(&value)?));
+            continue;
+        }
+        match restore_row(&mut overlay, &key, value)? {
+            Restored::Record { newest, .. } => {
+                records += 1;
+                hlc = hlc.max(newest);
+            }
+            Restored::Other => {}
+            Restored::Unreadable => {
+                return Err(BackupError::Damaged { path: path.to_owned(), problem: "a row cannot be read" });
+            }
+        }
+        overlay.keep();
+        pending += 1;
+        if pending == ROWS_AT_ONCE {
+            engine.apply(std::mem::replace(&mut overlay, Overlay::new(engine)).into_rows())?;
+            pending = 0;
+        }
+    }
+    engine.apply(overlay.into_rows())?;
+    engine.apply([(meta::hlc_key(), Some(hlc.to_bits().to_be_bytes().to_vec()))])?;
+    let identity = identity.ok_or(BackupError::Damaged { path: path.to_owned(), problem: "it names no node" })?;
+    // Who it is comes last: a tree without it is not taken for a store.
+    meta::write_identity(engine, identity.next_life())?;
+    Ok(records)
+}
+
+/// Checks the hash of the whole file, and returns its size.
+fn check_whole(path: &Path) -> Result<u64, BackupError> {
+    let on = |source| BackupError::Io { path: path.to_owned(), source };
+    let damaged = |problem| BackupError::Damaged { path: path.to_owned(), problem };
+    let mut file = File::open(path).map_err(on)?;
+    let size_bytes = file.metadata().map_err(on)?.len();
+    if size_bytes < MAGIC.len() as u64 + HASH_BYTES {
+        return Err(damaged("it is too short"));
+    }
+    let mut magic = [0; MAGIC.len()];
+    file.read_exact(&mut magic).map_err(on)?;
+    if &magic != MAGIC {
+        return Err(damaged("it does not start like one"));
+    }
+    let mut hasher = blake3::Hasher::new();
+    hasher.update(&magic);
+    let hashed_bytes = size_bytes - HASH_BYTES - MAGIC.len() as u64;
+    hasher.update_reader(Read::by_ref(&mut file).take(hashed_bytes)).map_err(on)?;
+    let mut hash = [0; HASH_BYTES as usize];
+    file.read_exact(&mut hash).map_err(on)?;
+    if hasher.finalize() != blake3::Hash::from(hash) {
+        return Err(damaged("its end is missing or a part of it has changed"));
+    }
+    Ok(size_bytes)
+}
+
+fn write_row(out: &mut impl Write, key: &[u8], value: &[u8]) -> io::Result<()> {
+    out.write_all(&(key.len() as u32).to_be_bytes())?;
+    out.write_all(&(value.len() as u32).to_be_bytes())?;
+    out.write_all(key)?;
+    out.write_all(value)
+}
+
+struct Rows<'p> {
+    from: zstd::Decoder<'static, io::Take<BufReader<File>>>,
+    path: &'p Path,
+}
+
+impl<'p> Rows<'p> {
+    fn open(path: &'p Path, size_bytes: u64) -> Result<Self, BackupError> {
+        let on = |source| BackupError::Io { path: path.to_owned(), source };
+        let mut file = BufReader::new(File::open(path).map_err(on)?).take(size_bytes - HASH_BYTES);
+        file.read_exact(&mut [0; MAGIC.len()]).map_err(on)?;
+        Ok(Self { from: zstd::Decoder::with_buffer(file).map_err(on)?, path })
+    }
+
+    fn next_row(&mut self) -> Result<Option<(Vec<u8>, Vec<u8>)>, BackupError> {
+        let mut lengths = [[0; 4]; 2];
+        for length in &mut lengths {
+            self.fill(length)?;
+        }
+        let [key_bytes, value_bytes] = lengths.map(u32::from_be_bytes);
+        if key_bytes == 0 {
+            return Ok(None);
+        }
+        if key_bytes > PART_BYTES_MAX || value_bytes > PART_BYTES_MAX {
+            return Err(BackupError::Damaged { path: self.path.to_owned(), problem: "a row is too long" });
+        }
+        let (mut key, mut value) = (vec![0; key_bytes as usize], vec![0; value_bytes as usize]);
+        self.fill(&mut key)?;
+        self.fill(&mut value)?;
+        Ok(Some((key, value)))
+    }
+
+    fn fill(&mut self, buffer: &mut [u8]) -> Result<(), BackupError> {
+        self.from.read_exact(buffer).map_err(|source| BackupError::Io { path: self.path.to_owned(), source })
+    }
+}
+
+/// Hashes what is written through it.
+struct Hashing<W> {
+    inner: W,
+    hasher: blake3::Hasher,
+}
+
+impl<W: Write> Write for Hashing<W> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let written = self.inner.write(bytes)?;
+        self.hasher.update(&bytes[..written]);
+        Ok(written)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.inner.flush()
+    }
+}

@@ -1,0 +1,137 @@
+//! Removes content that nothing refers to: mark, wait, look again, remove.
+//!
+//! The wait is what makes an upload safe whose record is not written yet. It is counted by the monotonic clock of this
+//! process, so that a wall clock that jumps removes nothing early; a restart starts it anew.
+
+use std::collections::HashSet;
+use std::time::{Duration, Instant};
+
+use alexandria_sync::chunk::BlobHash;
+
+use super::{BlobError, Blobs, HeldBlob, blocking, failed, locked};
+use crate::store::disk;
+use crate::store::error::StoreError;
+use crate::store::keys;
+use crate::store::writer::{Room, Transaction};
+
+/// Unreferenced blobs that are remembered, at most; more are found when these are gone.
+const MARKED_MAX: usize = 100_000;
+/// Blobs looked at before others may work.
+const STEP: usize = 256;
+
+/// What a sweep removed.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct Swept {
+    /// Whole blobs.
+    pub blobs: u64,
+    /// Blobs that had been received in part.
+    pub partial: u64,
+    /// Bytes of whole blobs.
+    pub size_bytes: u64,
+}
+
+impl Blobs {
+    /// Removes blobs, whole or partial, that no record has referred to for at least `grace`. Call it now and then:
+    /// the first call only sees what is unreferenced.
+    pub async fn sweep(&self, grace: Duration) -> Result<Swept, BlobError> {
+        let mut swept = Swept::default();
+        let mut after = None;
+        loop {
+            let blobs = self.clone();
+            let held = blocking(move || Ok::<_, BlobError>(blobs.held_after(after, STEP)?)).await?;
+            let Some(last) = held.last() else { break };
+            after = Some(last.hash);
+            for blob in held {
+                let unreferenced = !self.is_referenced(blob.hash)?;
+                if self.unreferenced_long_enough(blob.hash, unreferenced, grace) && self.remove(blob).await? {
+                    swept.blobs += 1;
+                    swept.size_bytes += blob.size_bytes;
+                }
+            }
+        }
+        for hash in self.partials().await? {
+            let useless =
+                !self.inner.records.shared().engine.contains(&keys::wanted(hash)).map_err(StoreError::from)?;
+            let useless = useless && self.held(hash)?.is_none();
+            if self.unreferenced_long_enough(hash, useless, grace) {
+                swept.partial += u64::from(self.remove_partial_unless_claimed(hash)?);
+            }
+        }
+        Ok(swept)
+    }
+
+    /// Notes that a blob is or is not referred to, and says whether it has not been for the whole grace.
+    fn unreferenced_long_enough(&self, hash: BlobHash, unreferenced: bool, grace: Duration) -> bool {
+        let mut marks = locked(&self.inner.unreferenced);
+        if !unreferenced {
+            marks.remove(&hash);
+            return false;
+        }
+        match marks.get(&hash) {
+            Some(since) => since.elapsed() >= grace,
+            None if marks.len() < MARKED_MAX => {
+                marks.insert(hash, Instant::now());
+                grace.is_zero()
+            }
+            None => false,
+        }
+    }
+
+    async fn remove(&self, blob: HeldBlob) -> Result<bool, BlobError> {
+        let _nobody_publishes_it = self.inner.publishing.write().await;
+        // An upload of the same content may have taken the mark away since.
+        if !locked(&self.inner.unreferenced).contains_key(&blob.hash) {
+            return Ok(false);
+        }
+        let work = move |transaction: &mut Transaction<'_>| {
+            // Decided by the writer: no record can come to refer to it between this look and the removal.
+            if transaction.rows.any_with_prefix(&keys::references(blob.hash))? {
+                return Ok(false);
+            }
+            let held = transaction.rows.contains(&keys::held(blob.hash))?;
+            transaction.rows.remove(keys::held(blob.hash));
+            Ok::<_, StoreError>(held)
+        };
+        if !self.inner.records.inner.writer.submit(Room::Freed, work).await? {
+            return Ok(false);
+        }
+        self.inner.room.remove_held(blob.size_bytes);
+        locked(&self.inner.unreferenced).remove(&blob.hash);
+        let layout = self.inner.layout.clone();
+        blocking(move || {
+            for path in [layout.manifest(blob.hash), layout.blob(blob.hash)] {
+                disk::remove_if_there(&path).map_err(failed("remove", &path))?;
+            }
+            Ok::<_, BlobError>(())
+        })
+        .await?;
+        Ok(true)
+    }
+
+    fn remove_partial_unless_claimed(&self, hash: BlobHash) -> Result<bool, BlobError> {
+        // Held while the files go, so that no session begins on them meanwhile.
+        let claims = locked(&self.inner.claims);
+        if claims.contains(&hash) {
+            return Ok(false);
+        }
+        let layout = &self.inner.layout;
+        layout.remove_partial(hash).map_err(failed("clear", &layout.partial))?;
+        locked(&self.inner.unreferenced).remove(&hash);
+        drop(claims);
+        Ok(true)
+    }
+
+    async fn partials(&self) -> Result<HashSet<BlobHash>, BlobError> {
+        let folder = self.inner.layout.partial.clone();
+        blocking(move || {
+            let mut partials = HashSet::new();
+            for entry in std::fs::read_dir(&folder).map_err(failed("list", &folder))? {
+                let name = entry.map_err(failed("list", &folder))?.file_name();
+                let hash: Option<BlobHash> = name.to_str().and_then(|name| name.split('.').next()?.parse().ok());
+                partials.extend(hash);
+            }
+            Ok::<_, BlobError>(partials)
+        })
+        .await
+    }
+}

@@ -1,0 +1,363 @@
+//! The storage engine: ordered rows in one sled tree. The only file that names sled (docs/adr/0001-record-store.md).
+//!
+//! What the rest of the store may rely on:
+//! - [`Engine::apply`] writes all rows of a batch or none, also across a crash.
+//! - After [`Engine::flush`] everything applied so far survives a power cut. sled 0.34 only calls `sync_file_range`,
+//!   which empties no disk cache, so its log is synced here once more.
+//! - Damage never panics out: sled asserts on some damaged pages, and each of its calls is caught here. From then on
+//!   the engine is [`EngineError::Damaged`] for writes; what can still be read is read.
+//!
+//! - Memory stays bounded while rows churn: sled collects its garbage at the pace of its flusher, hence
+//!   [`FLUSHER_PACE_MS`].
+//!
+//! Values longer than [`PIECE_BYTES`] are cut into rows of their own. Otherwise sled would move the page into a side
+//! file, which it does not sync before the log that points at it.
+
+use std::fs::{self, File};
+use std::io;
+use std::ops::Bound;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+/// Longest value in one row. Sixteen of them and their keys fit well into a quarter of a sled segment (128 KiB).
+const PIECE_BYTES: usize = 4096;
+/// First byte of the rows that hold pieces: before every table, so that no scan of one meets them.
+const PIECE_TABLE: u8 = 0;
+/// First byte of a value that follows whole.
+const WHOLE: u8 = 0;
+/// First byte of a value of which only the number of pieces follows.
+const IN_PIECES: u8 = 1;
+
+/// The name of the file in which sled keeps its settings.
+const SETTINGS_FILE: &str = "conf";
+/// How often sled's own flusher runs, in milliseconds. With its default of 500 the churn of a million records took
+/// 1.9 GB, without it more (docs/adr/0001-record-store.md).
+const FLUSHER_PACE_MS: u64 = 50;
+/// How long to wait for this process's own last handle on the same folder to let go of its lock.
+const LOCK_WAIT: Duration = Duration::from_secs(5);
+
+/// Why the engine could not do it.
+#[derive(Debug, thiserror::Error)]
+pub enum EngineError {
+    /// Someone else has the folder open.
+    #[error("the record store at {} is open in another process", .0.display())]
+    Locked(PathBuf),
+    /// The files do not hold what was written. Writing has stopped; the store can be rebuilt.
+    #[error("the record store is damaged: {detail}")]
+    Damaged {
+        /// What the engine found.
+        detail: String,
+    },
+    /// The disk or the file system refused.
+    #[error("record store: {0}")]
+    Io(#[from] io::Error),
+}
+
+/// One row: its key and its value.
+pub(crate) type Row = (Vec<u8>, Vec<u8>);
+
+/// An open tree of ordered rows.
+pub(crate) struct Engine {
+    db: sled::Db,
+    log: File,
+    dir: PathBuf,
+    /// Which keys may have values over [`PIECE_BYTES`].
+    may_be_long: fn(&[u8]) -> bool,
+    damaged: AtomicBool,
+}
+
+impl Engine {
+    /// Opens or creates the store in `dir`. Values over 4 KiB are only allowed where `may_be_long` says so.
+    pub(crate) fn open(dir: &Path, cache_bytes: u64, may_be_long: fn(&[u8]) -> bool) -> Result<Self, EngineError> {
+        let created = !dir.exists();
+        fs::create_dir_all(dir)?;
+        // sled would take a half-written snapshot for a whole one and refuse to open.
+        remove_snapshots(dir, |name| name.ends_with(".generating"))?;
+        match Self::open_once(dir, cache_bytes, may_be_long) {
+            // The log says the same as a snapshot, and may be good when the snapshot is not.
+            Err(EngineError::Damaged { .. }) if remove_snapshots(dir, |_| true)? => {
+                Self::open_once(dir, cache_bytes, may_be_long)
+            }
+            opened => opened,
+        }
+        .or_else(|error| match error {
+            // The settings are always the same; sled writes them again.
+            EngineError::Damaged { .. } if dir.join(SETTINGS_FILE).exists() => {
+                fs::rename(dir.join(SETTINGS_FILE), dir.join(SETTINGS_FILE).with_extension("damaged"))?;
+                Self::open_once(dir, cache_bytes, may_be_long)
+            }
+            error => Err(error),
+        })
+        .and_then(|engine| {
+            if created {
+                File::open(dir)?.sync_all()?;
+                if let Some(parent) = dir.parent() {
+                    File::open(parent)?.sync_all()?;
+                }
+            }
+            Ok(engine)
+        })
+    }
+
+    fn open_once(dir: &Path, cache_bytes: u64, may_be_long: fn(&[u8]) -> bool) -> Result<Self, EngineError> {
+        let config = sled::Config::new()
+            .path(dir)
+            .cache_capacity(cache_bytes)
+            .mode(sled::Mode::LowSpace)
+            .flush_every_ms(Some(FLUSHER_PACE_MS));
+        let deadline = Instant::now() + LOCK_WAIT;
+        let db = loop {
+            match caught(|| config.open()) {
+                Err(EngineError::Locked(_)) if Instant::now() < deadline => {
+                    std::thread::sleep(Duration::from_millis(5));
+                }
+                Err(EngineError::Locked(_)) => return Err(EngineError::Locked(dir.to_owned())),
+                other => break other?,
+            }
+        };
+        let log = File::open(dir.join("db"))?;
+        Ok(Self { db, log, dir: dir.to_owned(), may_be_long, damaged: AtomicBool::new(false) })
+    }
+
+    /// The value of `key`.
+    pub(crate) fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, EngineError> {
+        match self.guarded(|| self.db.get(key))? {
+            Some(stored) => self.whole(key, &stored).map(Some),
+            None => Ok(None),
+        }
+    }
+
+    /// Whether `key` has a value.
+    pub(crate) fn contains(&self, key: &[u8]) -> Result<bool, EngineError> {
+        self.guarded(|| self.db.contains_key(key))
+    }
+
+    /// The rows between two bounds, in key order or against it. Sees batches whole or not at all row by row, but is
+    /// no snapshot: rows written during the scan may appear.
+    pub(crate) fn scan(&self, from: Bound<Vec<u8>>, to: Bound<Vec<u8>>, direction: Direction) -> Scan<'_> {
+        let rows = if is_empty(&from, &to) { None } else { self.guarded(|| Ok(self.db.range((from, to)))).ok() };
+        Scan { engine: self, rows, direction }
+    }
+
+    /// The rows whose keys start with `prefix`, in key order.
+    pub(crate) fn scan_prefix(&self, prefix: &[u8]) -> Scan<'_> {
+        self.scan(Bound::Included(prefix.to_vec()), end_of_prefix(prefix), Direction::Ascending)
+    }
+
+    /// Writes (`Some`) and removes (`None`) rows, all or none. Visible at once, durable after [`Self::flush`].
+    pub(crate) fn apply(&self, rows: impl IntoIterator<Item = (Vec<u8>, Option<Vec<u8>>)>) -> Result<(), EngineError> {
+        if self.damaged.load(Ordering::Acquire) {
+            return Err(EngineError::Damaged { detail: "it is read-only since damage was found".into() });
+        }
+        let mut batch = sled::Batch::default();
+        for (key, value) in rows {
+            if (self.may_be_long)(&key) {
+                let needed = value.as_ref().map_or(0, |value| pieces(value.len()));
+                self.drop_pieces(&mut batch, &key, needed)?;
+            }
+            match value {
+                None => batch.remove(key),
+                Some(value) if pieces(value.len()) == 0 => batch.insert(key, [&[WHOLE], value.as_slice()].concat()),
+                Some(value) => {
+                    for (number, piece) in (0u16..).zip(value.chunks(PIECE_BYTES)) {
+                        batch.insert(piece_key(&key, number), piece);
+                    }
+                    let [high, low] = pieces(value.len()).to_be_bytes();
+                    batch.insert(key, &[IN_PIECES, high, low]);
+                }
+            }
+        }
+        self.guarded(|| self.db.apply_batch(batch))
+    }
+
+    /// Makes everything applied so far durable.
+    pub(crate) fn flush(&self) -> Result<(), EngineError> {
+        self.guarded(|| self.db.flush())?;
+        Ok(self.log.sync_data()?)
+    }
+
+    /// What its files take on disk, in bytes.
+    pub(crate) fn size_on_disk_bytes(&self) -> Result<u64, EngineError> {
+        Ok(walk_size_bytes(&self.dir)?)
+    }
+
+    /// Whether damage was found since it was opened.
+    pub(crate) fn is_damaged(&self) -> bool {
+        self.damaged.load(Ordering::Acquire)
+    }
+
+    fn whole(&self, key: &[u8], stored: &[u8]) -> Result<Vec<u8>, EngineError> {
+        match stored {
+            [WHOLE, value @ ..] => Ok(value.to_vec()),
+            &[IN_PIECES, high, low] => {
+                let mut value = Vec::new();
+                for number in 0..u16::from_be_bytes([high, low]) {
+                    let piece = self.guarded(|| self.db.get(piece_key(key, number)))?;
+                    value.extend_from_slice(&piece.ok_or_else(|| self.found_damage("a piece of a value is missing"))?);
+                }
+                Ok(value)
+            }
+            _ => Err(self.found_damage("a value has an unknown form")),
+        }
+    }
+
+    /// Removes the pieces of the value that `key` has now, from number `keep` on.
+    fn drop_pieces(&self, batch: &mut sled::Batch, key: &[u8], keep: u16) -> Result<(), EngineError> {
+        if let Some(stored) = self.guarded(|| self.db.get(key))?
+            && let &[IN_PIECES, high, low] = &*stored
+        {
+            for number in keep..u16::from_be_bytes([high, low]) {
+                batch.remove(piece_key(key, number));
+            }
+        }
+        Ok(())
+    }
+
+    fn guarded<T>(&self, call: impl FnOnce() -> sled::Result<T>) -> Result<T, EngineError> {
+        caught(call).inspect_err(|error| {
+            if matches!(error, EngineError::Damaged { .. }) {
+                self.note_damage();
+            }
+        })
+    }
+
+    fn found_damage(&self, detail: &str) -> EngineError {
+        self.note_damage();
+        EngineError::Damaged { detail: detail.into() }
+    }
+
+    /// Stops writing, and leaves a note beside the folder, so that the store is rebuilt when it is next opened.
+    pub(crate) fn note_damage(&self) {
+        if !self.damaged.swap(true, Ordering::AcqRel) {
+            // Without the note the damage is met again, which is no worse.
+            let _ = File::create(rebuild_note(&self.dir));
+        }
+    }
+}
+
+/// Which way a scan goes.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub enum Direction {
+    /// Smallest first.
+    #[default]
+    Ascending,
+    /// Largest first.
+    Descending,
+}
+
+/// Rows of a scan. Ends after the first error.
+pub(crate) struct Scan<'e> {
+    engine: &'e Engine,
+    rows: Option<sled::Iter>,
+    direction: Direction,
+}
+
+impl Iterator for Scan<'_> {
+    type Item = Result<Row, EngineError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let rows = self.rows.as_mut()?;
+        let direction = self.direction;
+        let row = self.engine.guarded(|| {
+            let row = match direction {
+                Direction::Ascending => rows.next(),
+                Direction::Descending => rows.next_back(),
+            };
+            row.transpose()
+        });
+        let row = match row {
+            Ok(None) => return None,
+            Ok(Some((key, stored))) => self.engine.whole(&key, &stored).map(|value| (key.to_vec(), value)),
+            Err(error) => Err(error),
+        };
+        if row.is_err() {
+            self.rows = None;
+        }
+        Some(row)
+    }
+}
+
+/// The file beside the store in `dir` that says that damage was found in it.
+pub(crate) fn rebuild_note(dir: &Path) -> PathBuf {
+    dir.with_extension("rebuild")
+}
+
+/// Removes those of sled's snapshots that `which` names; says whether there were any.
+fn remove_snapshots(dir: &Path, which: impl Fn(&str) -> bool) -> io::Result<bool> {
+    let mut removed = false;
+    for entry in fs::read_dir(dir)? {
+        let entry = entry?;
+        let name = entry.file_name();
+        let name = name.to_string_lossy();
+        if name.starts_with("snap.") && which(&name) {
+            fs::remove_file(entry.path())?;
+            removed = true;
+        }
+    }
+    Ok(removed)
+}
+
+/// The upper bound of all keys that start with `prefix`.
+pub(crate) fn end_of_prefix(prefix: &[u8]) -> Bound<Vec<u8>> {
+    let mut end = prefix.to_vec();
+    while let Some(last) = end.pop() {
+        if last < u8::MAX {
+            end.push(last + 1);
+            return Bound::Excluded(end);
+        }
+    }
+    Bound::Unbounded
+}
+
+/// How many rows of their own a value of `len` bytes needs; 0 if it fits beside its key.
+fn pieces(len: usize) -> u16 {
+    if len <= PIECE_BYTES { 0 } else { len.div_ceil(PIECE_BYTES) as u16 }
+}
+
+fn piece_key(key: &[u8], number: u16) -> Vec<u8> {
+    [&[PIECE_TABLE], key, &number.to_be_bytes()].concat()
+}
+
+/// sled panics on a range that ends before it starts.
+fn is_empty(from: &Bound<Vec<u8>>, to: &Bound<Vec<u8>>) -> bool {
+    match (from, to) {
+        (Bound::Unbounded, _) | (_, Bound::Unbounded) => false,
+        (Bound::Included(from), Bound::Included(to)) => from > to,
+        (Bound::Included(from) | Bound::Excluded(from), Bound::Included(to) | Bound::Excluded(to)) => from >= to,
+    }
+}
+
+/// Runs a call into sled and turns each way in which it can fail into an error.
+fn caught<T>(call: impl FnOnce() -> sled::Result<T>) -> Result<T, EngineError> {
+    match catch_unwind(AssertUnwindSafe(call)) {
+        Ok(Ok(value)) => Ok(value),
+        Ok(Err(sled::Error::Io(error))) if error.to_string().contains("could not acquire lock") => {
+            Err(EngineError::Locked(PathBuf::new()))
+        }
+        // Files that are shorter than their log says read as an early end.
+        Ok(Err(sled::Error::Io(error))) if error.kind() != io::ErrorKind::UnexpectedEof => Err(EngineError::Io(error)),
+        Ok(Err(error)) => Err(EngineError::Damaged { detail: error.to_string() }),
+        Err(panic) => {
+            let text = panic.downcast_ref::<String>().map(String::as_str);
+            let text = text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("it cannot be read");
+            Err(EngineError::Damaged { detail: text.chars().take(300).collect() })
+        }
+    }
+}
+
+fn walk_size_bytes(dir: &Path) -> io::Result<u64> {
+    let mut size_bytes = 0;
+    for entry in fs::read_dir(dir)? {
+        let entry = entry?;
+        match entry.metadata() {
+            Ok(metadata) if metadata.is_dir() => size_bytes += walk_size_bytes(&entry.path())?,
+            Ok(metadata) => size_bytes += metadata.len(),
+            // The engine removes old files while it runs.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(size_bytes)
+}

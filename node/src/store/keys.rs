@@ -1,0 +1,172 @@
+//! The keys of all rows: one table for each first byte, numbers big-endian so that they sort.
+//!
+//! | table | key after the first byte | value |
+//! |---|---|---|
+//! | `r` record | bucket 17, kind 2, id 16 | seq 8, who it came from, encoding (see `row`) |
+//! | `i` id index | kind 2, id 16, bucket 17 | 1 if deleted, 0 if not |
+//! | `f` feed | bucket 17, seq 8 | kind 2, id 16 |
+//! | `d` head of a feed | bucket 17 | seq 8 |
+//! | `c` cursor | peer 16, bucket 17 | epoch 8, seq 8 |
+//! | `q` quarantine | bucket 17, kind 2, id 16, digest 16 | see `row` |
+//! | `t` by time of change | kind 2, time 8, id 16, bucket 17 | |
+//! | `p` by popularity | kind 2, count 8, id 16, bucket 17 | |
+//! | `n` popularity | id 16 | count 8 |
+//! | `k` totals of a kind | kind 2 | live 8, deleted 8, bytes 8 |
+//! | `l` links | kind 2, side 1, end 16, other end 16, bucket 17 | |
+//! | `b` who refers to a blob | hash 32, kind 2, bucket 17, id 16 | |
+//! | `h` blobs held | hash 32 | see `row` |
+//! | `w` blobs wanted | hash 32 | |
+//! | `m` meta | name | see `meta` |
+//!
+//! `r`, `c`, `q`, `h` and `m` are what is known; all others follow from them and are made anew by `rebuild`.
+
+use alexandria_sync::chunk::BlobHash;
+use alexandria_sync::id::{BucketId, NodeId, RecordId, Seq};
+use alexandria_sync::record::{Kind, RecordKey};
+
+pub(crate) const RECORD: u8 = b'r';
+pub(crate) const ID: u8 = b'i';
+pub(crate) const FEED: u8 = b'f';
+pub(crate) const HEAD: u8 = b'd';
+pub(crate) const CURSOR: u8 = b'c';
+pub(crate) const QUARANTINE: u8 = b'q';
+pub(crate) const UPDATED: u8 = b't';
+pub(crate) const POPULAR: u8 = b'p';
+pub(crate) const COUNT: u8 = b'n';
+pub(crate) const TOTALS: u8 = b'k';
+pub(crate) const LINK: u8 = b'l';
+pub(crate) const REFERENCE: u8 = b'b';
+pub(crate) const HELD: u8 = b'h';
+pub(crate) const WANTED: u8 = b'w';
+pub(crate) const META: u8 = b'm';
+
+/// Which tables may hold values of more than a few hundred bytes.
+pub(crate) fn may_be_long(key: &[u8]) -> bool {
+    matches!(key.first(), Some(&RECORD | &QUARANTINE))
+}
+
+/// Joins a table and the parts of a key.
+pub(crate) fn key(table: u8, parts: &[&[u8]]) -> Vec<u8> {
+    let mut key = Vec::with_capacity(1 + parts.iter().map(|part| part.len()).sum::<usize>());
+    key.push(table);
+    parts.iter().for_each(|part| key.extend_from_slice(part));
+    key
+}
+
+pub(crate) fn record(of: RecordKey) -> Vec<u8> {
+    key(RECORD, &[&of.bucket.to_bytes(), &of.kind.0.to_be_bytes(), of.id.as_bytes()])
+}
+
+pub(crate) fn id(of: RecordKey) -> Vec<u8> {
+    key(ID, &[&of.kind.0.to_be_bytes(), of.id.as_bytes(), &of.bucket.to_bytes()])
+}
+
+pub(crate) fn ids(kind: Kind, id: RecordId) -> Vec<u8> {
+    key(ID, &[&kind.0.to_be_bytes(), id.as_bytes()])
+}
+
+pub(crate) fn feed(bucket: BucketId, seq: Seq) -> Vec<u8> {
+    key(FEED, &[&bucket.to_bytes(), &seq.0.to_be_bytes()])
+}
+
+pub(crate) fn head(bucket: BucketId) -> Vec<u8> {
+    key(HEAD, &[&bucket.to_bytes()])
+}
+
+pub(crate) fn cursor(peer: NodeId, bucket: BucketId) -> Vec<u8> {
+    key(CURSOR, &[peer.as_bytes(), &bucket.to_bytes()])
+}
+
+pub(crate) fn quarantine(of: RecordKey, digest: [u8; 32]) -> Vec<u8> {
+    key(QUARANTINE, &[&of.bucket.to_bytes(), &of.kind.0.to_be_bytes(), of.id.as_bytes(), &digest[..16]])
+}
+
+/// A row of an index that sorts by a number: `t` and `p`.
+pub(crate) fn ranked(table: u8, rank: u64, of: RecordKey) -> Vec<u8> {
+    let (kind, bucket) = (of.kind.0.to_be_bytes(), of.bucket.to_bytes());
+    key(table, &[&kind, &rank.to_be_bytes(), of.id.as_bytes(), &bucket])
+}
+
+pub(crate) fn count(of: RecordId) -> Vec<u8> {
+    key(COUNT, &[of.as_bytes()])
+}
+
+pub(crate) fn totals(kind: Kind) -> Vec<u8> {
+    key(TOTALS, &[&kind.0.to_be_bytes()])
+}
+
+pub(crate) fn links(kind: Kind, side: u8, end: RecordId) -> Vec<u8> {
+    key(LINK, &[&kind.0.to_be_bytes(), &[side], end.as_bytes()])
+}
+
+pub(crate) fn link(kind: Kind, side: u8, end: RecordId, other: RecordId, bucket: BucketId) -> Vec<u8> {
+    key(LINK, &[&kind.0.to_be_bytes(), &[side], end.as_bytes(), other.as_bytes(), &bucket.to_bytes()])
+}
+
+pub(crate) fn references(blob: BlobHash) -> Vec<u8> {
+    key(REFERENCE, &[blob.as_bytes()])
+}
+
+pub(crate) fn references_of_kind(blob: BlobHash, kind: Kind) -> Vec<u8> {
+    key(REFERENCE, &[blob.as_bytes(), &kind.0.to_be_bytes()])
+}
+
+pub(crate) fn reference(blob: BlobHash, by: RecordKey) -> Vec<u8> {
+    let (kind, bucket) = (by.kind.0.to_be_bytes(), by.bucket.to_bytes());
+    key(REFERENCE, &[blob.as_bytes(), &kind, &bucket, by.id.as_bytes()])
+}
+
+pub(crate) fn held(blob: BlobHash) -> Vec<u8> {
+    key(HELD, &[blob.as_bytes()])
+}
+
+pub(crate) fn wanted(blob: BlobHash) -> Vec<u8> {
+    key(WANTED, &[blob.as_bytes()])
+}
+
+/// Reads a key from left to right; `None` as soon as something is missing or not what it should be.
+pub(crate) struct KeyReader<'k>(&'k [u8]);
+
+impl<'k> KeyReader<'k> {
+    /// Starts after the table.
+    pub(crate) fn new(key: &'k [u8]) -> Self {
+        Self(key.get(1..).unwrap_or_default())
+    }
+
+    pub(crate) fn take<const N: usize>(&mut self) -> Option<[u8; N]> {
+        let (taken, rest) = self.0.split_first_chunk()?;
+        self.0 = rest;
+        Some(*taken)
+    }
+
+    pub(crate) fn bucket(&mut self) -> Option<BucketId> {
+        BucketId::from_bytes(&self.take::<{ BucketId::LEN_BYTES }>()?)
+    }
+
+    pub(crate) fn kind(&mut self) -> Option<Kind> {
+        self.take().map(|bytes| Kind(u16::from_be_bytes(bytes)))
+    }
+
+    pub(crate) fn id(&mut self) -> Option<RecordId> {
+        self.take().map(RecordId::from_bytes)
+    }
+
+    pub(crate) fn blob(&mut self) -> Option<BlobHash> {
+        self.take().map(BlobHash::from_bytes)
+    }
+
+    pub(crate) fn number(&mut self) -> Option<u64> {
+        self.take().map(u64::from_be_bytes)
+    }
+}
+
+/// The record that a row of `r` or `q` is about.
+pub(crate) fn record_of(key: &[u8]) -> Option<RecordKey> {
+    let mut key = KeyReader::new(key);
+    Some(RecordKey { bucket: key.bucket()?, kind: key.kind()?, id: key.id()? })
+}
+
+/// The blob that a row of `b`, `h` or `w` is about.
+pub(crate) fn blob_of(key: &[u8]) -> Option<BlobHash> {
+    KeyReader::new(key).blob()
+}

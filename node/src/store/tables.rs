@@ -1,0 +1,182 @@
+//! What one change of a record writes: its row, its feed row, and every index that follows from it.
+//!
+//! All writes of records go through [`put`], so that the feed and the records stay a bijection (invariant 5) and no
+//! index can lag behind.
+
+use std::collections::BTreeSet;
+
+use alexandria_sync::chunk::BlobHash;
+use alexandria_sync::domain::{
+    Annotation, Author, AuthorCategory, Blob, Category, Collection, Media, MediaAuthor, MediaCategory, OpenCount, Typed,
+};
+use alexandria_sync::id::{RecordId, Seq};
+use alexandria_sync::record::{Kind, Record, RecordKey};
+use alexandria_sync::store::Peer;
+
+use super::error::StoreError;
+use super::keys;
+use super::overlay::Overlay;
+use super::row::{RecordRow, Totals, decode_number, encode_feed};
+
+/// The kinds that are listed by popularity.
+const POPULAR_KINDS: [Kind; 4] = [Author::KIND, Media::KIND, Category::KIND, Collection::KIND];
+
+/// Side of a link that is read from the first of its two ends.
+pub(crate) const FROM_LEFT: u8 = 0;
+/// Side of a link that is read from the second of its two ends.
+pub(crate) const FROM_RIGHT: u8 = 1;
+
+/// The row of a record.
+pub(crate) fn read(rows: &Overlay<'_>, key: RecordKey) -> Result<Option<RecordRow>, StoreError> {
+    rows.get(&keys::record(key))?.map(|value| RecordRow::decode(key.bucket, &value)).transpose()
+}
+
+/// Stores a version of a record at the end of its bucket's feed, and says where.
+pub(crate) fn put(rows: &mut Overlay<'_>, record: Record, arrived_from: Option<Peer>) -> Result<Seq, StoreError> {
+    let key = record.key;
+    let before = read(rows, key)?;
+    let seq = head(rows, key)?.next();
+    if let Some(before) = &before {
+        rows.remove(keys::feed(key.bucket, before.seq));
+    }
+    rows.put(keys::feed(key.bucket, seq), encode_feed(&record));
+    rows.put(keys::head(key.bucket), seq.0.to_be_bytes().to_vec());
+    rows.put(keys::id(key), vec![u8::from(record.is_tombstone())]);
+
+    let before = before.map(|row| row.record);
+    let popularity = popularity(rows, key.id)?;
+    let stale = before.as_ref().map_or_else(BTreeSet::new, |before| index_rows(before, popularity));
+    let fresh = index_rows(&record, popularity);
+    stale.difference(&fresh).for_each(|row| rows.remove(row.clone()));
+    fresh.difference(&stale).for_each(|row| rows.put(row.clone(), Vec::new()));
+
+    count_totals(rows, before.as_ref(), &record)?;
+    count_opened(rows, before.as_ref(), &record)?;
+    let row = RecordRow { seq, arrived_from, record };
+    rows.put(keys::record(key), row.encode());
+    for blob in before.iter().chain([&row.record]).filter_map(blob_held_by_bucket).collect::<BTreeSet<_>>() {
+        settle_wanted(rows, blob)?;
+    }
+    Ok(seq)
+}
+
+/// Makes the row of table `w` right: a blob is wanted if a bucket's blob record names it and it is not here.
+pub(crate) fn settle_wanted(rows: &mut Overlay<'_>, blob: BlobHash) -> Result<(), StoreError> {
+    let wanted =
+        !rows.contains(&keys::held(blob))? && rows.any_with_prefix(&keys::references_of_kind(blob, Blob::KIND))?;
+    if wanted {
+        rows.put(keys::wanted(blob), Vec::new());
+    } else {
+        rows.remove(keys::wanted(blob));
+    }
+    Ok(())
+}
+
+fn head(rows: &Overlay<'_>, key: RecordKey) -> Result<Seq, StoreError> {
+    let head = rows.get(&keys::head(key.bucket))?;
+    head.map_or(Ok(Seq(0)), |value| decode_number(&value).map(Seq))
+}
+
+fn popularity(rows: &Overlay<'_>, id: RecordId) -> Result<u64, StoreError> {
+    rows.get(&keys::count(id))?.map_or(Ok(0), |value| decode_number(&value))
+}
+
+/// The rows of `t`, `p`, `l` and `b` that follow from a version of a record. A tombstone has none.
+fn index_rows(record: &Record, popularity: u64) -> BTreeSet<Vec<u8>> {
+    let key = record.key;
+    let mut rows = BTreeSet::new();
+    if record.is_tombstone() {
+        return rows;
+    }
+    rows.insert(keys::ranked(keys::UPDATED, record.newest_stamp().time.to_bits(), key));
+    if POPULAR_KINDS.contains(&key.kind) {
+        rows.insert(keys::ranked(keys::POPULAR, popularity, key));
+    }
+    if let Some((left, right)) = linked_ends(record) {
+        rows.insert(keys::link(key.kind, FROM_LEFT, left, right, key.bucket));
+        rows.insert(keys::link(key.kind, FROM_RIGHT, right, left, key.bucket));
+    }
+    rows.extend(blobs_of(record).into_iter().map(|blob| keys::reference(blob, key)));
+    rows
+}
+
+/// The two ends of a link that stands.
+fn linked_ends(record: &Record) -> Option<(RecordId, RecordId)> {
+    let (linked, left, right) = match record.key.kind {
+        MediaAuthor::KIND => MediaAuthor::from_record(record).map(|link| (link.linked, link.media, link.author))?,
+        MediaCategory::KIND => {
+            MediaCategory::from_record(record).map(|link| (link.linked, link.media, link.category))?
+        }
+        AuthorCategory::KIND => {
+            AuthorCategory::from_record(record).map(|link| (link.linked, link.author, link.category))?
+        }
+        _ => return None,
+    };
+    linked.then_some((left, right))
+}
+
+/// Every blob that a record names, so that none of them is collected.
+fn blobs_of(record: &Record) -> Vec<BlobHash> {
+    match record.key.kind {
+        Blob::KIND => blob_held_by_bucket(record).into_iter().collect(),
+        Media::KIND => Media::from_record(record)
+            .map_or_else(Vec::new, |media| media.files.iter().map(|file| file.blob).chain(media.cover).collect()),
+        Author::KIND => Author::from_record(record).and_then(|author| author.portrait).into_iter().collect(),
+        Collection::KIND => Collection::from_record(record).and_then(|shelf| shelf.cover).into_iter().collect(),
+        Annotation::KIND => Annotation::from_record(record).and_then(|found| found.blob).into_iter().collect(),
+        _ => Vec::new(),
+    }
+}
+
+/// The blob that a bucket is to hold because of this record.
+fn blob_held_by_bucket(record: &Record) -> Option<BlobHash> {
+    Blob::from_record(record)?.hash
+}
+
+fn count_totals(rows: &mut Overlay<'_>, before: Option<&Record>, after: &Record) -> Result<(), StoreError> {
+    let key = keys::totals(after.key.kind);
+    let mut totals = rows.get(&key)?.map_or(Ok(Totals::default()), |value| Totals::decode(&value))?;
+    if let Some(before) = before {
+        let counted = if before.is_tombstone() { &mut totals.deleted } else { &mut totals.live };
+        *counted = counted.saturating_sub(1);
+        totals.size_bytes = totals.size_bytes.saturating_sub(before.encode().len() as u64);
+    }
+    let counted = if after.is_tombstone() { &mut totals.deleted } else { &mut totals.live };
+    *counted += 1;
+    totals.size_bytes += after.encode().len() as u64;
+    rows.put(key, totals.encode());
+    Ok(())
+}
+
+/// Adds what a counter grew by to the popularity of what it counts, and moves that in the order by popularity.
+fn count_opened(rows: &mut Overlay<'_>, before: Option<&Record>, after: &Record) -> Result<(), StoreError> {
+    if after.key.kind != OpenCount::KIND {
+        return Ok(());
+    }
+    let counted = |record: &Record| OpenCount::from_record(record).map(|open| (open.media, open.count));
+    let (before, after) = (before.and_then(counted), counted(after));
+    for id in [before, after].into_iter().flatten().map(|(id, _)| id).collect::<BTreeSet<_>>() {
+        let of = |side: Option<(RecordId, u64)>| side.filter(|(of, _)| *of == id).map_or(0, |(_, count)| count);
+        let old = popularity(rows, id)?;
+        let new = old.saturating_sub(of(before)).saturating_add(of(after));
+        if new == old {
+            continue;
+        }
+        rows.put(keys::count(id), new.to_be_bytes().to_vec());
+        for kind in POPULAR_KINDS {
+            for (row, deleted) in rows.with_prefix(&keys::ids(kind, id))? {
+                let Some(key) = record_of_id_row(&row).filter(|_| deleted != [1]) else { continue };
+                rows.remove(keys::ranked(keys::POPULAR, old, key));
+                rows.put(keys::ranked(keys::POPULAR, new, key), Vec::new());
+            }
+        }
+    }
+    Ok(())
+}
+
+/// The record that a row of table `i` is about.
+pub(crate) fn record_of_id_row(row: &[u8]) -> Option<RecordKey> {
+    let mut key = keys::KeyReader::new(row);
+    let (kind, id) = (key.kind()?, key.id()?);
+    Some(RecordKey { bucket: key.bucket()?, kind, id })
+}

@@ -1,0 +1,341 @@
+//! The one thread that writes: group commit.
+//!
+//! It takes what is queued, runs each operation over an overlay in which it sees those before it, writes one atomic
+//! batch, flushes, and only then acknowledges them all. An operation that fails leaves nothing behind and does not
+//! disturb the others of its group.
+//!
+//! Invariants:
+//! - At most [`QUEUED_OPERATIONS_MAX`] operations wait; those who come later wait to be queued.
+//! - Once a write has failed nobody can say what is on disk, so nothing more is written in this process.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use alexandria_sync::hlc::HlcTime;
+use alexandria_sync::id::{BucketId, Seq};
+use alexandria_sync::record::{Record, RecordKey};
+use alexandria_sync::store::{BucketHead, Peer};
+use tokio::sync::{broadcast, mpsc, oneshot, watch};
+
+use super::engine::{Engine, EngineError};
+use super::error::StoreError;
+use super::guard::{self, Noted};
+use super::keys::{self, KeyReader};
+use super::meta::{self, Identity};
+use super::overlay::Overlay;
+use super::row::{RecordRow, decode_number};
+use super::time::Time;
+use super::{disk, tables};
+
+/// Operations that wait for the writer, at most.
+const QUEUED_OPERATIONS_MAX: usize = 1024;
+/// Operations in one commit, at most.
+/// A batch stops all readers while it is applied, so it stays small.
+const GROUP_OPERATIONS_MAX: usize = 500;
+/// Bytes of rows after which a commit takes in no further operation.
+const GROUP_BYTES_MAX: usize = 1024 * 1024;
+/// Changed heads that a subscriber may lag behind before it has to ask for all heads.
+const CHANGES_BUFFERED_MAX: usize = 1024;
+
+/// How often the number of the last commit is noted beside the tree.
+const NOTE_EVERY: Duration = Duration::from_secs(180);
+/// Room on the disk that only deletes may use, so that a full disk can be emptied (invariant 19).
+pub(crate) const DELETE_RESERVE_BYTES: u64 = 32 * 1024 * 1024;
+
+/// What the writer and all readers share.
+pub(crate) struct Shared {
+    pub(crate) engine: Engine,
+    pub(crate) identity: Identity,
+    pub(crate) time: Mutex<Time>,
+    /// The durable heads.
+    heads: RwLock<BTreeMap<BucketId, Seq>>,
+    /// The last group that readers may see some of.
+    visible_group: AtomicU64,
+    commits: watch::Sender<Commits>,
+    changes: broadcast::Sender<BucketHead>,
+    pub(crate) dir: PathBuf,
+    /// Dropped last, once the engine is closed.
+    _lock: Arc<File>,
+}
+
+/// How far the writer has come.
+#[derive(Clone, Debug, Default)]
+struct Commits {
+    durable_group: u64,
+    failed: Option<Arc<str>>,
+}
+
+impl Shared {
+    pub(crate) fn new(
+        engine: Engine,
+        identity: Identity,
+        time: Time,
+        dir: PathBuf,
+        lock: Arc<File>,
+    ) -> Result<Self, StoreError> {
+        let mut heads = BTreeMap::new();
+        for row in engine.scan_prefix(&[keys::HEAD]) {
+            let (key, value) = row?;
+            let bucket = KeyReader::new(&key).bucket();
+            let bucket = bucket.ok_or(StoreError::DamagedRow { what: "head" })?;
+            heads.insert(bucket, Seq(decode_number(&value)?));
+        }
+        Ok(Self {
+            engine,
+            identity,
+            time: Mutex::new(time),
+            heads: RwLock::new(heads),
+            visible_group: AtomicU64::new(0),
+            commits: watch::Sender::new(Commits::default()),
+            changes: broadcast::Sender::new(CHANGES_BUFFERED_MAX),
+            dir,
+            _lock: lock,
+        })
+    }
+
+    pub(crate) fn time(&self) -> MutexGuard<'_, Time> {
+        self.time.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn heads(&self) -> BTreeMap<BucketId, Seq> {
+        self.heads.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    pub(crate) fn head(&self, bucket: BucketId) -> Seq {
+        self.heads.read().unwrap_or_else(PoisonError::into_inner).get(&bucket).copied().unwrap_or_default()
+    }
+
+    pub(crate) fn changes(&self) -> broadcast::Receiver<BucketHead> {
+        self.changes.subscribe()
+    }
+
+    /// Waits until everything that a reader can have seen so far is durable. What was read from the feed may be told
+    /// to a peer only after this: a row that a crash takes back would be numbered again.
+    pub(crate) async fn seen_is_durable(&self) -> Result<(), StoreError> {
+        let seen = self.visible_group.load(Ordering::SeqCst);
+        let mut commits = self.commits.subscribe();
+        let reached = commits.wait_for(|commits| commits.durable_group >= seen || commits.failed.is_some()).await;
+        let reached = reached.map_err(|_| StoreError::Closed)?;
+        match &reached.failed {
+            Some(reason) if reached.durable_group < seen => Err(StoreError::ReadOnly { reason: Arc::clone(reason) }),
+            _ => Ok(()),
+        }
+    }
+
+    /// Why nothing is written any more, if so.
+    pub(crate) fn failed(&self) -> Option<Arc<str>> {
+        self.commits.borrow().failed.clone()
+    }
+}
+
+/// Whether an operation needs room on the disk.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Room {
+    Needed,
+    /// A delete, or something that makes a delete possible.
+    Freed,
+}
+
+/// What an operation works on: the rows as earlier operations left them, and the clock.
+pub(crate) struct Transaction<'g> {
+    pub(crate) rows: Overlay<'g>,
+    pub(crate) time: &'g Mutex<Time>,
+    heads: BTreeMap<BucketId, Seq>,
+}
+
+impl Transaction<'_> {
+    pub(crate) fn time(&self) -> MutexGuard<'_, Time> {
+        self.time.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn read(&self, key: RecordKey) -> Result<Option<RecordRow>, StoreError> {
+        tables::read(&self.rows, key)
+    }
+
+    pub(crate) fn put(&mut self, record: Record, arrived_from: Option<Peer>) -> Result<(), StoreError> {
+        let bucket = record.key.bucket;
+        let seq = tables::put(&mut self.rows, record, arrived_from)?;
+        self.heads.insert(bucket, seq);
+        Ok(())
+    }
+}
+
+/// Answers whoever waits for an operation, once its group is durable or has failed.
+type Acknowledge = Box<dyn FnOnce(Result<(), StoreError>) + Send>;
+/// An operation: says whether to keep what it wrote, and how to answer.
+type Work = Box<dyn FnOnce(Result<&mut Transaction<'_>, StoreError>) -> (bool, Acknowledge) + Send>;
+
+struct Job {
+    room: Room,
+    work: Work,
+}
+
+/// The writer's thread and its queue.
+pub(crate) struct Writer {
+    queue: Option<mpsc::Sender<Job>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Writer {
+    pub(crate) fn start(shared: Arc<Shared>, last_commit: u64) -> std::io::Result<Self> {
+        let (queue, jobs) = mpsc::channel(QUEUED_OPERATIONS_MAX);
+        let writer = std::thread::Builder::new().name("store-writer".into());
+        let thread = writer.spawn(move || run(&shared, jobs, last_commit))?;
+        Ok(Self { queue: Some(queue), thread: Some(thread) })
+    }
+
+    /// Runs `work` in one of the next groups and returns once its writes are durable.
+    pub(crate) async fn submit<T, E>(
+        &self,
+        room: Room,
+        work: impl FnOnce(&mut Transaction<'_>) -> Result<T, E> + Send + 'static,
+    ) -> Result<T, E>
+    where
+        T: Send + 'static,
+        E: From<StoreError> + Send + 'static,
+    {
+        let queue = self.queue.as_ref().ok_or(StoreError::Closed)?;
+        let (answer, answered) = oneshot::channel();
+        let work: Work = Box::new(move |transaction| {
+            let outcome = transaction.map_err(E::from).and_then(work);
+            let keep = outcome.is_ok();
+            let acknowledge = move |durable: Result<(), StoreError>| {
+                let outcome = durable.map_err(E::from).and(outcome);
+                // Whoever asked may have gone away; the write stands all the same.
+                let _ = answer.send(outcome);
+            };
+            (keep, Box::new(acknowledge) as Acknowledge)
+        });
+        queue.send(Job { room, work }).await.map_err(|_| StoreError::Closed)?;
+        // The answer is dropped unsent only if the operation panicked or the writer is gone.
+        answered.await.map_err(|_| StoreError::Closed)?
+    }
+
+    /// How many operations wait.
+    pub(crate) fn queued(&self) -> usize {
+        self.queue.as_ref().map_or(0, |queue| queue.max_capacity() - queue.capacity())
+    }
+}
+
+impl Drop for Writer {
+    fn drop(&mut self) {
+        self.queue = None;
+        if let Some(thread) = self.thread.take() {
+            // A panic in the thread was reported by the panic hook; nothing is left to do about it here.
+            let _ = thread.join();
+        }
+    }
+}
+
+/// What the writer remembers from group to group.
+struct Progress {
+    commit: u64,
+    persisted_hlc: HlcTime,
+    noted: Instant,
+}
+
+fn run(shared: &Shared, mut jobs: mpsc::Receiver<Job>, commit: u64) {
+    let mut progress = Progress { commit, persisted_hlc: shared.time().last(), noted: Instant::now() };
+    while let Some(first) = jobs.blocking_recv() {
+        commit_group(shared, first, &mut jobs, &mut progress);
+        if progress.noted.elapsed() >= NOTE_EVERY {
+            note(shared, &mut progress, false);
+        }
+    }
+    if shared.failed().is_none() {
+        note(shared, &mut progress, true);
+    }
+}
+
+fn note(shared: &Shared, progress: &mut Progress, closed: bool) {
+    progress.noted = Instant::now();
+    if let Err(error) = guard::note_commit(&shared.dir, Noted { commit: progress.commit, closed }) {
+        tracing::warn!(%error, "the number of the last commit could not be noted");
+    }
+}
+
+fn commit_group(shared: &Shared, first: Job, jobs: &mut mpsc::Receiver<Job>, progress: &mut Progress) {
+    let free_bytes = disk::free_bytes(&shared.dir).unwrap_or(u64::MAX);
+    let full = free_bytes < DELETE_RESERVE_BYTES;
+    if free_bytes < guard::BALLAST_DROPPED_BELOW_BYTES
+        && let Err(error) = guard::drop_ballast(&shared.dir)
+    {
+        tracing::warn!(%error, "the ballast could not be given up");
+    }
+    let failed = shared.failed();
+    let mut transaction =
+        Transaction { rows: Overlay::new(&shared.engine), time: &shared.time, heads: BTreeMap::new() };
+    let mut heads = BTreeMap::new();
+    let mut waiting = Vec::new();
+    let mut next = Some(first);
+    while let Some(job) = next {
+        let refusal = match &failed {
+            Some(reason) => Some(StoreError::ReadOnly { reason: Arc::clone(reason) }),
+            None if full && job.room == Room::Needed => Some(StoreError::Full),
+            None => None,
+        };
+        let ran = catch_unwind(AssertUnwindSafe(|| match refusal {
+            Some(refusal) => (job.work)(Err(refusal)),
+            None => (job.work)(Ok(&mut transaction)),
+        }));
+        let keep = match ran {
+            Ok((keep, acknowledge)) => {
+                waiting.push(acknowledge);
+                keep
+            }
+            Err(_) => false,
+        };
+        if keep {
+            transaction.rows.keep();
+            heads.append(&mut transaction.heads);
+        } else {
+            transaction.rows.take_back();
+            transaction.heads.clear();
+        }
+        let room_in_group = waiting.len() < GROUP_OPERATIONS_MAX && transaction.rows.size_bytes() < GROUP_BYTES_MAX;
+        next = if room_in_group { jobs.try_recv().ok() } else { None };
+    }
+    let hlc = shared.time().last();
+    let nothing_to_write = transaction.rows.is_empty() && hlc <= progress.persisted_hlc;
+    let outcome = if nothing_to_write || failed.is_some() {
+        Ok(())
+    } else {
+        transaction.rows.put(meta::hlc_key(), hlc.to_bits().to_be_bytes().to_vec());
+        transaction.rows.put(guard::commit_key(), (progress.commit + 1).to_be_bytes().to_vec());
+        transaction.rows.keep();
+        write_group(shared, transaction.rows, heads)
+    };
+    if outcome.is_ok() && !nothing_to_write && failed.is_none() {
+        progress.commit += 1;
+        progress.persisted_hlc = hlc;
+    }
+    for acknowledge in waiting {
+        acknowledge(outcome.clone());
+    }
+}
+
+fn write_group(shared: &Shared, rows: Overlay<'_>, heads: BTreeMap<BucketId, Seq>) -> Result<(), StoreError> {
+    let rows = rows.into_rows();
+    // Raised before anything can be seen, so that a reader that saw something of this group waits for it.
+    let group = shared.visible_group.fetch_add(1, Ordering::SeqCst) + 1;
+    let written: Result<(), EngineError> = shared.engine.apply(rows).and_then(|()| shared.engine.flush());
+    if let Err(error) = written {
+        let reason: Arc<str> = error.to_string().into();
+        tracing::error!(%error, "the record store is read-only: a write failed");
+        shared.commits.send_modify(|commits| commits.failed = Some(reason));
+        return Err(error.into());
+    }
+    shared.heads.write().unwrap_or_else(PoisonError::into_inner).extend(&heads);
+    shared.commits.send_modify(|commits| commits.durable_group = group);
+    for (bucket, head) in heads {
+        // Nobody may be listening.
+        let _ = shared.changes.send(BucketHead { bucket, head });
+    }
+    Ok(())
+}

@@ -1,0 +1,10 @@
+//! What the node promises to those who use its parts.
+
+mod store {
+    mod blobs;
+    mod crash;
+    mod damage;
+    mod model;
+    mod promises;
+    mod samples;
+}
