@@ -1,0 +1,210 @@
+//! The composition root: opens the stores, starts the servers and the loops, and ends them in order.
+
+use std::future::Future;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use alexandria_api::serve::serve as serve_http;
+use alexandria_sync::quic::{Listener, TransportConfig};
+use anyhow::Context;
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::aws;
+use crate::catalogue::Library;
+use crate::config::Config;
+use crate::content::Content;
+use crate::events::Publisher;
+use crate::fleet::Fleet;
+use crate::fleet::iot::Reconciler;
+use crate::fleet::listener::{self, TlsListener};
+use crate::http::{self, Served};
+use crate::metrics::Metrics;
+use crate::postgres::{self, Records};
+use crate::replication::Replication;
+
+/// How often openings are written down.
+const OPENS_INTERVAL: Duration = Duration::from_secs(5);
+/// How often the quarantine is looked through.
+const QUARANTINE_INTERVAL: Duration = Duration::from_secs(30);
+/// How often what is abandoned is looked for.
+const SWEEP_INTERVAL: Duration = Duration::from_secs(15 * 60);
+/// How long the loops may take to end.
+const SHUTDOWN_PATIENCE: Duration = Duration::from_secs(20);
+
+/// Serves until the process is told to stop (SIGTERM or SIGINT).
+///
+/// # Errors
+///
+/// If something cannot be started; once everything runs, outages are waited out.
+pub async fn serve(config: Config) -> anyhow::Result<()> {
+    let stop = CancellationToken::new();
+    let running = start(config, stop.clone()).await?;
+    println!("listening on http://{}", running.http);
+    println!("listening on https://{}", running.enrolment);
+    println!("listening on quic://{}", running.quic);
+    wait_for_signal().await?;
+    tracing::info!("shutting down");
+    stop.cancel();
+    running.end().await;
+    Ok(())
+}
+
+/// A bridge that runs in this process.
+pub struct Running {
+    /// Where operators are served.
+    pub http: SocketAddr,
+    /// Where nodes enrol.
+    pub enrolment: SocketAddr,
+    /// Where nodes replicate.
+    pub quic: SocketAddr,
+    tasks: TaskTracker,
+}
+
+impl Running {
+    /// Waits until everything has ended, after the token was cancelled.
+    pub async fn end(self) {
+        self.tasks.close();
+        if tokio::time::timeout(SHUTDOWN_PATIENCE, self.tasks.wait()).await.is_err() {
+            tracing::warn!("not everything has ended in time; what was durable stays");
+        }
+    }
+}
+
+/// Starts everything; it ends when `stop` is cancelled.
+///
+/// # Errors
+///
+/// If something cannot be started.
+pub async fn start(config: Config, stop: CancellationToken) -> anyhow::Result<Running> {
+    let metrics = Metrics::new();
+    let pool = postgres::pool(&config.postgres).context("postgres.url")?;
+    postgres::migrate(&pool).await.context("migrate the database")?;
+    let is_announced = config.events.topic_arn.is_some();
+    let records = Records::open(pool.clone(), &config.postgres, is_announced, metrics.clone())
+        .await
+        .context("open the record store")?;
+    let bridge_id = records.identity().node_id();
+    let fleet = Fleet::open(pool.clone(), config.fleet.clone(), metrics.clone()).await.context("open the fleet")?;
+    let identity = fleet.authority().bridge_identity(bridge_id).context("make the bridge's certificate")?;
+
+    let aws = aws::load(&config.aws).await;
+    let s3 = aws_sdk_s3::config::Builder::from(&aws).force_path_style(config.content.path_style).build();
+    let s3 = aws_sdk_s3::Client::from_conf(s3);
+    let content = Content::new(records.clone(), s3, config.content.clone(), metrics.clone());
+    let library = Library::new(records.clone(), content.clone(), stop.clone());
+
+    let http = TcpListener::bind(config.http.listen).await.context("http.listen")?;
+    let http_address = http.local_addr().context("http.listen")?;
+    let enrolment =
+        TlsListener::bind(config.enrolment.listen, &identity, stop.clone()).await.context("enrolment.listen")?;
+    let enrolment_address = axum::serve::Listener::local_addr(&enrolment).context("enrolment.listen")?;
+    let quic =
+        Listener::bind(config.quic.listen, &identity.quic, &TransportConfig::default()).context("quic.listen")?;
+    let quic_address = quic.local_addr().context("quic.listen")?;
+    let public_address = config.quic.public_address.clone().unwrap_or_else(|| format!(":{}", quic_address.port()));
+
+    let tasks = TaskTracker::new();
+    let served = Served {
+        library: library.clone(),
+        fleet: fleet.clone(),
+        content: content.clone(),
+        pool,
+        metrics: metrics.clone(),
+    };
+    let operator_routes = http::router(&served, &config.http.operator_token);
+    let limits = config.http.limits.clone();
+    tasks.spawn(serve_until(http, operator_routes, limits.clone(), stop.clone()));
+    let enrolment_routes = listener::router(fleet.clone(), bridge_id, &public_address);
+    tasks.spawn(serve_until(enrolment, enrolment_routes, limits, stop.clone()));
+    let replication =
+        Replication::new(records.clone(), content.clone(), fleet.clone(), config.quic.clone(), metrics.clone());
+    tasks.spawn(replication.serve(quic, stop.clone()));
+
+    tasks.spawn(records.clone().watch_heads(stop.clone()));
+    if config.iot.enabled {
+        let reconciler = Reconciler::new(fleet, aws_sdk_iot::Client::new(&aws), metrics.clone());
+        tasks.spawn(reconciler.run(stop.clone()));
+    }
+    if let Some(publisher) =
+        Publisher::new(records.clone(), aws_sdk_sns::Client::new(&aws), &config.events, metrics.clone())
+    {
+        for _ in 0..config.events.workers.max(1) {
+            tasks.spawn(publisher.clone().run(stop.clone()));
+        }
+    }
+    repeat(&tasks, &stop, content.lease_renewal_interval(), "renew leases", {
+        let content = content.clone();
+        move || {
+            let content = content.clone();
+            async move { content.renew_leases().await.map_err(anyhow::Error::from) }
+        }
+    });
+    repeat(&tasks, &stop, SWEEP_INTERVAL, "sweep", move || {
+        let content = content.clone();
+        async move { content.sweep().await.map_err(anyhow::Error::from) }
+    });
+    repeat(&tasks, &stop, QUARANTINE_INTERVAL, "replay the quarantine", move || {
+        let records = records.clone();
+        async move { records.replay_quarantine().await.map(|_| ()).map_err(anyhow::Error::from) }
+    });
+    repeat(&tasks, &stop, OPENS_INTERVAL, "write down openings", move || {
+        let library = library.clone();
+        async move { library.flush_opens().await.map_err(anyhow::Error::from) }
+    });
+    Ok(Running { http: http_address, enrolment: enrolment_address, quic: quic_address, tasks })
+}
+
+async fn serve_until<L>(
+    listener: L,
+    router: axum::Router,
+    limits: alexandria_api::serve::ServerLimits,
+    stop: CancellationToken,
+) where
+    L: axum::serve::Listener,
+    L::Addr: Clone + Send + Sync + 'static,
+{
+    serve_http(listener, router, &limits, stop.cancelled_owned()).await;
+}
+
+/// Does something again and again, and once more at the end. A failure is for the next time.
+fn repeat<F>(
+    tasks: &TaskTracker,
+    stop: &CancellationToken,
+    interval: Duration,
+    what: &'static str,
+    act: impl Fn() -> F + Send + 'static,
+) where
+    F: Future<Output = anyhow::Result<()>> + Send,
+{
+    let stop = stop.clone();
+    tasks.spawn(async move {
+        let mut due = tokio::time::interval(interval);
+        due.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            let is_last = tokio::select! {
+                _ = due.tick() => false,
+                () = stop.cancelled() => true,
+            };
+            if let Err(error) = act().await {
+                tracing::warn!(error = format!("{error:#}"), "could not {what}; it is tried again");
+            }
+            if is_last {
+                return;
+            }
+        }
+    });
+}
+
+async fn wait_for_signal() -> anyhow::Result<()> {
+    use tokio::signal::unix::{SignalKind, signal};
+
+    let mut terminate = signal(SignalKind::terminate()).context("listen for signals")?;
+    let mut interrupt = signal(SignalKind::interrupt()).context("listen for signals")?;
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+    }
+    Ok(())
+}

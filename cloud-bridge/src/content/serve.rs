@@ -1,0 +1,289 @@
+//! Reading blobs, and what is wanted: the blob store as sessions see it.
+
+use alexandria_sync::chunk::{BlobHash, Chunking, Have, Manifest};
+use alexandria_sync::id::{BucketId, NodeId};
+use alexandria_sync::store::{BlobStore, WriteBlobError};
+use bytes::Bytes;
+use futures::stream::BoxStream;
+use futures::{StreamExt, stream};
+
+use super::receive::Receiving;
+use super::{Content, ContentError, blob_key};
+
+/// Chunks copied from other blobs when one is begun, at most.
+const COPIED_CHUNKS_MAX: i64 = 4096;
+/// Chunks on their way from other blobs at once.
+const COPIES_IN_FLIGHT: usize = 4;
+/// What content is if no record says.
+const UNKNOWN_MEDIA_TYPE: &str = "application/octet-stream";
+
+/// What is known about a blob that is whole in S3.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct StoredBlob {
+    /// Its name.
+    pub hash: BlobHash,
+    /// Its size in bytes.
+    pub size_bytes: u64,
+    /// Its media type.
+    pub media_type: String,
+}
+
+impl BlobStore for Content {
+    type Error = ContentError;
+
+    async fn urgent(&self, _peer: NodeId) -> Result<Vec<BlobHash>, ContentError> {
+        // Readers are at nodes; nobody waits at the bridge.
+        Ok(Vec::new())
+    }
+
+    async fn wanted(&self, peer: NodeId, after: Option<BlobHash>, limit: usize) -> Result<Vec<BlobHash>, ContentError> {
+        let rows: Vec<Vec<u8>> = sqlx::query_scalar(
+            "SELECT DISTINCT blob.hash FROM blob \
+             JOIN bucket ON bucket.no = blob.bucket_no AND (bucket.name NOT LIKE 'site/%' OR bucket.name = $1) \
+             WHERE NOT blob.stored AND blob.hash IS NOT NULL AND ($2::bytea IS NULL OR blob.hash > $2) \
+                AND NOT EXISTS (SELECT FROM stored_blob WHERE stored_blob.hash = blob.hash) \
+                AND NOT EXISTS (SELECT FROM removed_blob WHERE removed_blob.hash = blob.hash \
+                    AND removed_blob.removed_at >= blob.updated_at) \
+             ORDER BY blob.hash LIMIT $3",
+        )
+        .bind(BucketId::Site(peer).to_string())
+        .bind(after.map(|hash| hash.as_bytes().to_vec()))
+        .bind(limit as i64)
+        .fetch_all(self.pool())
+        .await?;
+        Ok(rows.into_iter().filter_map(hash_of).collect())
+    }
+
+    async fn manifest(&self, reader: NodeId, blob: BlobHash) -> Result<Option<Manifest>, ContentError> {
+        let encoding: Option<Vec<u8>> = sqlx::query_scalar(
+            "SELECT encoding FROM manifest WHERE blob = $1 AND EXISTS ( \
+                SELECT FROM blob JOIN bucket ON bucket.no = blob.bucket_no \
+                WHERE blob.hash = $1 AND (bucket.name NOT LIKE 'site/%' OR bucket.name = $2))",
+        )
+        .bind(blob.as_bytes().as_slice())
+        .bind(BucketId::Site(reader).to_string())
+        .fetch_optional(self.pool())
+        .await?;
+        encoding
+            .map(|encoding| Manifest::from_bytes(&encoding))
+            .transpose()
+            .map_err(|cause| ContentError::DamagedManifest { blob, cause })
+    }
+
+    async fn read(&self, manifest: &Manifest, index: u32) -> Result<Option<Bytes>, ContentError> {
+        let (Some(offset), Some(chunk)) = (manifest.offset(index), manifest.chunk(index)) else { return Ok(None) };
+        let blob = manifest.blob();
+        let Some(bytes) = self.objects().read(&blob_key(blob), offset, chunk.len.into()).await? else {
+            return Ok(None);
+        };
+        if manifest.verifies(index, &bytes) {
+            Ok(Some(bytes))
+        } else {
+            Err(ContentError::DamagedObject { blob, index })
+        }
+    }
+
+    async fn begin(&self, manifest: &Manifest) -> Result<Have, WriteBlobError<ContentError>> {
+        self.begin_blob(manifest).await
+    }
+
+    async fn write(&self, manifest: &Manifest, index: u32, bytes: Bytes) -> Result<(), WriteBlobError<ContentError>> {
+        self.write_chunk(manifest, index, bytes).await
+    }
+
+    async fn sync(&self, manifest: &Manifest) -> Result<(), WriteBlobError<ContentError>> {
+        self.sync_blob(manifest).await
+    }
+
+    async fn finish(&self, manifest: &Manifest) -> Result<(), WriteBlobError<ContentError>> {
+        self.finish_blob(manifest).await
+    }
+
+    async fn release(&self, blob: BlobHash) {
+        self.release_blob(blob).await;
+    }
+}
+
+impl Content {
+    /// What is known of a blob; `None` unless it is whole in S3.
+    ///
+    /// # Errors
+    ///
+    /// If PostgreSQL is away.
+    pub async fn stored(&self, hash: BlobHash) -> Result<Option<StoredBlob>, ContentError> {
+        let row: Option<(i64, String)> =
+            sqlx::query_as("SELECT size_bytes, media_type FROM stored_blob WHERE hash = $1")
+                .bind(hash.as_bytes().as_slice())
+                .fetch_optional(self.pool())
+                .await?;
+        Ok(row.map(|(size_bytes, media_type)| StoredBlob { hash, size_bytes: size_bytes as u64, media_type }))
+    }
+
+    /// At most `limit` blobs by hash, after (or, descending, before) a place.
+    ///
+    /// # Errors
+    ///
+    /// If PostgreSQL is away.
+    pub async fn list(
+        &self,
+        after: Option<BlobHash>,
+        descending: bool,
+        limit: usize,
+    ) -> Result<Vec<StoredBlob>, ContentError> {
+        let statement = if descending {
+            "SELECT hash, size_bytes, media_type FROM stored_blob WHERE $1::bytea IS NULL OR hash < $1 \
+             ORDER BY hash DESC LIMIT $2"
+        } else {
+            "SELECT hash, size_bytes, media_type FROM stored_blob WHERE $1::bytea IS NULL OR hash > $1 \
+             ORDER BY hash LIMIT $2"
+        };
+        let rows: Vec<(Vec<u8>, i64, String)> = sqlx::query_as(statement)
+            .bind(after.map(|hash| hash.as_bytes().to_vec()))
+            .bind(limit as i64)
+            .fetch_all(self.pool())
+            .await?;
+        Ok(rows
+            .into_iter()
+            .filter_map(|(hash, size_bytes, media_type)| {
+                Some(StoredBlob { hash: hash_of(hash)?, size_bytes: size_bytes as u64, media_type })
+            })
+            .collect())
+    }
+
+    /// Streams bytes of a blob that is whole.
+    pub fn stream(
+        &self,
+        hash: BlobHash,
+        range: std::ops::Range<u64>,
+    ) -> BoxStream<'static, Result<Bytes, ContentError>> {
+        let content = self.clone();
+        if range.is_empty() {
+            return stream::empty().boxed();
+        }
+        let opened = async move {
+            let key = blob_key(hash);
+            let body = content.objects().open(&key, range.start, range.end - range.start).await?;
+            Ok::<_, ContentError>((key, body.ok_or(ContentError::Incomplete(hash))?))
+        };
+        stream::once(opened)
+            .flat_map(|opened| match opened {
+                Ok((key, body)) => stream::unfold(Some((key, body)), async |open| {
+                    let (key, mut body) = open?;
+                    match body.try_next().await {
+                        Ok(Some(bytes)) => Some((Ok(bytes), Some((key, body)))),
+                        Ok(None) => None,
+                        Err(error) => Some((Err(super::objects::ObjectError::broken_off(&key, error).into()), None)),
+                    }
+                })
+                .boxed(),
+                Err(error) => stream::once(async { Err(error) }).boxed(),
+            })
+            .boxed()
+    }
+
+    /// Takes a blob out of the store, unless a record shows it; `None` if one does, else whether it was here.
+    ///
+    /// # Errors
+    ///
+    /// If PostgreSQL is away.
+    pub async fn remove(&self, hash: BlobHash) -> Result<Option<bool>, ContentError> {
+        let bytes = hash.as_bytes().as_slice();
+        let mut tx = self.pool().begin().await?;
+        let is_shown: bool = sqlx::query_scalar(
+            "SELECT EXISTS (SELECT FROM author WHERE portrait = $1) OR EXISTS (SELECT FROM collection WHERE cover = $1) \
+                OR EXISTS (SELECT FROM media WHERE cover = $1 OR files @> $2::text::jsonb)",
+        )
+        .bind(bytes)
+        .bind(serde_json::json!([{ "blob": hash }]).to_string())
+        .fetch_one(&mut *tx)
+        .await?;
+        if is_shown {
+            return Ok(None);
+        }
+        let removed = sqlx::query("DELETE FROM stored_blob WHERE hash = $1").bind(bytes).execute(&mut *tx).await?;
+        if removed.rows_affected() == 0 {
+            return Ok(Some(false));
+        }
+        sqlx::query(
+            "INSERT INTO removed_blob (hash) VALUES ($1) \
+             ON CONFLICT (hash) DO UPDATE SET removed_at = now(), object_deleted = false",
+        )
+        .bind(bytes)
+        .execute(&mut *tx)
+        .await?;
+        sqlx::query("UPDATE blob SET stored = false WHERE hash = $1").bind(bytes).execute(&mut *tx).await?;
+        tx.commit().await?;
+        Ok(Some(true))
+    }
+
+    pub(super) async fn is_stored(&self, hash: BlobHash) -> Result<bool, ContentError> {
+        Ok(self.stored(hash).await?.is_some())
+    }
+
+    /// What the records say that a blob is.
+    pub(super) async fn media_type(&self, hash: BlobHash) -> Result<String, ContentError> {
+        let media_type: Option<String> =
+            sqlx::query_scalar("SELECT media_type FROM blob WHERE hash = $1 AND media_type <> '' LIMIT 1")
+                .bind(hash.as_bytes().as_slice())
+                .fetch_optional(self.pool())
+                .await?;
+        // It becomes a header of the object: only what may stand in one.
+        let fits = |text: &String| text.len() <= 255 && text.bytes().all(|byte| (0x20..0x7f).contains(&byte));
+        Ok(media_type.filter(fits).unwrap_or_else(|| UNKNOWN_MEDIA_TYPE.into()))
+    }
+
+    /// Copies the chunks of a new version that older blobs hold, and makes them durable.
+    pub(super) async fn copy_known_chunks(
+        &self,
+        manifest: &Manifest,
+        receiving: &Receiving,
+    ) -> Result<(), ContentError> {
+        if manifest.chunking() != Chunking::ContentDefined {
+            return Ok(());
+        }
+        let missing: Vec<u32> = receiving.assembly().durable(manifest).missing().collect();
+        let chunks: Vec<Vec<u8>> =
+            missing.iter().filter_map(|index| Some(manifest.chunk(*index)?.hash.as_bytes().to_vec())).collect();
+        let places: Vec<(i64, Vec<u8>, i64, i32)> = sqlx::query_as(
+            "SELECT wanted.place, chunk_place.blob, chunk_place.offset_bytes, chunk_place.len \
+             FROM unnest($1::bytea[]) WITH ORDINALITY AS wanted (chunk, place) \
+             JOIN chunk_place ON chunk_place.chunk = wanted.chunk ORDER BY wanted.place LIMIT $2",
+        )
+        .bind(chunks)
+        .bind(COPIED_CHUNKS_MAX)
+        .fetch_all(self.pool())
+        .await?;
+        if places.is_empty() {
+            return Ok(());
+        }
+        let mut copies = stream::iter(places)
+            .map(|(place, blob, offset, len)| {
+                let index = missing.get((place - 1) as usize).copied();
+                async move {
+                    let (index, blob) = (index?, hash_of(blob)?);
+                    let read = self.objects().read(&blob_key(blob), offset as u64, len as u64).await;
+                    Some((index, read))
+                }
+            })
+            .buffered(COPIES_IN_FLIGHT);
+        while let Some(copy) = copies.next().await {
+            let Some((index, read)) = copy else { continue };
+            let Some(bytes) = read? else { continue };
+            match self.write_chunk(manifest, index, bytes).await {
+                // The older blob is gone or damaged: the peer sends the chunk.
+                Ok(()) | Err(WriteBlobError::Mismatch) => {}
+                Err(WriteBlobError::Store(error)) => return Err(error),
+                Err(_) => return Ok(()),
+            }
+        }
+        match self.sync_blob(manifest).await {
+            Err(WriteBlobError::Store(error)) => Err(error),
+            _ => Ok(()),
+        }
+    }
+}
+
+/// A hash as PostgreSQL holds it. What a peer called a hash is 32 bytes, or its record would not have been read.
+fn hash_of(bytes: Vec<u8>) -> Option<BlobHash> {
+    Some(BlobHash::from_bytes(bytes.try_into().ok()?))
+}

@@ -1,0 +1,91 @@
+//! The fleet: who belongs to it, and how a node gets in and out.
+//!
+//! - [`authority`]: the certificate authority that signs node certificates.
+//! - [`token`]: one-time tokens that let a node in.
+//! - [`enrolment`]: a token and a signing request become a certificate, once.
+//! - [`listener`]: the TLS server that nodes enrol at.
+//! - [`nodes`]: the list of nodes, revocation, and who may open a session.
+//! - [`iot`]: telling AWS IoT, and telling it later when it was away.
+//!
+//! Invariants:
+//! - A token lets in one node with one key. The same node may ask again with the same key and gets the same answer.
+//! - A node's private key never leaves it; the authority's key is never in the database.
+//! - A revoked node gets nothing, from the commit of its revocation on.
+//! - The database decides; AWS IoT is brought in line with it, however long that takes.
+
+pub mod authority;
+pub mod enrolment;
+pub mod iot;
+pub mod listener;
+pub mod nodes;
+pub mod token;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use sqlx::PgPool;
+use tokio::sync::Notify;
+
+use self::authority::Authority;
+use crate::metrics::Metrics;
+
+/// The `[fleet]` section.
+#[derive(Clone, Debug, serde::Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Config {
+    /// The file of the authority's private key (PKCS #8 PEM), readable by its owner only. Made on first use.
+    pub ca_key_file: PathBuf,
+    /// The key itself, instead of a file: for replicas that get it as a secret in their environment.
+    pub ca_key_pem: Option<String>,
+    /// For how many hours a token is good, unless said otherwise.
+    pub token_hours: u32,
+    /// For how many days a node's certificate is good.
+    pub certificate_days: u32,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self { ca_key_file: "fleet-ca.key".into(), ca_key_pem: None, token_hours: 7 * 24, certificate_days: 825 }
+    }
+}
+
+/// The fleet, as one process serves it.
+#[derive(Clone)]
+pub struct Fleet {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    pool: PgPool,
+    authority: Authority,
+    config: Config,
+    metrics: Metrics,
+    /// Rung when AWS IoT has something to be told.
+    iot_waiting: Notify,
+}
+
+impl Fleet {
+    /// Opens the fleet on a migrated database; makes its authority on first use.
+    ///
+    /// # Errors
+    ///
+    /// If PostgreSQL is away, or the authority's key is missing or not the right one.
+    pub async fn open(pool: PgPool, config: Config, metrics: Metrics) -> Result<Self, authority::AuthorityError> {
+        let authority = Authority::open(&pool, &config).await?;
+        let iot_waiting = Notify::new();
+        Ok(Self { shared: Arc::new(Shared { pool, authority, config, metrics, iot_waiting }) })
+    }
+
+    /// Who signs the fleet's certificates.
+    pub fn authority(&self) -> &Authority {
+        &self.shared.authority
+    }
+
+    fn pool(&self) -> &PgPool {
+        &self.shared.pool
+    }
+
+    fn metrics(&self) -> &Metrics {
+        &self.shared.metrics
+    }
+}

@@ -1,0 +1,209 @@
+//! AWS IoT, brought in line with the database: a thing and an active certificate for each node, inactive once revoked.
+//!
+//! What is to be told stands in the node's row, so it survives every restart and outage. Each step may be done twice:
+//! creating a thing that is there, registering a certificate that is registered, attaching what is attached. A thing is
+//! named after the node's id; a certificate's id in AWS IoT is the SHA-256 of its DER form.
+
+use std::time::Duration;
+
+use aws_sdk_iot::Client;
+use aws_sdk_iot::error::{DisplayErrorContext, ProvideErrorMetadata, SdkError};
+use aws_sdk_iot::operation::register_certificate_without_ca::RegisterCertificateWithoutCAError;
+use aws_sdk_iot::types::{AttributePayload, CertificateStatus};
+use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
+
+use super::Fleet;
+use crate::metrics::Metrics;
+
+/// How often the database is looked at for what another process left to be told.
+const POLL_INTERVAL: Duration = Duration::from_secs(5);
+/// The wait after the first failure, in seconds; it doubles up to the maximum.
+const BACKOFF_FIRST_S: f64 = 2.0;
+const BACKOFF_MAX_S: f64 = 300.0;
+/// Characters of an error that the operator is shown, at most.
+const ERROR_CHARS_MAX: usize = 500;
+/// AWS IoT takes attribute values of letters, digits and a few signs, and so many of them.
+const ATTRIBUTE_CHARS_MAX: usize = 800;
+
+/// The `[iot]` section.
+#[derive(Clone, Copy, Debug, Default, serde::Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Config {
+    /// Whether nodes are registered in AWS IoT.
+    pub enabled: bool,
+}
+
+/// Why AWS IoT is not where it should be yet.
+#[derive(Debug, thiserror::Error)]
+#[error("AWS IoT {operation}: {reason}")]
+pub struct IotError {
+    operation: &'static str,
+    reason: String,
+}
+
+impl IotError {
+    fn new<E, R>(operation: &'static str, error: SdkError<E, R>) -> Self
+    where
+        E: ProvideErrorMetadata + std::error::Error + Send + Sync + 'static,
+        R: std::fmt::Debug + Send + Sync + 'static,
+    {
+        Self { operation, reason: DisplayErrorContext(error).to_string() }
+    }
+}
+
+/// Tells AWS IoT about the fleet.
+#[derive(Clone)]
+pub struct Reconciler {
+    fleet: Fleet,
+    client: Client,
+    metrics: Metrics,
+}
+
+struct Due {
+    node: Uuid,
+    name: String,
+    site: String,
+    certificate_pem: String,
+    certificate_id: String,
+    is_revoked: bool,
+    attempts: i32,
+}
+
+impl Reconciler {
+    /// A reconciler for one account and region.
+    pub fn new(fleet: Fleet, client: Client, metrics: Metrics) -> Self {
+        Self { fleet, client, metrics }
+    }
+
+    /// Reconciles until told to stop.
+    pub async fn run(self, stop: CancellationToken) {
+        while !stop.is_cancelled() {
+            match self.reconcile_one().await {
+                Ok(true) => continue,
+                Ok(false) => {}
+                Err(error) => {
+                    tracing::warn!(error = &error as &dyn std::error::Error, "the fleet cannot be read");
+                }
+            }
+            tokio::select! {
+                () = self.fleet.shared.iot_waiting.notified() => {}
+                () = tokio::time::sleep(POLL_INTERVAL) => {}
+                () = stop.cancelled() => return,
+            }
+        }
+    }
+
+    /// Tells AWS IoT about one node that is due; `false` if none is.
+    ///
+    /// # Errors
+    ///
+    /// If PostgreSQL is away. That AWS IoT is away is noted in the node's row, and tried again later.
+    pub async fn reconcile_one(&self) -> Result<bool, sqlx::Error> {
+        // The row stays locked while AWS IoT is told, so that a revocation meanwhile is told after, not before.
+        let mut tx = self.fleet.pool().begin().await?;
+        let row: Option<(Uuid, String, String, String, Vec<u8>, bool, i32)> = sqlx::query_as(
+            "SELECT id, name, site, certificate_pem, certificate_fingerprint, iot_state = 'revoke', iot_attempts \
+             FROM node WHERE iot_state IN ('register', 'revoke') AND iot_next_attempt_at <= now() \
+             ORDER BY iot_next_attempt_at LIMIT 1 FOR UPDATE SKIP LOCKED",
+        )
+        .fetch_optional(&mut *tx)
+        .await?;
+        let Some((node, name, site, certificate_pem, fingerprint, is_revoked, attempts)) = row else {
+            return Ok(false);
+        };
+        let certificate_id = hex::encode(fingerprint);
+        let due = Due { node, name, site, certificate_pem, certificate_id, is_revoked, attempts };
+        let told = if due.is_revoked { self.deactivate(&due).await } else { self.register(&due).await };
+        match told {
+            Ok(()) => {
+                sqlx::query(
+                    "UPDATE node SET iot_state = CASE WHEN $2 THEN 'revoked' ELSE 'registered' END, iot_attempts = 0, \
+                        iot_error = NULL WHERE id = $1",
+                )
+                .bind(node)
+                .bind(is_revoked)
+                .execute(&mut *tx)
+                .await?;
+            }
+            Err(error) => {
+                self.metrics.iot_failed.inc();
+                if due.attempts == 0 {
+                    tracing::warn!(node.id = %node, %error, "AWS IoT was not told; it will be");
+                }
+                let wait_s = (BACKOFF_FIRST_S * 2f64.powi(due.attempts.clamp(0, 20))).min(BACKOFF_MAX_S);
+                let wait_s = wait_s * (0.5 + rand::random::<f64>() / 2.0);
+                sqlx::query(
+                    "UPDATE node SET iot_attempts = iot_attempts + 1, iot_error = $2, \
+                        iot_next_attempt_at = now() + $3 * interval '1 second' WHERE id = $1",
+                )
+                .bind(node)
+                .bind(error.to_string().chars().take(ERROR_CHARS_MAX).collect::<String>())
+                .bind(wait_s)
+                .execute(&mut *tx)
+                .await?;
+            }
+        }
+        tx.commit().await?;
+        Ok(true)
+    }
+
+    async fn register(&self, due: &Due) -> Result<(), IotError> {
+        let thing = due.node.to_string();
+        let mut attributes = AttributePayload::builder();
+        for (key, value) in [("name", &due.name), ("site", &due.site)] {
+            let value = attribute(value);
+            if !value.is_empty() {
+                attributes = attributes.attributes(key, value);
+            }
+        }
+        let created = self.client.create_thing().thing_name(&thing).attribute_payload(attributes.build()).send().await;
+        match created {
+            // Named after the node, so it is this node's; its attributes may be older.
+            Err(error) if error.code() == Some("ResourceAlreadyExistsException") => {}
+            outcome => {
+                outcome.map_err(|error| IotError::new("create thing", error))?;
+            }
+        }
+        let arn = self.certificate_arn(due).await?;
+        let attached = self.client.attach_thing_principal().thing_name(&thing).principal(&arn).send().await;
+        attached.map(|_| ()).map_err(|error| IotError::new("attach certificate", error))
+    }
+
+    /// Registers the certificate, or finds it registered.
+    async fn certificate_arn(&self, due: &Due) -> Result<String, IotError> {
+        let call = self.client.register_certificate_without_ca().certificate_pem(&due.certificate_pem);
+        let missing = |operation| IotError { operation, reason: "the answer names no certificate".into() };
+        match call.status(CertificateStatus::Active).send().await {
+            Ok(answer) => answer.certificate_arn().map(str::to_owned).ok_or_else(|| missing("register certificate")),
+            Err(error) => {
+                let is_registered = matches!(
+                    error.as_service_error(),
+                    Some(RegisterCertificateWithoutCAError::ResourceAlreadyExistsException(_))
+                );
+                if !is_registered {
+                    return Err(IotError::new("register certificate", error));
+                }
+                let found = self.client.describe_certificate().certificate_id(&due.certificate_id).send().await;
+                let found = found.map_err(|error| IotError::new("describe certificate", error))?;
+                let arn = found.certificate_description().and_then(|found| found.certificate_arn());
+                arn.map(str::to_owned).ok_or_else(|| missing("describe certificate"))
+            }
+        }
+    }
+
+    async fn deactivate(&self, due: &Due) -> Result<(), IotError> {
+        let call = self.client.update_certificate().certificate_id(&due.certificate_id);
+        match call.new_status(CertificateStatus::Inactive).send().await {
+            // Never registered: nothing can connect with it.
+            Err(error) if error.code() == Some("ResourceNotFoundException") => Ok(()),
+            outcome => outcome.map(|_| ()).map_err(|error| IotError::new("deactivate certificate", error)),
+        }
+    }
+}
+
+/// A text as a thing's attribute may hold it.
+fn attribute(text: &str) -> String {
+    let fits = |character: char| character.is_ascii_alphanumeric() || "_.,@/:#-".contains(character);
+    text.chars().take(ATTRIBUTE_CHARS_MAX).map(|character| if fits(character) { character } else { '_' }).collect()
+}

@@ -1,0 +1,126 @@
+//! The list of nodes, revocation, and who may open a session.
+
+use alexandria_sync::id::NodeId;
+use uuid::Uuid;
+
+use super::Fleet;
+use crate::metrics::Refusal;
+
+/// Nodes in one page of the list, at most.
+pub const PAGE_SIZE_MAX: i64 = 1000;
+
+/// A node, as operators see it.
+#[derive(Clone, Debug, serde::Serialize)]
+pub struct Node {
+    /// Its id.
+    pub id: NodeId,
+    /// What people call it.
+    pub name: String,
+    /// The site that its token was made for.
+    pub site: String,
+    /// When it was enrolled (RFC 3339).
+    pub enrolled_at: String,
+    /// When it was revoked.
+    pub revoked_at: Option<String>,
+    /// When its last session began.
+    pub last_session_at: Option<String>,
+    /// Where AWS IoT stands: register, registered, revoke, revoked.
+    pub iot_state: String,
+    /// Why AWS IoT is not there yet.
+    pub iot_error: Option<String>,
+}
+
+type Row = (Uuid, String, String, String, Option<String>, Option<String>, String, Option<String>);
+
+impl Fleet {
+    /// Nodes by id, after a place.
+    ///
+    /// # Errors
+    ///
+    /// If PostgreSQL is away.
+    pub async fn nodes(&self, after: Option<NodeId>, limit: i64) -> Result<Vec<Node>, sqlx::Error> {
+        let rows: Vec<Row> = sqlx::query_as(
+            "SELECT id, name, site, \
+                to_char(enrolled_at AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS\"Z\"'), \
+                to_char(revoked_at AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS\"Z\"'), \
+                to_char(last_session_at AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS\"Z\"'), \
+                iot_state, iot_error \
+             FROM node WHERE $1::uuid IS NULL OR id > $1 ORDER BY id LIMIT $2",
+        )
+        .bind(after.map(|node| Uuid::from_bytes(*node.as_bytes())))
+        .bind(limit.clamp(1, PAGE_SIZE_MAX))
+        .fetch_all(self.pool())
+        .await?;
+        Ok(rows
+            .into_iter()
+            .map(|(id, name, site, enrolled_at, revoked_at, last_session_at, iot_state, iot_error)| Node {
+                id: NodeId::from_bytes(id.into_bytes()),
+                name,
+                site,
+                enrolled_at,
+                revoked_at,
+                last_session_at,
+                iot_state,
+                iot_error,
+            })
+            .collect())
+    }
+
+    /// Shuts a node out, for good. `false` if there is no such node. Revoking twice is fine.
+    ///
+    /// # Errors
+    ///
+    /// If PostgreSQL is away.
+    pub async fn revoke(&self, node: NodeId) -> Result<bool, sqlx::Error> {
+        let id = Uuid::from_bytes(*node.as_bytes());
+        let revoked = sqlx::query(
+            "UPDATE node SET revoked_at = coalesce(revoked_at, now()), iot_attempts = 0, \
+                iot_next_attempt_at = '-infinity', \
+                iot_state = CASE WHEN iot_state = 'revoked' THEN iot_state ELSE 'revoke' END WHERE id = $1",
+        )
+        .bind(id)
+        .execute(self.pool())
+        .await?;
+        self.shared.iot_waiting.notify_one();
+        if revoked.rows_affected() > 0 {
+            tracing::info!(node.id = %node, "a node was revoked");
+        }
+        Ok(revoked.rows_affected() > 0)
+    }
+
+    /// Whether a session with this node, whose certificate the fleet's authority has signed, may begin. The session's
+    /// start is noted.
+    ///
+    /// # Errors
+    ///
+    /// If PostgreSQL is away: then nobody is let in.
+    pub async fn admit(&self, node: NodeId) -> Result<Result<(), Refusal>, sqlx::Error> {
+        let is_revoked: Option<bool> = sqlx::query_scalar(
+            "UPDATE node SET last_session_at = CASE WHEN revoked_at IS NULL THEN now() ELSE last_session_at END \
+             WHERE id = $1 RETURNING revoked_at IS NOT NULL",
+        )
+        .bind(Uuid::from_bytes(*node.as_bytes()))
+        .fetch_optional(self.pool())
+        .await?;
+        Ok(match is_revoked {
+            None => Err(Refusal::UnknownNode),
+            Some(true) => Err(Refusal::Revoked),
+            Some(false) => Ok(()),
+        })
+    }
+
+    /// Of these nodes, those that were revoked: their running sessions are to end.
+    ///
+    /// # Errors
+    ///
+    /// If PostgreSQL is away.
+    pub async fn revoked_among(&self, nodes: &[NodeId]) -> Result<Vec<NodeId>, sqlx::Error> {
+        let ids: Vec<Uuid> = nodes.iter().map(|node| Uuid::from_bytes(*node.as_bytes())).collect();
+        let revoked: Vec<Uuid> =
+            sqlx::query_scalar("SELECT id FROM node WHERE id = ANY ($1) AND revoked_at IS NOT NULL")
+                .bind(ids)
+                .fetch_all(self.pool())
+                .await?;
+        Ok(revoked.into_iter().map(|id| NodeId::from_bytes(id.into_bytes())).collect())
+    }
+}

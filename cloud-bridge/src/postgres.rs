@@ -1,0 +1,232 @@
+//! The records of the fleet, in PostgreSQL.
+//!
+//! - [`identity`]: which replica the bridge is, in which epoch, and its clock.
+//! - [`feed`]: reading a bucket's feed, its head, and cursors.
+//! - [`write`]: the one transaction through which every change goes, from peers and from here.
+//! - [`tables`]: the typed tables that SQL can ask, written in that transaction.
+//! - [`quarantine`]: what was set aside, and its replay.
+//! - [`watcher`]: who is told that a feed has grown.
+//!
+//! Invariants:
+//! - A bucket's sequencer is locked last, so rows become visible in the order of their numbers: whoever reads up to a
+//!   row has seen every row before it.
+//! - Record, typed row, event and cursor commit together or not at all.
+//!
+//! Not here: the merge (`alexandria_sync::merge`), publishing events (`events`), content (`content`).
+
+pub mod feed;
+pub mod identity;
+mod migrations;
+mod quarantine;
+mod tables;
+mod watcher;
+mod write;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use alexandria_sync::hlc::DRIFT_BOUND_MS;
+use alexandria_sync::id::{BucketId, NodeId};
+use alexandria_sync::record::encoding::{DecodeRecordError, RecordTooLarge};
+use sqlx::PgPool;
+use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
+use tokio::sync::{Notify, broadcast, watch};
+
+pub use self::feed::NodeRecords;
+pub use self::identity::Identity;
+pub use self::migrations::migrate;
+pub(crate) use self::tables::typed_json;
+pub(crate) use self::write::Change;
+pub use self::write::{Edit, EditError, Held};
+use crate::metrics::Metrics;
+
+/// How long a request waits for a free connection, and a connection for the server.
+const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(10);
+/// No statement of ours runs longer; what does hangs on a lock that its owner's death will not free soon.
+const STATEMENT_TIMEOUT_MS: &str = "30000";
+
+/// The `[postgres]` section.
+#[derive(Clone, Debug, serde::Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Config {
+    /// `postgres://user:password@host:port/database`; `sslmode` and the like as libpq has them.
+    pub url: String,
+    /// Connections of this process, at most.
+    pub connections_max: u32,
+    /// How far ahead of this replica's clock a stamp may be, in milliseconds, before its record is set aside.
+    pub drift_bound_ms: u64,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self { url: String::new(), connections_max: 20, drift_bound_ms: DRIFT_BOUND_MS }
+    }
+}
+
+/// Why the record store could not do it. Nothing was changed.
+#[derive(Debug, thiserror::Error)]
+pub enum RecordStoreError {
+    /// PostgreSQL is away or refused; worth another try.
+    #[error("PostgreSQL failed")]
+    Database(#[from] sqlx::Error),
+    /// A node asked for what is not its own.
+    #[error("bucket {bucket} is closed to node {node}")]
+    Forbidden {
+        /// The node.
+        node: NodeId,
+        /// What it asked for.
+        bucket: BucketId,
+    },
+    /// A page named one bucket and held records of another.
+    #[error("a record of bucket {found} came in a page of {expected}")]
+    ForeignRecord {
+        /// The page's.
+        expected: BucketId,
+        /// The record's.
+        found: BucketId,
+    },
+    /// What PostgreSQL holds is not what was put in.
+    #[error("a stored record of bucket {bucket} is damaged")]
+    Damaged {
+        /// Where it lies.
+        bucket: BucketId,
+        /// How it is damaged.
+        source: DecodeRecordError,
+    },
+    /// A row that a person must have written.
+    #[error("{table} holds a malformed value: {value}")]
+    Malformed {
+        /// The table.
+        table: &'static str,
+        /// The value.
+        value: String,
+    },
+    /// A change made here would not fit a record.
+    #[error(transparent)]
+    TooLarge(#[from] RecordTooLarge),
+    /// Other writers were faster, too many times in a row.
+    #[error("gave up after {0} collisions with other writers")]
+    Contention(u32),
+}
+
+/// The record store: one for each process, shared by everything in it.
+#[derive(Clone)]
+pub struct Records {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    pool: PgPool,
+    identity: Identity,
+    drift_bound_ms: u64,
+    /// Whether changes are written to the outbox.
+    announced: bool,
+    metrics: Metrics,
+    /// Rung after each commit that wrote events.
+    events_waiting: Notify,
+    /// Rung after each commit that wrote records.
+    records_changed: watch::Sender<u64>,
+    /// Names the buckets whose feeds have grown.
+    grown: broadcast::Sender<BucketId>,
+}
+
+/// Opens the pool. Fails only if the URL makes no sense: the server may be away now and come back.
+///
+/// # Errors
+///
+/// If the URL cannot be read.
+pub fn pool(config: &Config) -> Result<PgPool, sqlx::Error> {
+    let options: PgConnectOptions = config.url.parse()?;
+    let options = options.application_name("alexandria-bridge").options([("statement_timeout", STATEMENT_TIMEOUT_MS)]);
+    Ok(PgPoolOptions::new()
+        .max_connections(config.connections_max)
+        .acquire_timeout(ACQUIRE_TIMEOUT)
+        .connect_lazy_with(options))
+}
+
+impl Records {
+    /// Opens the store on a migrated database, and starts a new life of this process's stamps. Changes are `announced`
+    /// if somebody publishes the outbox.
+    ///
+    /// # Errors
+    ///
+    /// If PostgreSQL is away or not migrated.
+    pub async fn open(
+        pool: PgPool,
+        config: &Config,
+        announced: bool,
+        metrics: Metrics,
+    ) -> Result<Self, RecordStoreError> {
+        let identity = Identity::open(&pool).await?;
+        let (records_changed, _) = watch::channel(0);
+        let (grown, _) = broadcast::channel(watcher::BACKLOG_MAX);
+        let shared = Shared {
+            pool,
+            identity,
+            drift_bound_ms: config.drift_bound_ms,
+            announced,
+            metrics,
+            events_waiting: Notify::new(),
+            records_changed,
+            grown,
+        };
+        Ok(Self { shared: Arc::new(shared) })
+    }
+
+    /// Who the bridge is.
+    pub fn identity(&self) -> &Identity {
+        &self.shared.identity
+    }
+
+    /// The pool behind the store.
+    pub fn pool(&self) -> &PgPool {
+        &self.shared.pool
+    }
+
+    /// Changes after every commit of this process that wrote records.
+    pub fn changes(&self) -> watch::Receiver<u64> {
+        self.shared.records_changed.subscribe()
+    }
+
+    /// Completes once this process has committed events since it last completed.
+    pub async fn events_waiting(&self) {
+        self.shared.events_waiting.notified().await;
+    }
+
+    /// To be called after a commit that wrote events.
+    pub fn ring_events(&self) {
+        self.shared.events_waiting.notify_one();
+    }
+
+    /// The store as one node may see it.
+    pub fn for_node(&self, node: NodeId) -> NodeRecords {
+        NodeRecords::new(self.clone(), node)
+    }
+
+    /// Whether somebody publishes what is written to the outbox.
+    pub(crate) fn is_announced(&self) -> bool {
+        self.shared.announced
+    }
+
+    fn metrics(&self) -> &Metrics {
+        &self.shared.metrics
+    }
+
+    fn rang_records(&self) {
+        self.shared.records_changed.send_modify(|count| *count += 1);
+    }
+}
+
+/// Whether a node may read and write a bucket: the catalogue, every collection, and what belongs to its own site.
+pub fn may_access(node: NodeId, bucket: BucketId) -> bool {
+    match bucket {
+        BucketId::Catalogue | BucketId::Collection(_) => true,
+        BucketId::Site(site) => site == node,
+    }
+}
+
+/// Milliseconds since 1970.
+pub(crate) fn now_unix_ms() -> u64 {
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+    now.map_or(0, |now| u64::try_from(now.as_millis()).unwrap_or(u64::MAX))
+}

@@ -1,0 +1,185 @@
+//! Reading: heads, pages and cursors, and the store as one node may see it.
+//!
+//! Why no row is skipped: rows get their numbers under the lock of their bucket's sequencer, which is held until the
+//! commit is visible. A snapshot that shows a head therefore shows every row up to it. A record that changes later
+//! moves to a higher number, past the head that was read, and is met there.
+
+use alexandria_sync::id::{BucketId, Epoch, NodeId, Seq};
+use alexandria_sync::record::Record;
+use alexandria_sync::store::{Applied, BucketHead, Cursor, Page, Peer, RecordStore};
+use futures::TryStreamExt;
+use sqlx::Row;
+use uuid::Uuid;
+
+use super::{RecordStoreError, Records, may_access};
+
+/// Records of one page, at most, whatever their size.
+pub const PAGE_RECORDS_MAX: usize = 2_000;
+
+/// The record store as one node may see it: the catalogue, the collections, and its own site.
+#[derive(Clone)]
+pub struct NodeRecords {
+    records: Records,
+    node: NodeId,
+}
+
+impl NodeRecords {
+    pub(super) fn new(records: Records, node: NodeId) -> Self {
+        Self { records, node }
+    }
+
+    fn check(&self, bucket: BucketId) -> Result<(), RecordStoreError> {
+        if may_access(self.node, bucket) {
+            Ok(())
+        } else {
+            Err(RecordStoreError::Forbidden { node: self.node, bucket })
+        }
+    }
+}
+
+impl RecordStore for NodeRecords {
+    type Error = RecordStoreError;
+
+    fn epoch(&self) -> Epoch {
+        self.records.identity().epoch()
+    }
+
+    async fn heads(&self) -> Result<Vec<BucketHead>, RecordStoreError> {
+        self.records.heads(Some(self.node)).await
+    }
+
+    async fn page(
+        &self,
+        bucket: BucketId,
+        after: Seq,
+        reader: Peer,
+        budget_bytes: u32,
+    ) -> Result<Page, RecordStoreError> {
+        self.check(bucket)?;
+        self.records.page(bucket, after, Some(reader), (PAGE_RECORDS_MAX, budget_bytes)).await
+    }
+
+    async fn cursor(&self, node: NodeId, bucket: BucketId) -> Result<Option<Cursor>, RecordStoreError> {
+        self.check(bucket)?;
+        self.records.cursor(node, bucket).await
+    }
+
+    async fn apply(
+        &self,
+        from: Peer,
+        bucket: BucketId,
+        records: Vec<Record>,
+        next: Seq,
+    ) -> Result<Applied, RecordStoreError> {
+        self.check(bucket)?;
+        self.records.apply(from, bucket, records, next).await
+    }
+}
+
+impl Records {
+    /// The buckets that a node may see (all of them for `None`), with their heads.
+    ///
+    /// # Errors
+    ///
+    /// If PostgreSQL is away.
+    pub async fn heads(&self, node: Option<NodeId>) -> Result<Vec<BucketHead>, RecordStoreError> {
+        let own_site = node.map(|node| BucketId::Site(node).to_string());
+        let rows: Vec<(String, i64)> = sqlx::query_as(
+            "SELECT name, head FROM bucket WHERE $1::text IS NULL OR name NOT LIKE 'site/%' OR name = $1 ORDER BY name",
+        )
+        .bind(own_site)
+        .fetch_all(self.pool())
+        .await?;
+        rows.into_iter()
+            .map(|(name, head)| {
+                let bucket = name.parse().map_err(|_| RecordStoreError::Malformed { table: "bucket", value: name })?;
+                Ok(BucketHead { bucket, head: Seq(head as u64) })
+            })
+            .collect()
+    }
+
+    /// See [`RecordStore::page`]. Without a reader, every row is shown; at most so many records, and so many bytes.
+    ///
+    /// # Errors
+    ///
+    /// If PostgreSQL is away or holds a damaged record.
+    pub async fn page(
+        &self,
+        bucket: BucketId,
+        after: Seq,
+        reader: Option<Peer>,
+        (records_max, budget_bytes): (usize, u32),
+    ) -> Result<Page, RecordStoreError> {
+        let head: Option<(i32, i64)> = sqlx::query_as("SELECT no, head FROM bucket WHERE name = $1")
+            .bind(bucket.to_string())
+            .fetch_optional(self.pool())
+            .await?;
+        let Some((bucket_no, head)) = head else {
+            return Ok(Page { records: Vec::new(), next: after, more: false });
+        };
+        // A cursor past the head is from another epoch; the session notices. Here it only must not move back.
+        if after.0 >= head as u64 {
+            return Ok(Page { records: Vec::new(), next: after, more: false });
+        }
+        let mut rows = sqlx::query(
+            "SELECT seq, encoding FROM record WHERE bucket_no = $1 AND seq > $2 AND seq <= $3 \
+                AND (arrived_from IS DISTINCT FROM $4 OR arrived_epoch IS DISTINCT FROM $5 OR $4 IS NULL) \
+             ORDER BY seq LIMIT $6",
+        )
+        .bind(bucket_no)
+        .bind(after.0 as i64)
+        .bind(head)
+        .bind(reader.map(|peer| Uuid::from_bytes(*peer.node.as_bytes())))
+        .bind(reader.map(|peer| peer.epoch.0 as i64))
+        .bind(records_max as i64)
+        .fetch(self.pool());
+
+        let mut records = Vec::new();
+        let mut next = after;
+        let mut size_bytes = 0;
+        while let Some(row) = rows.try_next().await? {
+            let encoding: &[u8] = row.try_get("encoding")?;
+            size_bytes += encoding.len();
+            if !records.is_empty() && size_bytes > budget_bytes as usize {
+                return Ok(Page { records, next, more: true });
+            }
+            records
+                .push(Record::decode(bucket, encoding).map_err(|source| RecordStoreError::Damaged { bucket, source })?);
+            next = Seq(row.try_get::<i64, _>("seq")? as u64);
+        }
+        if records.len() == records_max {
+            return Ok(Page { records, more: next.0 < head as u64, next });
+        }
+        Ok(Page { records, next: Seq(head as u64), more: false })
+    }
+
+    /// The last row of a bucket; `None` if nothing was ever written to it.
+    ///
+    /// # Errors
+    ///
+    /// If PostgreSQL is away.
+    pub async fn head(&self, bucket: BucketId) -> Result<Option<Seq>, RecordStoreError> {
+        let head: Option<i64> = sqlx::query_scalar("SELECT head FROM bucket WHERE name = $1")
+            .bind(bucket.to_string())
+            .fetch_optional(self.pool())
+            .await?;
+        Ok(head.map(|head| Seq(head as u64)))
+    }
+
+    /// See [`RecordStore::cursor`].
+    ///
+    /// # Errors
+    ///
+    /// If PostgreSQL is away.
+    pub async fn cursor(&self, node: NodeId, bucket: BucketId) -> Result<Option<Cursor>, RecordStoreError> {
+        let row: Option<(i64, i64)> = sqlx::query_as(
+            "SELECT cursor.epoch, cursor.seq FROM cursor JOIN bucket ON bucket.no = cursor.bucket_no \
+             WHERE cursor.node = $1 AND bucket.name = $2",
+        )
+        .bind(Uuid::from_bytes(*node.as_bytes()))
+        .bind(bucket.to_string())
+        .fetch_optional(self.pool())
+        .await?;
+        Ok(row.map(|(epoch, seq)| Cursor { epoch: Epoch(epoch as u64), seq: Seq(seq as u64) }))
+    }
+}

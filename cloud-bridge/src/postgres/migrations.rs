@@ -1,0 +1,26 @@
+//! The database's schema, step by step. Steps are only ever added.
+
+use sqlx::PgPool;
+use sqlx::SqlSafeStr;
+use sqlx::migrate::{MigrateError, Migration, MigrationType, Migrator};
+
+const STEPS: [(&str, &str); 3] = [
+    ("records", include_str!("../../migrations/0001_records.sql")),
+    ("content", include_str!("../../migrations/0002_content.sql")),
+    ("events and fleet", include_str!("../../migrations/0003_events_and_fleet.sql")),
+];
+
+/// Brings the database up to this version. Safe to run beside other processes that do the same.
+///
+/// # Errors
+///
+/// If PostgreSQL is away, a step fails (and is undone), or the database was changed by a newer version.
+pub async fn migrate(pool: &PgPool) -> Result<(), MigrateError> {
+    let steps = (1i64..)
+        .zip(STEPS)
+        .map(|(version, (name, sql))| {
+            Migration::new(version, name.into(), MigrationType::Simple, sql.into_sql_str(), false)
+        })
+        .collect();
+    Migrator::with_migrations(steps).run(pool).await
+}

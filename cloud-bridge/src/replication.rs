@@ -1,0 +1,256 @@
+//! Sessions with nodes: who is let in, what a session may touch, and when it ends.
+//!
+//! The transport has checked that a node's certificate is from this fleet; here the fleet is asked whether the node is
+//! still welcome. A session then pulls and serves the catalogue, all collections and the node's own site. It hears of
+//! every feed that grows and of every blob that becomes whole, whichever session or process brought it.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use alexandria_sync::driver::{self, HOST_INPUTS_MAX, HostInput, Reports};
+use alexandria_sync::hlc::ClockQuality;
+use alexandria_sync::id::NodeId;
+use alexandria_sync::quic::endpoint::Knock;
+use alexandria_sync::quic::{ConnectError, Listener, QuicLink};
+use alexandria_sync::session::{self, Collections, Event, Progress, Scope, Session};
+use alexandria_sync::store::RecordStore;
+use alexandria_sync::wire::{CloseReason, Hello, PROTOCOL_MAX, PROTOCOL_MIN};
+use tokio::sync::broadcast::error::RecvError;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tracing::Instrument;
+
+use crate::config::QuicConfig;
+use crate::content::Content;
+use crate::fleet::Fleet;
+use crate::metrics::{Metrics, Refusal};
+use crate::postgres::{Records, may_access, now_unix_ms};
+
+/// Events of a session that may wait to be read.
+const EVENTS_MAX: usize = 64;
+/// How often running sessions are compared with the revoked nodes.
+const REVOCATION_INTERVAL: Duration = Duration::from_secs(5);
+/// How long running sessions may take to end at shutdown.
+const SHUTDOWN_PATIENCE: Duration = Duration::from_secs(15);
+
+/// Accepts sessions.
+#[derive(Clone)]
+pub struct Replication {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    records: Records,
+    content: Content,
+    fleet: Fleet,
+    metrics: Metrics,
+    config: QuicConfig,
+    slots: Arc<Semaphore>,
+    running: Mutex<HashMap<u64, Running>>,
+}
+
+struct Running {
+    node: NodeId,
+    stop: mpsc::Sender<HostInput>,
+}
+
+impl Replication {
+    /// Sessions over these stores.
+    pub fn new(records: Records, content: Content, fleet: Fleet, config: QuicConfig, metrics: Metrics) -> Self {
+        let slots = Arc::new(Semaphore::new(config.sessions_max));
+        let running = Mutex::default();
+        Self { shared: Arc::new(Shared { records, content, fleet, metrics, config, slots, running }) }
+    }
+
+    /// Accepts sessions until told to stop, then lets those that run end in good order.
+    pub async fn serve(self, listener: Listener, stop: CancellationToken) {
+        let sessions = TaskTracker::new();
+        let mut revocation_due = tokio::time::interval(REVOCATION_INTERVAL);
+        loop {
+            tokio::select! {
+                knock = listener.accept() => {
+                    let Ok(knock) = knock else { break };
+                    let Ok(slot) = Arc::clone(&self.shared.slots).try_acquire_owned() else {
+                        self.shared.metrics.refused_connection(Refusal::Overload);
+                        continue;
+                    };
+                    let (replication, stop) = (self.clone(), stop.clone());
+                    sessions.spawn(async move { replication.let_in(knock, slot, stop).await });
+                }
+                _ = revocation_due.tick() => self.end_revoked().await,
+                () = stop.cancelled() => break,
+            }
+        }
+        sessions.close();
+        if tokio::time::timeout(SHUTDOWN_PATIENCE, sessions.wait()).await.is_err() {
+            tracing::warn!("sessions were still running at the end of the shutdown and are cut off");
+        }
+        listener.close().await;
+    }
+
+    async fn let_in(&self, knock: Knock, slot: OwnedSemaphorePermit, stop: CancellationToken) {
+        let address = knock.remote_address();
+        let metrics = &self.shared.metrics;
+        let link = match knock.answer().await {
+            Ok(link) => link,
+            Err(error) => {
+                let reason = match &error {
+                    ConnectError::Peer(_) => Refusal::ForeignCertificate,
+                    // A certificate that is missing or of another authority fails the handshake.
+                    _ => Refusal::ForeignCertificate,
+                };
+                metrics.refused_connection(reason);
+                tracing::warn!(%address, error = &error as &dyn std::error::Error, "a connection was refused");
+                return;
+            }
+        };
+        let node = link.peer().id;
+        match self.shared.fleet.admit(node).await {
+            Ok(Ok(())) => {}
+            Ok(Err(reason)) => {
+                metrics.refused_connection(reason);
+                tracing::warn!(node.id = %node, %address, ?reason, "a node was refused");
+                link.refuse("not welcome");
+                return;
+            }
+            Err(error) => {
+                tracing::warn!(node.id = %node, error = &error as &dyn std::error::Error, "no node can be let in");
+                link.refuse("come again later");
+                return;
+            }
+        }
+        let span = tracing::info_span!("session", peer.id = %node, peer.address = %address);
+        self.run(link, node, stop).instrument(span).await;
+        drop(slot);
+    }
+
+    async fn run(&self, link: QuicLink, node: NodeId, stop: CancellationToken) {
+        let shared = &self.shared;
+        if let Err(error) = shared.records.identity().refresh_epoch(shared.records.pool()).await {
+            tracing::warn!(error = &error as &dyn std::error::Error, "a session could not begin");
+            return;
+        }
+        let (host, inputs) = mpsc::channel(HOST_INPUTS_MAX);
+        let (events, heard) = mpsc::channel(EVENTS_MAX);
+        let (progress, _) = watch::channel(Progress::default());
+        let number = rand::random();
+        shared.running().insert(number, Running { node, stop: host.clone() });
+        shared.metrics.sessions_open.inc();
+        let helpers = [tokio::spawn(self.clone().tell(node, host, stop)), tokio::spawn(hear(heard).in_current_span())];
+
+        let scope = Scope { site: node, collections: Collections::All };
+        let config = session::Config { window_bytes_max: shared.config.session_window_bytes, ..Default::default() };
+        let session = Session::new(config, self.hello(), node, scope, 0);
+        let records = Arc::new(shared.records.for_node(node));
+        let content = Arc::new(shared.content.clone());
+        let ended = driver::run(session, node, records, content, link, inputs, Reports { events, progress }).await;
+
+        shared.running().remove(&number);
+        shared.metrics.sessions_open.dec();
+        for helper in helpers {
+            helper.abort();
+        }
+        match ended {
+            Ok(closed) => {
+                shared.metrics.sessions_completed.inc();
+                tracing::info!(reason = ?closed.reason, text = closed.text, by_peer = closed.by_peer, "a session ended");
+            }
+            Err(error) => {
+                shared.metrics.sessions_failed.inc();
+                tracing::warn!(error = &error as &dyn std::error::Error, "a session broke off");
+            }
+        }
+    }
+
+    fn hello(&self) -> Hello {
+        let identity = self.shared.records.identity();
+        Hello {
+            protocol_min: PROTOCOL_MIN,
+            protocol_max: PROTOCOL_MAX,
+            node: identity.node_id(),
+            incarnation: identity.incarnation(),
+            epoch: identity.epoch(),
+            unix_ms: now_unix_ms(),
+            clock_quality: ClockQuality::Trusted,
+            software: concat!("alexandria-bridge/", env!("CARGO_PKG_VERSION")).into(),
+            features: 0,
+        }
+    }
+
+    /// Tells a session what happens elsewhere, until it no longer listens.
+    async fn tell(self, node: NodeId, host: mpsc::Sender<HostInput>, stop: CancellationToken) {
+        let mut grown = self.shared.records.grown();
+        let mut completed = self.shared.content.completed();
+        loop {
+            let inputs = tokio::select! {
+                bucket = grown.recv() => match bucket {
+                    Ok(bucket) if may_access(node, bucket) => vec![HostInput::LocalChange(bucket)],
+                    Ok(_) => continue,
+                    Err(RecvError::Lagged(_)) => match self.shared.records.for_node(node).heads().await {
+                        Ok(heads) => heads.into_iter().map(|head| HostInput::LocalChange(head.bucket)).collect(),
+                        Err(_) => continue,
+                    },
+                    Err(RecvError::Closed) => return,
+                },
+                blob = completed.recv() => match blob {
+                    Ok(blob) => vec![HostInput::BlobCompleted(blob)],
+                    // The peer asks again after a while for what it was not told of.
+                    Err(RecvError::Lagged(_)) => continue,
+                    Err(RecvError::Closed) => return,
+                },
+                () = stop.cancelled() => {
+                    let _ = host.send(HostInput::Stop(CloseReason::GoingAway)).await;
+                    // The session ends when it has told its peer; letting go of `host` now would say it again.
+                    host.closed().await;
+                    return;
+                }
+            };
+            for input in inputs {
+                if host.send(input).await.is_err() {
+                    return;
+                }
+            }
+        }
+    }
+
+    async fn end_revoked(&self) {
+        let nodes: Vec<NodeId> = self.shared.running().values().map(|running| running.node).collect();
+        if nodes.is_empty() {
+            return;
+        }
+        let revoked = match self.shared.fleet.revoked_among(&nodes).await {
+            Ok(revoked) => revoked,
+            Err(error) => {
+                tracing::debug!(error = &error as &dyn std::error::Error, "revocations cannot be read");
+                return;
+            }
+        };
+        for running in self.shared.running().values().filter(|running| revoked.contains(&running.node)) {
+            tracing::info!(node.id = %running.node, "the session of a revoked node is ended");
+            // A full queue is tried again at the next look.
+            let _ = running.stop.try_send(HostInput::Stop(CloseReason::NotWelcome));
+        }
+    }
+}
+
+impl Shared {
+    fn running(&self) -> std::sync::MutexGuard<'_, HashMap<u64, Running>> {
+        self.running.lock().expect("no holder of this lock panics")
+    }
+}
+
+async fn hear(mut events: mpsc::Receiver<Event>) {
+    while let Some(event) = events.recv().await {
+        match event {
+            Event::PeerHello(hello) => {
+                tracing::info!(software = hello.software, epoch = hello.epoch.0, "a session began");
+            }
+            Event::BlobReceived { blob, size_bytes } => tracing::info!(blob.hash = %blob, size_bytes, "a blob arrived"),
+            Event::ContentBlocked => tracing::warn!("there is no room for content"),
+            Event::Applied(bucket, applied) => tracing::debug!(%bucket, ?applied, "a page was merged"),
+            Event::Quiet => tracing::debug!("both ends hold the same"),
+        }
+    }
+}
