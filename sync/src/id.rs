@@ -175,10 +175,10 @@ pub struct Epoch(#[n(0)] pub u64);
 pub struct Seq(#[n(0)] pub u64);
 
 impl Seq {
-    /// The place after this one.
+    /// The place after this one. No feed is so long that it saturates; a peer may name such a place.
     #[must_use]
     pub fn next(self) -> Self {
-        Self(self.0 + 1)
+        Self(self.0.saturating_add(1))
     }
 }
 

@@ -347,7 +347,7 @@ impl Session {
             (Phase::AwaitingHello, Message::Hello(hello)) => self.take_hello(hello),
             (Phase::AwaitingHello, _) => Err(Violation::new("a message before the hello")),
             (_, Message::Hello(_)) => Err(Violation::new("a second hello")),
-            (_, Message::Offer(offered)) => self.puller.take_offer(&offered, out),
+            (_, Message::Offer(offered)) => self.puller.take_offer(&offered),
             (_, Message::Page { bucket, next, more, records }) => self.puller.take_page(bucket, next, more, &records),
             (_, Message::Pull { bucket, after, epoch, page_bytes }) => {
                 self.server.take_pull(bucket, after, epoch, page_bytes)

@@ -25,6 +25,14 @@ pub use records::SimRecords;
 pub use seeded::Seeded;
 pub use sweep::{Sweep, sweep};
 
+use std::sync::Arc;
+
+use futures::FutureExt;
+
+use crate::driver;
+use crate::id::NodeId;
+use crate::session::{DiskDone, DiskRequest};
+
 /// A promise that the stores or the world break on purpose, to see its check fail.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Sabotage {
@@ -121,6 +129,19 @@ pub struct Outcome {
     pub trace: [u8; 32],
     /// What it went through.
     pub figures: Figures,
+}
+
+/// Carries out a session's disk request on stores that answer at once.
+pub fn carry_out(
+    request: DiskRequest,
+    peer: NodeId,
+    records: &Arc<SimRecords>,
+    blobs: &Arc<SimBlobs>,
+) -> Option<DiskDone> {
+    driver::disk::carry_out(request, peer, Arc::clone(records), Arc::clone(blobs))
+        .now_or_never()
+        .expect("the stores in memory never wait")
+        .expect("the stores in memory never fail")
 }
 
 /// Lives through the world of `seed`.

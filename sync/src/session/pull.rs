@@ -15,6 +15,9 @@ pub const BUCKETS_MAX: usize = 100_000;
 /// Bytes of received records that may wait to be applied, before the lane is held back.
 pub const BACKLOG_BYTES_MAX: usize = 4 * 1024 * 1024;
 
+/// Cursors looked up at the same time, at most.
+const LOOKUPS_MAX: usize = 64;
+
 #[derive(Debug)]
 pub(super) struct Puller {
     scope: Scope,
@@ -24,6 +27,9 @@ pub(super) struct Puller {
     buckets: BTreeMap<BucketId, Pulled>,
     /// Buckets of which more is to come, or something waits to be applied.
     behind: BTreeSet<BucketId>,
+    /// Buckets whose cursor is to be looked up, and how many lookups are under way.
+    to_look_up: VecDeque<BucketId>,
+    lookups: usize,
     /// Buckets with pages to apply, in turn.
     ready: VecDeque<BucketId>,
     applying: Option<Applying>,
@@ -67,6 +73,8 @@ impl Puller {
             offers_seen: 0,
             buckets: BTreeMap::new(),
             behind: BTreeSet::new(),
+            to_look_up: VecDeque::new(),
+            lookups: 0,
             ready: VecDeque::new(),
             applying: None,
             backlog_bytes: 0,
@@ -78,7 +86,7 @@ impl Puller {
         self.peer = peer;
     }
 
-    pub(super) fn take_offer(&mut self, offered: &[Offered], out: &mut Outbox) -> Result<(), Violation> {
+    pub(super) fn take_offer(&mut self, offered: &[Offered]) -> Result<(), Violation> {
         self.offers_seen += 1;
         self.dealt_with += 1;
         for &Offered { bucket, head } in offered {
@@ -92,12 +100,13 @@ impl Puller {
                 Pulled { head, received: None, applied: Seq::default(), more: true, pending: Pending::default() };
             self.buckets.insert(bucket, pulled);
             self.behind.insert(bucket);
-            out.disk(DiskRequest::Cursor(self.peer, bucket));
+            self.to_look_up.push_back(bucket);
         }
         Ok(())
     }
 
     pub(super) fn take_cursor(&mut self, bucket: BucketId, cursor: Option<Cursor>, out: &mut Outbox) {
+        self.lookups -= 1;
         let Some(pulled) = self.buckets.get_mut(&bucket) else { return };
         // A cursor of another life of the peer's store says nothing about this one.
         let after = cursor.filter(|cursor| cursor.epoch == self.peer.epoch).map_or(Seq::default(), |cursor| cursor.seq);
@@ -159,8 +168,14 @@ impl Puller {
         }
     }
 
-    /// Applies the pages of the next bucket, if none is being applied.
+    /// Looks up cursors, and applies the pages of the next bucket, if none is being applied.
     pub(super) fn pump(&mut self, out: &mut Outbox) {
+        while self.lookups < LOOKUPS_MAX
+            && let Some(bucket) = self.to_look_up.pop_front()
+        {
+            self.lookups += 1;
+            out.disk(DiskRequest::Cursor(self.peer, bucket));
+        }
         if self.applying.is_some() {
             return;
         }

@@ -22,7 +22,8 @@ pub(super) struct Server {
     epoch: Epoch,
     peer: Peer,
     heads_known: bool,
-    offered: BTreeSet<BucketId>,
+    /// With the last row when the session began, where that is known.
+    offered: BTreeMap<BucketId, Option<Seq>>,
     serving: BTreeMap<BucketId, Serving>,
     /// Buckets to read a page of, in turn.
     queue: VecDeque<BucketId>,
@@ -50,7 +51,7 @@ impl Server {
             epoch,
             peer: Peer { node: NodeId::default(), epoch: Epoch::default() },
             heads_known: false,
-            offered: BTreeSet::new(),
+            offered: BTreeMap::new(),
             serving: BTreeMap::new(),
             queue: VecDeque::new(),
             reading: None,
@@ -67,11 +68,12 @@ impl Server {
     pub(super) fn take_heads(&mut self, heads: &[BucketHead], out: &mut Outbox) {
         self.heads_known = true;
         let mut offers: Vec<Offered> = Vec::new();
-        let held = heads.iter().map(|&BucketHead { bucket, head }| Offered { bucket, head });
-        let early = std::mem::take(&mut self.early_changes);
-        for offered in held.chain(early.into_iter().map(|bucket| Offered { bucket, head: Seq::default() })) {
-            if self.scope.contains(offered.bucket) && self.offered.insert(offered.bucket) {
-                offers.push(offered);
+        let held = heads.iter().map(|&BucketHead { bucket, head }| (bucket, Some(head)));
+        let early = std::mem::take(&mut self.early_changes).into_iter().map(|bucket| (bucket, None));
+        for (bucket, head) in held.chain(early) {
+            if self.scope.contains(bucket) && !self.offered.contains_key(&bucket) {
+                self.offered.insert(bucket, head);
+                offers.push(Offered { bucket, head: head.unwrap_or_default() });
             }
         }
         // The peer waits for the first offer, even if there is nothing to offer.
@@ -91,7 +93,8 @@ impl Server {
             self.early_changes.insert(bucket);
             return;
         }
-        if self.offered.insert(bucket) {
+        if !self.offered.contains_key(&bucket) {
+            self.offered.insert(bucket, None);
             out.control(Message::Offer(vec![Offered { bucket, head: Seq::default() }]));
         }
         self.enqueue(bucket);
@@ -114,14 +117,21 @@ impl Server {
         epoch: Epoch,
         page_bytes: u32,
     ) -> Result<(), Violation> {
-        if !self.offered.contains(&bucket) {
+        let Some(&head) = self.offered.get(&bucket) else {
             return Err(Violation::new(format!("a pull of {bucket}, which was not offered")));
-        }
+        };
         if epoch != self.epoch {
             return Err(Violation::new(format!("a pull of {bucket} in an epoch that is not this one")));
         }
         if self.serving.contains_key(&bucket) {
             return Err(Violation::new(format!("a second pull of {bucket}")));
+        }
+        if let Some(head) = head.filter(|&head| after > head) {
+            // To go on would skip rows: the peer lies, or this store went back without a new epoch.
+            return Err(Violation::new(format!(
+                "a pull of {bucket} after row {}, which ends at row {}",
+                after.0, head.0
+            )));
         }
         let page_bytes = page_bytes.clamp(PAGE_BUDGET_BYTES_MIN, PAGE_BUDGET_BYTES_MAX);
         let serving = Serving { at: after, page_bytes, answered: false, queued: false, grown: false };
@@ -134,7 +144,7 @@ impl Server {
         self.reading = None;
         let Some(serving) = self.serving.get_mut(&bucket) else { return };
         let says_something = page.next > serving.at || !serving.answered;
-        // A cursor ahead of the feed (a peer that lies, or a store that went back without a new epoch) stays put.
+        // A cursor ahead of a feed whose head was not known stays put.
         let next = page.next.max(serving.at);
         serving.at = next;
         serving.answered = true;

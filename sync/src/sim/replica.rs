@@ -3,15 +3,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use futures::FutureExt;
-
 use super::Sabotage;
 use super::blobs::{BlobsCopy, SimBlobs};
 use super::ops::LocalOp;
 use super::records::{RecordsCopy, SimRecords};
 use super::seeded::Seeded;
 use crate::chunk::BlobHash;
-use crate::driver::disk::carry_out;
 use crate::hlc::ClockQuality;
 use crate::id::{Epoch, NodeId};
 use crate::record::{Record, RecordKey};
@@ -149,10 +146,7 @@ impl Replica {
 
     /// Carries out a request as the driver does. The stores answer at once.
     pub(super) fn carry_out(&self, request: DiskRequest, peer: NodeId) -> Option<DiskDone> {
-        carry_out(request, peer, Arc::clone(&self.records), Arc::clone(&self.blobs))
-            .now_or_never()
-            .expect("the stores in memory never wait")
-            .expect("the stores in memory never fail")
+        super::carry_out(request, peer, &self.records, &self.blobs)
     }
 
     pub(super) fn take_copy(&mut self, at_us: u64) {

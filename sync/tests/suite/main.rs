@@ -3,5 +3,6 @@
 
 mod fleet;
 mod invariants;
+mod liars;
 mod regressions;
 mod transport;
