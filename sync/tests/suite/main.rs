@@ -2,6 +2,7 @@
 //! released versions wrote.
 
 mod fleet;
+mod golden;
 mod invariants;
 mod liars;
 mod regressions;
