@@ -47,7 +47,6 @@ mod writer;
 
 use std::fs::{File, TryLockError};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
 pub use blobs::{BlobSession, Blobs};
 pub use change::Change;
@@ -105,7 +104,7 @@ impl Store {
     /// Opens a data folder, or makes a new one. Blocks while a damaged or bloated tree is rewritten.
     pub fn open(config: &Config) -> Result<Self, OpenError> {
         disk::create_dir_durably(&config.data_dir).map_err(io("make the folder", &config.data_dir))?;
-        let lock = lock(&config.data_dir)?;
+        let lock = FolderLock::take(&config.data_dir)?;
         let (engine, condition) = rebuild::open_tree(&config.data_dir, config.cache_bytes)?;
         let identity = if let Some(identity) = meta::identity(&engine)? {
             identity
@@ -133,14 +132,30 @@ impl Store {
     }
 }
 
-/// Takes the lock of a data folder for this process.
-fn lock(data_dir: &Path) -> Result<Arc<File>, OpenError> {
-    let path = data_dir.join("lock");
-    let file = File::create(&path).map_err(io("make", &path))?;
-    match file.try_lock() {
-        Ok(()) => Ok(Arc::new(file)),
-        Err(TryLockError::WouldBlock) => Err(OpenError::InUse(data_dir.to_owned())),
-        Err(TryLockError::Error(source)) => Err(OpenError::Io { action: "lock", path, source }),
+/// Bytes that may still be written to the file system of `path`; 0 if nobody can tell.
+pub fn free_bytes(path: &Path) -> u64 {
+    disk::free_bytes(path).unwrap_or_default()
+}
+
+/// The right of this process to a data folder.
+pub(crate) struct FolderLock(File);
+
+impl FolderLock {
+    fn take(data_dir: &Path) -> Result<Self, OpenError> {
+        let path = data_dir.join("lock");
+        let file = File::create(&path).map_err(io("make", &path))?;
+        match file.try_lock() {
+            Ok(()) => Ok(Self(file)),
+            Err(TryLockError::WouldBlock) => Err(OpenError::InUse(data_dir.to_owned())),
+            Err(TryLockError::Error(source)) => Err(OpenError::Io { action: "lock", path, source }),
+        }
+    }
+}
+
+impl Drop for FolderLock {
+    fn drop(&mut self) {
+        // Closing the file is not enough: a process that is just being started from this one may still share it.
+        let _ = self.0.unlock();
     }
 }
 

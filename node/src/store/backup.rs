@@ -18,13 +18,13 @@ use std::path::{Path, PathBuf};
 
 use alexandria_sync::hlc::HlcTime;
 
-use super::engine::{Engine, EngineError};
+use super::engine::{Engine, EngineError, Row};
 use super::error::{OpenError, StoreError};
 use super::meta::{self, Identity};
 use super::overlay::Overlay;
 use super::rebuild::{Restored, restore_row};
 use super::records::Records;
-use super::{disk, keys};
+use super::{FolderLock, disk, keys};
 
 const MAGIC: &[u8; 8] = b"ALEXBK\x00\x01";
 /// Name of the backup that a node keeps of itself.
@@ -128,7 +128,7 @@ pub fn import(path: &Path, data_dir: &Path, cache_bytes: u64) -> Result<BackupSu
     let folder = |action| move |source| OpenError::Io { action, path: data_dir.to_owned(), source };
     let size_bytes = check_whole(path)?;
     disk::create_dir_durably(data_dir).map_err(folder("make the folder"))?;
-    let _lock = super::lock(data_dir)?;
+    let _lock = FolderLock::take(data_dir)?;
     if data_dir.join("records").exists() || data_dir.join("records.rewritten").exists() {
         return Err(BackupError::NotEmpty(data_dir.to_owned()));
     }
@@ -243,7 +243,7 @@ impl<'p> Rows<'p> {
         Ok(Self { from: zstd::Decoder::with_buffer(file).map_err(on)?, path })
     }
 
-    fn next_row(&mut self) -> Result<Option<(Vec<u8>, Vec<u8>)>, BackupError> {
+    fn next_row(&mut self) -> Result<Option<Row>, BackupError> {
         let mut lengths = [[0; 4]; 2];
         for length in &mut lengths {
             self.fill(length)?;

@@ -1,5 +1,6 @@
 //! Content in files: one whole, verified file for each blob, its manifest beside it.
 //!
+//! - `held`: lists, media types, removal by hand.
 //! - [`room`]: how much content may come in.
 //! - [`incoming`]: uploads and imports, whose hash is known at the end.
 //! - [`receive`]: blobs that come chunk by chunk from peers, across restarts. [`BlobSession`] implements the port.
@@ -11,6 +12,7 @@
 //!   before its file is.
 //! - Publishing and removing never run side by side, so that a blob that comes back is not removed by an old decision.
 
+mod held;
 pub mod incoming;
 mod layout;
 pub mod receive;
@@ -37,6 +39,8 @@ use super::records::{ROWS_MAX, Records};
 use super::row::HeldRow;
 use super::writer::{self, Transaction};
 use super::{Config, disk, io as on, keys, tables};
+pub use held::MEDIA_TYPE_BYTES_MAX;
+pub use incoming::{PutBlob, PutBlobError};
 use layout::Layout;
 pub use receive::BlobSession;
 use room::Room;
@@ -247,21 +251,6 @@ impl Blobs {
             }
         }
         Ok(stats)
-    }
-
-    /// The next whole blobs after `after`, in the order of their hashes.
-    fn held_after(&self, after: Option<BlobHash>, limit: usize) -> Result<Vec<HeldBlob>, StoreError> {
-        let from = after.map_or(Bound::Included(vec![keys::HELD]), |after| Bound::Excluded(keys::held(after)));
-        let engine = &self.inner.records.shared().engine;
-        let rows = engine.scan(from, end_of_prefix(&[keys::HELD]), Direction::Ascending);
-        rows.take(limit)
-            .map(|row| {
-                let (key, value) = row?;
-                let hash = keys::blob_of(&key).ok_or(StoreError::DamagedRow { what: "blob row" })?;
-                let row = HeldRow::decode(&value)?;
-                Ok(HeldBlob { hash, size_bytes: row.size_bytes, chunking: row.chunking })
-            })
-            .collect()
     }
 
     /// What readers wait for and some record names, oldest first.

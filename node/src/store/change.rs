@@ -7,7 +7,7 @@ use alexandria_sync::domain::{InvalidField, Typed};
 use alexandria_sync::hlc::Stamp;
 use alexandria_sync::id::{BucketId, RecordId};
 use alexandria_sync::merge::merge;
-use alexandria_sync::record::{Record, RecordKey};
+use alexandria_sync::record::{FieldTag, Record, RecordKey, Value};
 
 use super::error::ChangeError;
 use super::records::{Stored, Version};
@@ -73,6 +73,21 @@ impl Change {
         Self::writing(bucket, id, version.map_or(Expected::Present, Expected::Version), edit)
     }
 
+    /// Creates a record from fields that were checked already; it must not be there.
+    pub fn create_fields(key: RecordKey, fields: Vec<(FieldTag, Value)>) -> Self {
+        Self { key, expected: Expected::Absent, edit: Edit::Write(write_fields(key, fields)) }
+    }
+
+    /// Writes fields that were checked already, in this version of the record.
+    pub fn edit_fields(key: RecordKey, version: Version, fields: Vec<(FieldTag, Value)>) -> Self {
+        Self { key, expected: Expected::Version(version), edit: Edit::Write(write_fields(key, fields)) }
+    }
+
+    /// Writes fields that were checked already, whether the record is there or not. Writes only those that differ.
+    pub fn put_fields(key: RecordKey, fields: Vec<(FieldTag, Value)>) -> Self {
+        Self { key, expected: Expected::Either, edit: Edit::Write(write_fields(key, fields)) }
+    }
+
     /// Deletes a record for good. Deleting what was deleted already changes nothing.
     pub fn delete(key: RecordKey, version: Option<Version>) -> Self {
         Self { key, expected: version.map_or(Expected::Present, Expected::Version), edit: Edit::Delete }
@@ -90,13 +105,7 @@ impl Change {
             edit(&mut after)?;
             after.validate()?;
             let Some(held) = held else { return Ok(Some(after.to_record(bucket, id, stamp()))) };
-            let changes = after.changes_since(&before);
-            if changes.is_empty() {
-                return Ok(None);
-            }
-            // Joined rather than replaced, so that a field whose largest number wins never shrinks here alone.
-            let edited = held.edited(changes, stamp()).map(|edited| merge(held.clone(), edited));
-            Ok(edited.filter(|edited| edited != held))
+            Ok(joined(held, after.changes_since(&before), stamp))
         });
         Self { key: RecordKey { bucket, kind: T::KIND, id }, expected, edit: Edit::Write(write) }
     }
@@ -146,4 +155,26 @@ impl Change {
         }
         transaction.read(key)?.map(Stored::from).ok_or(ChangeError::NotFound(key))
     }
+}
+
+/// A record with some fields written anew; `None` if that changes nothing. Joined rather than replaced, so that a field
+/// whose largest number wins never shrinks here alone.
+fn joined(held: &Record, changes: Vec<(FieldTag, Value)>, stamp: &mut dyn FnMut() -> Stamp) -> Option<Record> {
+    if changes.is_empty() {
+        return None;
+    }
+    let edited = held.edited(changes, stamp()).map(|edited| merge(held.clone(), edited));
+    edited.filter(|edited| edited != held)
+}
+
+/// Writes those of `fields` that differ from what is there.
+fn write_fields(key: RecordKey, fields: Vec<(FieldTag, Value)>) -> Write {
+    Box::new(move |held, stamp| {
+        let Some(held) = held else { return Ok(Record::new(key, fields, stamp())) };
+        let differs = |(tag, value): &(FieldTag, Value)| {
+            held.fields().and_then(|fields| fields.get(tag)).is_none_or(|field| field.value != *value)
+        };
+        let changes: Vec<_> = fields.into_iter().filter(differs).collect();
+        Ok(joined(held, changes, stamp))
+    })
 }

@@ -18,7 +18,7 @@
 //! | `w` blobs wanted | hash 32 | |
 //! | `m` meta | name | see `meta` |
 //!
-//! `r`, `c`, `q`, `h` and `m` are what is known; all others follow from them and are made anew by `rebuild`.
+//! `r`, `c`, `q`, `h`, `y` and `m` are what is known; all others follow from them and are made anew by `rebuild`.
 
 use alexandria_sync::chunk::BlobHash;
 use alexandria_sync::id::{BucketId, NodeId, RecordId, Seq};
@@ -38,6 +38,7 @@ pub(crate) const LINK: u8 = b'l';
 pub(crate) const REFERENCE: u8 = b'b';
 pub(crate) const HELD: u8 = b'h';
 pub(crate) const WANTED: u8 = b'w';
+pub(crate) const MEDIA_TYPE: u8 = b'y';
 pub(crate) const META: u8 = b'm';
 
 /// Which tables may hold values of more than a few hundred bytes.
@@ -49,7 +50,9 @@ pub(crate) fn may_be_long(key: &[u8]) -> bool {
 pub(crate) fn key(table: u8, parts: &[&[u8]]) -> Vec<u8> {
     let mut key = Vec::with_capacity(1 + parts.iter().map(|part| part.len()).sum::<usize>());
     key.push(table);
-    parts.iter().for_each(|part| key.extend_from_slice(part));
+    for part in parts {
+        key.extend_from_slice(part);
+    }
     key
 }
 
@@ -122,6 +125,10 @@ pub(crate) fn held(blob: BlobHash) -> Vec<u8> {
 
 pub(crate) fn wanted(blob: BlobHash) -> Vec<u8> {
     key(WANTED, &[blob.as_bytes()])
+}
+
+pub(crate) fn media_type(blob: BlobHash) -> Vec<u8> {
+    key(MEDIA_TYPE, &[blob.as_bytes()])
 }
 
 /// Reads a key from left to right; `None` as soon as something is missing or not what it should be.

@@ -34,7 +34,7 @@ const BLOAT_BYTES_MIN: u64 = 64 * 1024 * 1024;
 /// What the rows that follow from a record take, about, in bytes.
 const INDEX_BYTES_PER_RECORD: u64 = 500;
 /// How long the engine may take over one row of a damaged tree.
-const SALVAGE_STALLED_AFTER: Duration = Duration::from_secs(60);
+const SALVAGE_STALLED_AFTER: Duration = Duration::from_mins(1);
 /// What the note beside a damaged tree says while it is read.
 const SALVAGING: &[u8] = b"salvaging";
 /// Rows of one batch while a tree is written anew.
@@ -236,7 +236,7 @@ fn read_damaged(dir: &Path, cache_bytes: u64, found: &mpsc::SyncSender<Found>) -
         }
     }
     // What is held comes before the records, so that none of it is taken for wanted.
-    for table in [keys::HELD, keys::RECORD, keys::CURSOR, keys::QUARANTINE] {
+    for table in [keys::HELD, keys::MEDIA_TYPE, keys::RECORD, keys::CURSOR, keys::QUARANTINE] {
         let mut last = vec![table];
         let mut gap = false;
         for row in damaged.scan_prefix(&[table]) {
@@ -275,7 +275,7 @@ pub(crate) enum Restored {
     Unreadable,
 }
 
-/// Puts one row of `r`, `c`, `q` or `h` into a new tree, with all rows that follow from it.
+/// Puts one row of `r`, `c`, `q`, `h` or `y` into a new tree, with all rows that follow from it.
 pub(crate) fn restore_row(rows: &mut Overlay<'_>, key: &[u8], value: Vec<u8>) -> Result<Restored, StoreError> {
     match key.first() {
         Some(&keys::RECORD) => {
@@ -299,7 +299,7 @@ pub(crate) fn restore_row(rows: &mut Overlay<'_>, key: &[u8], value: Vec<u8>) ->
             rows.put(key.to_vec(), value);
             Ok(Restored::Other)
         }
-        Some(&(keys::CURSOR | keys::HELD)) => {
+        Some(&(keys::CURSOR | keys::HELD | keys::MEDIA_TYPE)) => {
             rows.put(key.to_vec(), value);
             Ok(Restored::Other)
         }

@@ -9,7 +9,6 @@
 //! - Once a write has failed nobody can say what is on disk, so nothing more is written in this process.
 
 use std::collections::BTreeMap;
-use std::fs::File;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -31,7 +30,7 @@ use super::meta::{self, Identity};
 use super::overlay::Overlay;
 use super::row::{RecordRow, decode_number};
 use super::time::Time;
-use super::{disk, tables};
+use super::{FolderLock, disk, tables};
 
 /// Operations that wait for the writer, at most.
 const QUEUED_OPERATIONS_MAX: usize = 1024;
@@ -44,7 +43,7 @@ const GROUP_BYTES_MAX: usize = 1024 * 1024;
 const CHANGES_BUFFERED_MAX: usize = 1024;
 
 /// How often the number of the last commit is noted beside the tree.
-const NOTE_EVERY: Duration = Duration::from_secs(180);
+const NOTE_EVERY: Duration = Duration::from_mins(3);
 /// Room on the disk that only deletes may use, so that a full disk can be emptied (invariant 19).
 pub(crate) const DELETE_RESERVE_BYTES: u64 = 32 * 1024 * 1024;
 
@@ -61,7 +60,7 @@ pub(crate) struct Shared {
     changes: broadcast::Sender<BucketHead>,
     pub(crate) dir: PathBuf,
     /// Dropped last, once the engine is closed.
-    _lock: Arc<File>,
+    _lock: FolderLock,
 }
 
 /// How far the writer has come.
@@ -77,7 +76,7 @@ impl Shared {
         identity: Identity,
         time: Time,
         dir: PathBuf,
-        lock: Arc<File>,
+        lock: FolderLock,
     ) -> Result<Self, StoreError> {
         let mut heads = BTreeMap::new();
         for row in engine.scan_prefix(&[keys::HEAD]) {

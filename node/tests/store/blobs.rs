@@ -9,7 +9,7 @@ use std::time::Duration;
 use alexandria_node::store::blobs::BlobError;
 use alexandria_node::store::blobs::incoming::PutBlobError;
 use alexandria_node::store::blobs::scrub::Outcome;
-use alexandria_node::store::{Blobs, Change, Config, Store};
+use alexandria_node::store::{Blobs, Change, Config, Direction, Store};
 use alexandria_sync::chunk::{BlobHash, Chunker, Chunking, Manifest};
 use alexandria_sync::domain::{Blob, Typed};
 use alexandria_sync::id::NodeId;
@@ -261,6 +261,35 @@ async fn verify_finds_lost_files_lost_manifests_and_files_that_the_records_forgo
     assert_eq!(store.blobs.stats().unwrap().held, 3);
 }
 
+#[tokio::test]
+async fn held_blobs_are_listed_both_ways_and_one_is_discarded_only_while_nothing_names_it() {
+    let dir = folder();
+    let store = open(&dir);
+    let mut hashes = Vec::new();
+    for seed in 0..5 {
+        let bytes = noise(1000, seed);
+        hashes.push(store.blobs.put_stream(Chunking::Fixed, None, bytes.as_slice()).await.unwrap().hash);
+    }
+    hashes.sort_unstable();
+    for direction in [Direction::Ascending, Direction::Descending] {
+        let (mut listed, mut after) = (Vec::new(), None);
+        while let Some(held) = store.blobs.held_blobs(after, direction, 1).unwrap().pop() {
+            after = Some(held.hash);
+            listed.push(held.hash);
+        }
+        assert_eq!(listed, hashes);
+        hashes.reverse();
+    }
+    store.blobs.set_media_type(hashes[0], "text/plain").await.unwrap();
+    assert_eq!(store.blobs.media_type(hashes[0]).unwrap().as_deref(), Some("text/plain"));
+    name_in_a_bucket(&store, hashes[1], 1000).await;
+    assert!(store.blobs.discard_unreferenced(hashes[0]).await.unwrap());
+    assert!(!store.blobs.discard_unreferenced(hashes[1]).await.unwrap());
+    assert_eq!(read_all(&store.blobs, hashes[0]).await, None);
+    assert_eq!(store.blobs.media_type(hashes[0]).unwrap(), None);
+    assert!(read_all(&store.blobs, hashes[1]).await.is_some());
+}
+
 /// Invariant 16.
 #[tokio::test]
 async fn a_sweep_removes_what_nothing_has_referred_to_for_the_grace_and_nothing_else() {
@@ -272,7 +301,7 @@ async fn a_sweep_removes_what_nothing_has_referred_to_for_the_grace_and_nothing_
     };
     let (named, unnamed) = (put(1).await, put(2).await);
     name_in_a_bucket(&store, named, MIB).await;
-    let long = Duration::from_secs(3600);
+    let long = Duration::from_hours(1);
     assert_eq!(store.blobs.sweep(long).await.unwrap().blobs, 0);
     assert_eq!(store.blobs.sweep(long).await.unwrap().blobs, 0, "the grace is not over");
     put(2).await;

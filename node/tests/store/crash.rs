@@ -14,6 +14,7 @@ use alexandria_node::store::{Change, Condition, Config, Store};
 use alexandria_sync::chunk::{Chunker, Chunking, Manifest};
 use alexandria_sync::domain::{Blob, InvalidField, Media, Typed};
 use alexandria_sync::store::{BlobStore, WriteBlobError};
+use tokio::task::JoinSet;
 
 use super::samples::{folder, id, media, noise, shelf};
 
@@ -106,10 +107,10 @@ async fn write_until_killed(dir: PathBuf) {
     let store = Store::open(&config(dir)).unwrap();
     // Above whatever earlier victims wrote.
     let next = Arc::new(AtomicU64::new(store.records.heads_now().iter().map(|head| head.head.0).sum::<u64>() + 1));
-    let mut writers = Vec::new();
+    let mut writers: JoinSet<()> = JoinSet::new();
     for _ in 0..WRITERS {
         let (store, next) = (store.clone(), Arc::clone(&next));
-        writers.push(tokio::spawn(async move {
+        writers.spawn(async move {
             loop {
                 let number = next.fetch_add(1, Ordering::SeqCst) * 1000;
                 let long = "x".repeat((number % 7) as usize * 900);
@@ -125,11 +126,9 @@ async fn write_until_killed(dir: PathBuf) {
                     say(&format!("ack {number} {count}"));
                 }
             }
-        }));
+        });
     }
-    for writer in writers {
-        writer.await.unwrap();
-    }
+    writers.join_all().await;
 }
 
 const BLOB_CHUNKS: usize = 24;

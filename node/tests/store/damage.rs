@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
+use alexandria_node::store::verify::RecordsReport;
 use alexandria_node::store::{Change, Condition, Config, Store, backup};
 use alexandria_sync::domain::{Media, Typed};
 
@@ -16,7 +17,7 @@ use super::samples::{config, folder, id, media, noise, open, shelf};
 
 const VICTIM_DIR: &str = "ALEXANDRIA_TEST_VICTIM_DIR";
 const RECORDS: u64 = 400;
-const DEADLINE: Duration = Duration::from_secs(120);
+const DEADLINE: Duration = Duration::from_mins(2);
 
 #[derive(Clone, Copy, Debug)]
 enum Damage {
@@ -180,7 +181,7 @@ fn open_damaged(data: PathBuf) {
         assert!(starts < 4, "it does not settle");
         let store = Store::open(&config).expect("it opens");
         let verified = runtime.block_on(store.records.verify());
-        if verified.as_ref().is_ok_and(|report| report.is_sound()) {
+        if verified.as_ref().is_ok_and(RecordsReport::is_sound) {
             let condition = store.condition.clone();
             break (store, condition);
         }

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use alexandria_node::store::{Change, ChangeError, Direction, Listing, Order, Side, Store};
 use alexandria_sync::chunk::BlobHash;
 use alexandria_sync::domain::{Blob, Media, MediaAuthor, OpenCount, Typed};
-use alexandria_sync::id::{BucketId, NodeId, RecordId, Seq};
+use alexandria_sync::id::{BucketId, Incarnation, NodeId, RecordId, Seq};
 use alexandria_sync::merge::merge;
 use alexandria_sync::record::{Kind, Record, RecordKey};
 use alexandria_sync::store::{Applied, BlobStore, BucketHead, Cursor, Peer, RecordStore};
@@ -79,7 +79,7 @@ fn received(bucket: BucketId, what: &What, by: u8, at: u8) -> Record {
         What::Media { id, title } => media(&title.to_string()).to_record(bucket, media_id(id), stamp),
         What::Opened { id, count } => opened(id, count).to_record(
             bucket,
-            OpenCount::record_id(media_id(id), NodeId::default(), Default::default()),
+            OpenCount::record_id(media_id(id), NodeId::default(), Incarnation::default()),
             stamp,
         ),
         What::Author { media, author, linked } => {
@@ -103,7 +103,7 @@ fn change(bucket: BucketId, what: &What) -> Change {
     match *what {
         What::Media { id, title } => Change::put(bucket, media_id(id), media(&title.to_string())),
         What::Opened { id, count } => {
-            let record = OpenCount::record_id(media_id(id), NodeId::default(), Default::default());
+            let record = OpenCount::record_id(media_id(id), NodeId::default(), Incarnation::default());
             Change::put(bucket, record, opened(id, count))
         }
         What::Author { media, author, linked } => {
@@ -129,7 +129,7 @@ impl Model {
         self.rows.insert(record.key, (*head, arrived_from, record));
     }
 
-    fn receive(&mut self, from: Peer, record: Record) -> bool {
+    fn receive(&mut self, from: Peer, record: &Record) -> bool {
         let merged = match self.rows.get(&record.key) {
             Some((_, _, held)) => {
                 let merged = merge(held.clone(), record.clone());
@@ -140,7 +140,7 @@ impl Model {
             }
             None => record.clone(),
         };
-        let arrived_from = (merged == record).then_some(from);
+        let arrived_from = (merged == *record).then_some(from);
         self.put(merged, arrived_from);
         true
     }
@@ -250,7 +250,7 @@ async fn run(dir: &TempDir, ops: Vec<Op>) {
                 let (from, bucket) = (peer(by + 1, epoch.into()), bucket(is_shelf));
                 let records: Vec<_> = records.iter().map(|(what, at)| received(bucket, what, by + 1, *at)).collect();
                 let next = Seq(records.len() as u64);
-                let changed = records.iter().filter(|record| model.receive(from, (*record).clone())).count() as u32;
+                let changed = records.iter().filter(|record| model.receive(from, record)).count() as u32;
                 let superseded = records.len() as u32 - changed;
                 model.cursors.insert((from.node, bucket), Cursor { epoch: from.epoch, seq: next });
                 let applied = store.records.apply(from, bucket, records, next).await.unwrap();

@@ -21,6 +21,7 @@ use bytes::Bytes;
 use super::room::Reservation;
 use super::{BlobError, Blobs, CHUNK_INDEX_ENTRIES_MAX, blocking, failed, locked, read_manifest};
 use crate::store::disk;
+use crate::store::engine::Direction;
 use crate::store::row::HeldRow;
 
 /// Blobs that one session receives at a time, at most; each holds one open file.
@@ -380,7 +381,7 @@ impl Blobs {
         let mut entries = 0;
         let mut after = None;
         loop {
-            let held = self.held_after(after, INDEXED_AT_ONCE)?;
+            let held = self.held_blobs(after, Direction::Ascending, INDEXED_AT_ONCE)?;
             let Some(last) = held.last() else { break };
             after = Some(last.hash);
             for blob in held.iter().filter(|blob| blob.chunking == Chunking::ContentDefined) {

@@ -19,19 +19,20 @@ pub(super) struct Room {
     taken: Mutex<Taken>,
 }
 
+/// Bytes that are taken.
 #[derive(Debug)]
 struct Taken {
     /// By whole blobs.
-    held_bytes: u64,
+    held: u64,
     /// By what is coming in.
-    coming_bytes: u64,
+    coming: u64,
     /// The part of that which is not on the disk yet.
-    unwritten_bytes: u64,
+    unwritten: u64,
 }
 
 impl Room {
     pub(super) fn new(dir: &Path, content_bytes_max: Option<u64>, min_free_bytes: u64, held_bytes: u64) -> Self {
-        let taken = Mutex::new(Taken { held_bytes, coming_bytes: 0, unwritten_bytes: 0 });
+        let taken = Mutex::new(Taken { held: held_bytes, coming: 0, unwritten: 0 });
         Self { dir: dir.to_owned(), content_bytes_max, min_free_bytes, taken }
     }
 
@@ -43,15 +44,15 @@ impl Room {
     }
 
     pub(super) fn held_bytes(&self) -> u64 {
-        self.with(|taken| taken.held_bytes)
+        self.with(|taken| taken.held)
     }
 
     pub(super) fn add_held(&self, bytes: u64) {
-        self.with(|taken| taken.held_bytes += bytes);
+        self.with(|taken| taken.held += bytes);
     }
 
     pub(super) fn remove_held(&self, bytes: u64) {
-        self.with(|taken| taken.held_bytes = taken.held_bytes.saturating_sub(bytes));
+        self.with(|taken| taken.held = taken.held.saturating_sub(bytes));
     }
 
     fn with<T>(&self, change: impl FnOnce(&mut Taken) -> T) -> T {
@@ -73,13 +74,13 @@ impl Reservation {
         let Ok(free_bytes) = disk::free_bytes(&self.room.dir) else { return Err(NoRoom) };
         let (max, min_free) = (self.room.content_bytes_max, self.room.min_free_bytes);
         self.room.with(|taken| {
-            let content_bytes = taken.held_bytes.saturating_add(taken.coming_bytes).saturating_add(bytes);
-            let needed_bytes = taken.unwritten_bytes.saturating_add(bytes).saturating_add(min_free);
+            let content_bytes = taken.held.saturating_add(taken.coming).saturating_add(bytes);
+            let needed_bytes = taken.unwritten.saturating_add(bytes).saturating_add(min_free);
             if max.is_some_and(|max| content_bytes > max) || needed_bytes > free_bytes {
                 return Err(NoRoom);
             }
-            taken.coming_bytes += bytes;
-            taken.unwritten_bytes += bytes;
+            taken.coming += bytes;
+            taken.unwritten += bytes;
             Ok(())
         })?;
         self.coming_bytes += bytes;
@@ -91,7 +92,7 @@ impl Reservation {
     pub(super) fn written(&mut self, bytes: u64) {
         let bytes = bytes.min(self.unwritten_bytes);
         self.unwritten_bytes -= bytes;
-        self.room.with(|taken| taken.unwritten_bytes -= bytes);
+        self.room.with(|taken| taken.unwritten -= bytes);
     }
 
     /// What of it is not on the disk yet.
@@ -103,8 +104,8 @@ impl Reservation {
 impl Drop for Reservation {
     fn drop(&mut self) {
         self.room.with(|taken| {
-            taken.coming_bytes -= self.coming_bytes;
-            taken.unwritten_bytes -= self.unwritten_bytes;
+            taken.coming -= self.coming_bytes;
+            taken.unwritten -= self.unwritten_bytes;
         });
     }
 }

@@ -12,6 +12,7 @@ use alexandria_sync::chunk::{BlobHash, Chunking, Have, Manifest};
 
 use super::{BlobError, Blobs, HeldBlob, blocking, failed, read_manifest};
 use crate::store::disk;
+use crate::store::engine::Direction;
 use crate::store::row::HeldRow;
 
 /// Bytes that are read before a scrub with a rate may rest.
@@ -204,7 +205,7 @@ impl Blobs {
 impl Scrub {
     /// Looks at the next blob; `None` after the last.
     pub async fn next_blob(&mut self) -> Result<Option<Scrubbed>, BlobError> {
-        let Some(held) = self.blobs.held_after(self.after, 1)?.pop() else { return Ok(None) };
+        let Some(held) = self.blobs.held_blobs(self.after, Direction::Ascending, 1)?.pop() else { return Ok(None) };
         let scrubbed = self.look_at(held).await?;
         self.after = Some(held.hash);
         Ok(Some(scrubbed))

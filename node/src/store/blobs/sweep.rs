@@ -10,6 +10,7 @@ use alexandria_sync::chunk::BlobHash;
 
 use super::{BlobError, Blobs, HeldBlob, blocking, failed, locked};
 use crate::store::disk;
+use crate::store::engine::Direction;
 use crate::store::error::StoreError;
 use crate::store::keys;
 use crate::store::writer::{Room, Transaction};
@@ -38,12 +39,13 @@ impl Blobs {
         let mut after = None;
         loop {
             let blobs = self.clone();
-            let held = blocking(move || Ok::<_, BlobError>(blobs.held_after(after, STEP)?)).await?;
+            let held =
+                blocking(move || Ok::<_, BlobError>(blobs.held_blobs(after, Direction::Ascending, STEP)?)).await?;
             let Some(last) = held.last() else { break };
             after = Some(last.hash);
             for blob in held {
                 let unreferenced = !self.is_referenced(blob.hash)?;
-                if self.unreferenced_long_enough(blob.hash, unreferenced, grace) && self.remove(blob).await? {
+                if self.unreferenced_long_enough(blob.hash, unreferenced, grace) && self.remove(blob, true).await? {
                     swept.blobs += 1;
                     swept.size_bytes += blob.size_bytes;
                 }
@@ -77,10 +79,19 @@ impl Blobs {
         }
     }
 
-    async fn remove(&self, blob: HeldBlob) -> Result<bool, BlobError> {
+    /// Removes a blob at once if no record refers to it, and says whether it did. For content that was put in by mistake
+    /// or is to be deleted: whoever is about to name the same content has to put it in again.
+    pub async fn discard_unreferenced(&self, hash: BlobHash) -> Result<bool, BlobError> {
+        match self.held(hash)? {
+            Some(blob) => self.remove(blob, false).await,
+            None => Ok(false),
+        }
+    }
+
+    async fn remove(&self, blob: HeldBlob, only_if_marked: bool) -> Result<bool, BlobError> {
         let _nobody_publishes_it = self.inner.publishing.write().await;
         // An upload of the same content may have taken the mark away since.
-        if !locked(&self.inner.unreferenced).contains_key(&blob.hash) {
+        if only_if_marked && !locked(&self.inner.unreferenced).contains_key(&blob.hash) {
             return Ok(false);
         }
         let work = move |transaction: &mut Transaction<'_>| {
@@ -90,6 +101,7 @@ impl Blobs {
             }
             let held = transaction.rows.contains(&keys::held(blob.hash))?;
             transaction.rows.remove(keys::held(blob.hash));
+            transaction.rows.remove(keys::media_type(blob.hash));
             Ok::<_, StoreError>(held)
         };
         if !self.inner.records.inner.writer.submit(Room::Freed, work).await? {
