@@ -157,6 +157,7 @@ impl Record {
     }
 
     /// This record deleted for good at `stamp`.
+    #[must_use]
     pub fn deleted(&self, stamp: Stamp) -> Self {
         Self { key: self.key, body: Body::Tombstone(stamp) }
     }

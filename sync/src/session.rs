@@ -344,7 +344,10 @@ impl Session {
                 out.queue.push_back(Output::Closed(Closed { reason, text, by_peer: true }));
                 Ok(())
             }
-            (Phase::AwaitingHello, Message::Hello(hello)) => self.take_hello(hello),
+            (Phase::AwaitingHello, Message::Hello(hello)) => {
+                self.take_hello(hello);
+                Ok(())
+            }
             (Phase::AwaitingHello, _) => Err(Violation::new("a message before the hello")),
             (_, Message::Hello(_)) => Err(Violation::new("a second hello")),
             (_, Message::Offer(offered)) => self.puller.take_offer(&offered),
@@ -368,10 +371,10 @@ impl Session {
         }
     }
 
-    fn take_hello(&mut self, hello: Hello) -> Result<(), Violation> {
+    fn take_hello(&mut self, hello: Hello) {
         if hello.node != self.expected_peer || hello.node == self.local.node {
             self.close(CloseReason::NotWelcome, format!("the certificate is not that of node {}", hello.node));
-            return Ok(());
+            return;
         }
         if hello.protocol_min > PROTOCOL_MAX
             || hello.protocol_max < PROTOCOL_MIN
@@ -382,7 +385,7 @@ impl Session {
                 hello.protocol_min, hello.protocol_max
             );
             self.close(CloseReason::NoCommonVersion, text);
-            return Ok(());
+            return;
         }
         let peer = Peer { node: hello.node, epoch: hello.epoch };
         self.phase = Phase::Open;
@@ -391,7 +394,6 @@ impl Session {
         self.fetcher.wants_changed();
         self.outbox.event(Event::PeerHello(hello));
         self.outbox.disk(DiskRequest::Heads);
-        Ok(())
     }
 
     fn take_disk(&mut self, done: DiskDone, now_ms: u64) -> Result<(), Violation> {

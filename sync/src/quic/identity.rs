@@ -301,7 +301,6 @@ mod tests {
 
     #[test]
     fn a_request_that_was_tampered_with_is_not_signed() {
-        let authority = Authority::make("test fleet", NOW_S).unwrap();
         let identity = PeerIdentity { role: PeerRole::Node, id: NodeId::from_bytes([1; 16]) };
         let request = SigningRequest::make(identity).unwrap().request_pem;
         let mut der =

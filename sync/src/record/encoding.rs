@@ -287,7 +287,7 @@ mod tests {
         bytes.extend([0xa2, 0x00, 0x81]);
         bytes.extend(minicbor::to_vec(stamp(1)).unwrap());
         bytes.extend([0x01, 0xa1, 0x00, 0x82, 0x00]);
-        bytes.extend([0x81; 60_000]);
+        bytes.extend(vec![0x81; 60_000]);
         bytes.push(0);
         assert!(matches!(
             Record::decode(BucketId::Catalogue, &bytes),

@@ -3,6 +3,7 @@
 //!
 //! At most one page is being read and one waits for the lane, so memory stays flat however slow the peer reads.
 
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use super::{DiskRequest, Outbox, Scope, Violation};
@@ -71,8 +72,10 @@ impl Server {
         let held = heads.iter().map(|&BucketHead { bucket, head }| (bucket, Some(head)));
         let early = std::mem::take(&mut self.early_changes).into_iter().map(|bucket| (bucket, None));
         for (bucket, head) in held.chain(early) {
-            if self.scope.contains(bucket) && !self.offered.contains_key(&bucket) {
-                self.offered.insert(bucket, head);
+            if self.scope.contains(bucket)
+                && let Entry::Vacant(entry) = self.offered.entry(bucket)
+            {
+                entry.insert(head);
                 offers.push(Offered { bucket, head: head.unwrap_or_default() });
             }
         }
@@ -93,8 +96,8 @@ impl Server {
             self.early_changes.insert(bucket);
             return;
         }
-        if !self.offered.contains_key(&bucket) {
-            self.offered.insert(bucket, None);
+        if let Entry::Vacant(entry) = self.offered.entry(bucket) {
+            entry.insert(None);
             out.control(Message::Offer(vec![Offered { bucket, head: Seq::default() }]));
         }
         self.enqueue(bucket);

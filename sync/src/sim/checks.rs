@@ -34,7 +34,7 @@ impl World {
             faults.push((11, format!("replica {replica}: {fault}")));
         }
         for (invariant, fault) in faults {
-            self.violate(invariant, fault);
+            self.violate(invariant, &fault);
         }
         self.check_cursors(replica);
         self.check_running();
@@ -55,7 +55,7 @@ impl World {
             here.deleted.extend(tombstones.into_iter().map(|record| record.key));
         }
         for (invariant, fault) in faults {
-            self.violate(invariant, fault);
+            self.violate(invariant, &fault);
         }
     }
 
@@ -78,7 +78,7 @@ impl World {
             }
         }
         if let Some(fault) = fault {
-            self.violate(4, fault);
+            self.violate(4, &fault);
         }
     }
 
@@ -99,7 +99,7 @@ impl World {
             }
         }
         for fault in faults {
-            self.violate(1, fault);
+            self.violate(1, &fault);
         }
     }
 
@@ -164,7 +164,7 @@ impl World {
             }
         }
         for (invariant, fault) in faults {
-            self.violate(invariant, fault);
+            self.violate(invariant, &fault);
         }
         for replica in 0..self.replicas.len() {
             self.check_cursors(replica);

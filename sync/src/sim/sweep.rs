@@ -50,7 +50,7 @@ fn judge(seed: u64, sabotage: Option<Sabotage>) -> (Vec<Violation>, Figures) {
     let Ok(mut outcome) = once() else {
         return (vec![Violation { invariant: 0, seed, text: "a panic".into() }], Figures::default());
     };
-    if seed % TWICE_EVERY == 0 && once().is_ok_and(|again| again.trace != outcome.trace) {
+    if seed.is_multiple_of(TWICE_EVERY) && once().is_ok_and(|again| again.trace != outcome.trace) {
         let text = "the same seed gave another trace".into();
         outcome.violations.push(Violation { invariant: 20, seed, text });
     }

@@ -140,7 +140,7 @@ impl World {
             }
             if !self.step() || self.now_us > limit_us || self.figures.events > EVENTS_MAX {
                 let missing = self.blobs_missing().unwrap_or_default();
-                self.violate(1, format!("never quiet after all faults ended; {missing}"));
+                self.violate(1, &format!("never quiet after all faults ended; {missing}"));
                 break;
             }
             if !self.violations.is_empty() {
@@ -159,7 +159,7 @@ impl World {
         self.violations.is_empty() && self.replicas.iter().any(|replica| !replica.up || !replica.local.is_empty())
     }
 
-    pub(super) fn violate(&mut self, invariant: u8, text: String) {
+    pub(super) fn violate(&mut self, invariant: u8, text: &str) {
         let text = format!("at {} ms: {text}", self.now_us / 1000);
         self.violations.push(Violation { invariant, seed: self.seed, text });
         self.ops_left = 0;
@@ -345,7 +345,7 @@ impl World {
             }
         }
         for fault in faults {
-            self.violate(12, fault);
+            self.violate(12, &fault);
         }
     }
 
@@ -406,7 +406,7 @@ impl World {
                 Ok(Some(message)) => self.tell(replica, peer, Input::Message(lane, message)),
                 Ok(None) => {}
                 Err(error) => {
-                    self.violate(0, format!("a frame does not read back: {error}"));
+                    self.violate(0, &format!("a frame does not read back: {error}"));
                     return;
                 }
             }
@@ -503,7 +503,7 @@ impl World {
 
     fn closed(&mut self, replica: usize, peer: usize, id: u64, closed: &Closed) {
         if !matches!(closed.reason, CloseReason::Done | CloseReason::GoingAway) {
-            self.violate(0, format!("an honest peer was told: {:?} {}", closed.reason, closed.text));
+            self.violate(0, &format!("an honest peer was told: {:?} {}", closed.reason, closed.text));
         }
         self.end_conversation(replica, peer);
         if closed.by_peer {
@@ -559,7 +559,7 @@ impl World {
             DiskDone::Applied(bucket, applied) => {
                 let sum = applied.applied + applied.superseded + applied.quarantined;
                 if sum as usize != received {
-                    self.violate(8, format!("of {received} records received in {bucket}, {sum} are accounted for"));
+                    self.violate(8, &format!("of {received} records received in {bucket}, {sum} are accounted for"));
                 }
                 self.figures.received += u64::from(sum);
                 self.figures.quarantined += u64::from(applied.quarantined);

@@ -24,7 +24,7 @@ use tokio::task::JoinHandle;
 /// 2026-01-01, in seconds since 1970: when certificates are made.
 pub(crate) const NOW_UNIX_S: u64 = 1_767_225_600;
 /// Nothing here takes longer, unless it hangs.
-pub(crate) const DEADLINE: Duration = Duration::from_secs(60);
+pub(crate) const DEADLINE: Duration = Duration::from_mins(1);
 
 pub(crate) fn node_id(number: u8) -> NodeId {
     NodeId::from_bytes([number; 16])

@@ -30,12 +30,8 @@ fn golden(name: &str, encoded: &[u8]) -> Vec<u8> {
         fs::write(&path, encoded).expect("the golden folder can be written");
     }
     let bytes = fs::read(&path).unwrap_or_else(|error| panic!("{name}: {error}; see the head of this file"));
-    assert_eq!(hex(encoded), hex(&bytes), "{name} is encoded in another way than released versions do");
+    assert_eq!(hex::encode(encoded), hex::encode(&bytes), "{name} is encoded in another way than released versions do");
     bytes
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 fn stamp(number: u64) -> Stamp {

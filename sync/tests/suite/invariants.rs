@@ -11,6 +11,8 @@ const SEEDS: u64 = 1_000;
 /// A broken promise shows within this many worlds.
 const SABOTAGED_SEEDS: u64 = 1_000;
 const SABOTAGED_AT_ONCE: u64 = 20;
+/// Violations that are printed, at most.
+const DESCRIBED_MAX: usize = 10;
 
 static SWEEP: LazyLock<Sweep> = LazyLock::new(|| {
     let sweep = sweep(setting("ALEXANDRIA_SIM_FROM", 0), setting("ALEXANDRIA_SIM_SEEDS", SEEDS), None);
@@ -26,16 +28,14 @@ fn setting(name: &str, default: u64) -> u64 {
 }
 
 fn describe<'a>(violations: impl Iterator<Item = &'a Violation>) -> String {
-    violations
-        .take(10)
-        .map(|violation| {
-            let Violation { invariant, seed, text } = violation;
-            format!(
-                "\ninvariant {invariant}, seed {seed}: {text}\n  replay: ALEXANDRIA_SIM_FROM={seed} ALEXANDRIA_SIM_SEEDS=1 \
-                 cargo test -p alexandria-sync --test suite invariants -- --nocapture"
-            )
-        })
-        .collect()
+    let line = |violation: &Violation| {
+        let Violation { invariant, seed, text } = violation;
+        format!(
+            "\ninvariant {invariant}, seed {seed}: {text}\n  replay: ALEXANDRIA_SIM_FROM={seed} ALEXANDRIA_SIM_SEEDS=1 \
+             cargo test -p alexandria-sync --test suite invariants -- --nocapture"
+        )
+    };
+    violations.take(DESCRIBED_MAX).map(line).collect::<Vec<_>>().concat()
 }
 
 fn holds(invariant: u8) {
