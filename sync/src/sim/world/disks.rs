@@ -1,0 +1,123 @@
+//! What happens to disks: requests and wishes are carried out, and the power goes.
+
+use super::{BRIDGE, Happening, NOTICE_US, World};
+use crate::id::NodeId;
+use crate::session::{DiskDone, DiskRequest, Input};
+use crate::sim::ops::{self, LocalOp};
+use crate::sim::replica::Written;
+use crate::wire::Lane;
+
+impl World {
+    pub(super) fn look_at_clock(&self, replica: usize) -> (u64, crate::hlc::ClockQuality) {
+        self.replicas[replica].look_at_clock(self.now_us / 1000, self.skipped_ms)
+    }
+
+    pub(super) fn finish_request(&mut self, replica: usize, peer: usize, connection: u64, number: u64) {
+        let Some(conversation) = self.conversation(replica, peer, connection) else { return };
+        let Some(request) = conversation.disk.remove(&number) else { return };
+        let node_there = self.replicas[peer].node;
+        if let Some(done) = self.carry_out(replica, request, node_there) {
+            self.tell(replica, peer, Input::Disk(done));
+            // There may be room for records again.
+            self.read_lane(connection, usize::from(replica != BRIDGE), Lane::Records);
+        }
+    }
+
+    /// Carries out one request, and tells the other conversations of the replica what came of it.
+    pub(super) fn carry_out(&mut self, replica: usize, request: DiskRequest, peer: NodeId) -> Option<DiskDone> {
+        self.look_at_clock(replica);
+        let received = if let DiskRequest::Apply { records, .. } = &request { records.len() } else { 0 };
+        let done = self.replicas[replica].carry_out(request, peer)?;
+        match &done {
+            DiskDone::Applied(bucket, applied) => {
+                let sum = applied.applied + applied.superseded + applied.quarantined;
+                if sum as usize != received {
+                    self.violate(8, &format!("of {received} records received in {bucket}, {sum} are accounted for"));
+                }
+                self.figures.received += u64::from(sum);
+                self.figures.quarantined += u64::from(applied.quarantined);
+                if applied.applied > 0 {
+                    let bucket = *bucket;
+                    self.tell_all(replica, || Input::LocalChange(bucket));
+                    // What the records refer to may be wanted from any peer.
+                    self.tell_all(replica, || Input::WantsChanged);
+                }
+            }
+            DiskDone::Finished(blob, Ok(())) => {
+                let blob = *blob;
+                self.tell_all(replica, || Input::BlobCompleted(blob));
+            }
+            _ => {}
+        }
+        Some(done)
+    }
+
+    pub(super) fn carry_out_local(&mut self, replica: usize, op: LocalOp, told: bool, cut_short: bool) {
+        self.look_at_clock(replica);
+        let done = ops::carry_out(&self.replicas[replica], op, cut_short);
+        let at_us = self.now_us;
+        for record in done.records {
+            self.figures.writes += 1;
+            let bucket = record.key.bucket;
+            self.replicas[replica].written.push(Written { record, at_us, kept: told });
+            self.tell_all(replica, || Input::LocalChange(bucket));
+        }
+        if let Some(blob) = done.blob {
+            if told {
+                self.replicas[replica].imported.push((blob, at_us));
+            }
+            self.tell_all(replica, || Input::BlobCompleted(blob));
+        }
+    }
+
+    pub(super) fn crash(&mut self, replica: usize) {
+        self.figures.crashes += 1;
+        // What was on its way to the disk may have reached it; nobody was told.
+        let conversations = std::mem::take(&mut self.replicas[replica].conversations);
+        let mut torn = None;
+        for (peer, conversation) in conversations {
+            self.check_lost(conversation.connection);
+            self.connections.remove(&conversation.connection);
+            let after = self.rng.below(NOTICE_US);
+            let notice = Happening::NoticeCut { replica: peer, peer: replica, connection: conversation.connection };
+            self.schedule(after, notice);
+            let node_there = self.replicas[peer].node;
+            for request in conversation.disk.into_values() {
+                if self.rng.chance(50) {
+                    self.carry_out(replica, request, node_there);
+                } else if matches!(request, DiskRequest::Apply { .. }) {
+                    torn = Some((request, node_there));
+                }
+            }
+        }
+        for op in std::mem::take(&mut self.replicas[replica].local).into_values() {
+            if self.rng.chance(50) {
+                let cut_short = self.rng.chance(50);
+                self.carry_out_local(replica, op, false, cut_short);
+            }
+        }
+        let mut rng = self.rng.fork();
+        if let Some((request, peer)) = torn {
+            // The last write before the dark: only its beginning reaches the disk.
+            self.carry_out(replica, request, peer);
+            self.replicas[replica].records.tear_last_batch(&mut rng);
+        }
+        let here = &mut self.replicas[replica];
+        here.up = false;
+        here.life += 1;
+        here.records.crash(&mut rng);
+        here.blobs.crash(&mut rng);
+        self.check_after_crash(replica);
+        let after = self.rng.between(100_000, 20_000_000);
+        self.schedule(after, Happening::Restart { replica });
+    }
+
+    pub(super) fn restart(&mut self, replica: usize) {
+        self.replicas[replica].up = true;
+        if replica != BRIDGE {
+            let after = self.rng.below(3_000_000);
+            let life = self.replicas[replica].life;
+            self.schedule(after, Happening::Connect { node: replica, life });
+        }
+    }
+}
