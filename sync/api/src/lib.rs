@@ -6,6 +6,7 @@
 //! - [`problem`]: every error (RFC 9457).
 //! - `routes`: every route and its description; `openapi`: the document made of them.
 //! - `extract`, `precondition`, `merge_patch`: what arrives, parsed once.
+//! - [`serve`]: the HTTP server itself, with a limit on everything.
 //! - `resource`, `links`, `opens`, `blob`, `changes`: the handlers.
 //!
 //! A host composes it so:
@@ -16,7 +17,7 @@
 //! let app = api.merge(alexandria_api::openapi_route(&document)).merge(host_routes).fallback(problem::not_found);
 //! ```
 //!
-//! Not here: connections, timeouts, rate limits, health and metrics, which are the host's.
+//! Not here: rate limits, health and metrics, which are the host's.
 
 mod blob;
 pub mod catalogue;
@@ -32,6 +33,7 @@ mod precondition;
 pub mod problem;
 mod resource;
 mod routes;
+pub mod serve;
 
 use std::sync::Arc;
 

@@ -1,0 +1,134 @@
+//! How the answers of the node look on a terminal.
+
+use std::io::IsTerminal;
+use std::process::ExitCode;
+
+use anyhow::bail;
+use indicatif::{HumanBytes, HumanCount, ProgressBar};
+use serde::Serialize;
+
+use crate::local::messages::ReplicationStatus;
+use crate::local::{BackupLine, Lines, RestoreLine, Status, SyncLine, VerifyLine};
+
+pub(super) fn json(value: &impl Serialize) {
+    match serde_json::to_string_pretty(value) {
+        Ok(text) => println!("{text}"),
+        Err(error) => eprintln!("cannot show as JSON: {error}"),
+    }
+}
+
+pub(super) fn status(status: &Status) {
+    println!("Alexandria {}, node {}", status.version, status.node);
+    println!("  data         {}", status.data.display());
+    match &status.address {
+        Some(address) => println!("  serving      {address}"),
+        None => println!("  serving      not now: no node runs on this folder"),
+    }
+    if let Some(reason) = &status.read_only {
+        println!("  READ-ONLY    {reason}");
+    }
+    let records = status.records;
+    println!(
+        "  holds        {} media, {} authors, {} categories, {} collections",
+        HumanCount(records.media),
+        HumanCount(records.authors),
+        HumanCount(records.categories),
+        HumanCount(records.collections)
+    );
+    let content = status.content;
+    println!(
+        "  content      {} files, {}; {} wanted; {} free on the disk",
+        HumanCount(content.blobs),
+        HumanBytes(content.bytes),
+        HumanCount(content.wanted),
+        HumanBytes(content.free_bytes)
+    );
+    if status.quarantined > 0 {
+        println!("  set aside    {} received records with impossible times", HumanCount(status.quarantined));
+    }
+    match &status.replication {
+        None => println!("  replication  not enrolled; `alexandria enroll` joins a fleet"),
+        Some(replication) => println!("  replication  {}", describe(replication)),
+    }
+}
+
+fn describe(replication: &ReplicationStatus) -> String {
+    let bridge = &replication.address;
+    if !replication.connected {
+        let error = replication.last_error.as_deref().unwrap_or("waiting");
+        let next = replication.next_attempt_s.map(|seconds| format!("; next attempt in {seconds} s"));
+        return format!("not connected to {bridge}: {error}{}", next.unwrap_or_default());
+    }
+    if replication.rows_behind == 0 && replication.blobs_receiving == 0 {
+        return format!("connected to {bridge}, up to date");
+    }
+    format!(
+        "connected to {bridge}, {} records and {} of content to come at {}/s",
+        HumanCount(replication.rows_behind),
+        HumanBytes(replication.bytes_to_receive),
+        HumanBytes(replication.receive_rate)
+    )
+}
+
+pub(super) async fn verify(mut lines: Lines<VerifyLine>) -> anyhow::Result<ExitCode> {
+    let bar = bar();
+    loop {
+        match lines.next().await? {
+            VerifyLine::Progress { blobs, of } => {
+                bar.set_length(of);
+                bar.set_position(blobs);
+            }
+            VerifyLine::Damaged { what, mended } => {
+                let outcome = if mended { "mended, or set aside to be fetched again" } else { "left as it is" };
+                bar.suspend(|| eprintln!("damaged: {what} ({outcome})"));
+            }
+            VerifyLine::Done { records, blobs, damaged } => {
+                bar.finish_and_clear();
+                println!("{records} records and {blobs} files checked, {damaged} damaged");
+                return Ok(if damaged == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE });
+            }
+            VerifyLine::Failed { reason } => bail!("the check stopped: {reason}"),
+        }
+    }
+}
+
+pub(super) async fn backup(mut lines: Lines<BackupLine>) -> anyhow::Result<ExitCode> {
+    match lines.next().await? {
+        BackupLine::Done { records, bytes } => {
+            println!("{} records in a backup of {}", HumanCount(records), HumanBytes(bytes));
+            println!("content is not in it: copy the folder blobs/ of the data folder beside it");
+            Ok(ExitCode::SUCCESS)
+        }
+        BackupLine::Failed { reason } => bail!("no backup was written: {reason}"),
+    }
+}
+
+pub(super) async fn restore(mut lines: Lines<RestoreLine>) -> anyhow::Result<ExitCode> {
+    match lines.next().await? {
+        RestoreLine::Done { records, kept_aside } => {
+            println!("{} records restored", HumanCount(records));
+            println!("what was here before is kept in {}; delete it when all is well", kept_aside.display());
+            Ok(ExitCode::SUCCESS)
+        }
+        RestoreLine::Failed { reason } => bail!("nothing was restored: {reason}"),
+    }
+}
+
+pub(super) async fn sync(mut lines: Lines<SyncLine>) -> anyhow::Result<ExitCode> {
+    let bar = bar();
+    loop {
+        match lines.next().await? {
+            SyncLine::Progress(progress) => bar.set_message(describe(&progress)),
+            SyncLine::Quiet => {
+                bar.finish_and_clear();
+                println!("up to date with the bridge");
+                return Ok(ExitCode::SUCCESS);
+            }
+            SyncLine::Failed { reason } => bail!("not replicated: {reason}"),
+        }
+    }
+}
+
+fn bar() -> ProgressBar {
+    if std::io::stderr().is_terminal() { ProgressBar::new_spinner() } else { ProgressBar::hidden() }
+}

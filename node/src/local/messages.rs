@@ -1,0 +1,281 @@
+//! What the command line and the node say to each other.
+
+use std::path::PathBuf;
+
+use alexandria_sync::id::{Epoch, NodeId, RecordId};
+use serde::{Deserialize, Serialize};
+
+/// Take in files.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+pub struct ImportRequest {
+    /// Absolute paths of files and folders.
+    pub paths: Vec<PathBuf>,
+    /// The title of the collection; the node's own if `None`.
+    pub collection: Option<String>,
+}
+
+/// How an import goes.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(tag = "event", rename_all = "snake_case")]
+pub enum ImportLine {
+    /// The folders were walked.
+    Found {
+        /// Files to take in.
+        files: u64,
+        /// Their bytes.
+        bytes: u64,
+    },
+    /// One file is in the library now.
+    Imported {
+        /// Which file.
+        path: PathBuf,
+        /// Its bytes.
+        bytes: u64,
+        /// The medium.
+        media: RecordId,
+        /// Its title.
+        title: String,
+    },
+    /// One file was in the library already.
+    Present {
+        /// Which file.
+        path: PathBuf,
+        /// Its bytes.
+        bytes: u64,
+    },
+    /// One file was not taken in; the rest goes on.
+    Refused {
+        /// Which file.
+        path: PathBuf,
+        /// Why.
+        reason: String,
+    },
+    /// The end.
+    Done(ImportSummary),
+    /// The import could not go on.
+    Failed {
+        /// Why.
+        reason: String,
+    },
+}
+
+/// What an import did.
+#[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Serialize)]
+pub struct ImportSummary {
+    /// Files that are new in the library.
+    pub imported: u64,
+    /// Files that were there.
+    pub present: u64,
+    /// Files that were not taken in.
+    pub refused: u64,
+    /// Bytes of the new ones.
+    pub bytes: u64,
+}
+
+/// What the node holds and does.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+pub struct Status {
+    /// Version of the software.
+    pub version: String,
+    /// Which node.
+    pub node: NodeId,
+    /// The life of its feeds.
+    pub epoch: Epoch,
+    /// The data folder.
+    pub data: PathBuf,
+    /// Where the library is served; `None` while only a command runs.
+    pub address: Option<String>,
+    /// Whether something is wrong, in words; writes are refused then.
+    pub read_only: Option<String>,
+    /// Live records of each kind.
+    pub records: RecordCounts,
+    /// Content.
+    pub content: ContentStatus,
+    /// Received records that were set aside.
+    pub quarantined: u64,
+    /// Replication; `None` if the node is not enrolled.
+    pub replication: Option<ReplicationStatus>,
+}
+
+/// Live records of each kind that people deal with.
+#[derive(Clone, Copy, Debug, Default, Deserialize, Serialize)]
+#[expect(missing_docs, reason = "the names say it")]
+pub struct RecordCounts {
+    pub media: u64,
+    pub authors: u64,
+    pub categories: u64,
+    pub collections: u64,
+}
+
+/// What content is here.
+#[derive(Clone, Copy, Debug, Default, Deserialize, Serialize)]
+pub struct ContentStatus {
+    /// Blobs that are whole here.
+    pub blobs: u64,
+    /// Their bytes.
+    pub bytes: u64,
+    /// Blobs that records name and that are not here yet.
+    pub wanted: u64,
+    /// Bytes free on the disk.
+    pub free_bytes: u64,
+}
+
+/// How replication goes.
+#[derive(Clone, Debug, Default, Deserialize, Serialize)]
+pub struct ReplicationStatus {
+    /// The bridge.
+    pub bridge: NodeId,
+    /// Its address.
+    pub address: String,
+    /// Whether a session is open.
+    pub connected: bool,
+    /// When both sides last held the same, in milliseconds since 1970.
+    pub last_quiet_unix_ms: Option<u64>,
+    /// When it is tried again, in seconds from now, if no session is open.
+    pub next_attempt_s: Option<u64>,
+    /// Why the last attempt ended, if it failed.
+    pub last_error: Option<String>,
+    /// Rows of the bridge's feeds to come, as far as is known.
+    pub rows_behind: u64,
+    /// Blobs being received.
+    pub blobs_receiving: u32,
+    /// Bytes of those to come.
+    pub bytes_to_receive: u64,
+    /// Bytes a second.
+    pub receive_rate: u64,
+    /// Content bytes received in this session.
+    pub bytes_received: u64,
+    /// Content bytes sent in this session.
+    pub bytes_sent: u64,
+}
+
+/// Check everything.
+#[derive(Clone, Copy, Debug, Deserialize, Serialize)]
+pub struct VerifyRequest {
+    /// And mend what can be mended.
+    pub repair: bool,
+}
+
+/// How a check goes.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(tag = "event", rename_all = "snake_case")]
+pub enum VerifyLine {
+    /// How far it is.
+    Progress {
+        /// Blobs checked.
+        blobs: u64,
+        /// Of how many.
+        of: u64,
+    },
+    /// Something is damaged.
+    Damaged {
+        /// What.
+        what: String,
+        /// Whether it was mended, or set aside to be fetched again.
+        mended: bool,
+    },
+    /// The end.
+    Done {
+        /// Records checked.
+        records: u64,
+        /// Blobs checked.
+        blobs: u64,
+        /// Things found damaged.
+        damaged: u64,
+    },
+    /// The check could not go on.
+    Failed {
+        /// Why.
+        reason: String,
+    },
+}
+
+/// Write a backup.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+pub struct BackupRequest {
+    /// Absolute path of the file to write.
+    pub file: PathBuf,
+}
+
+/// How a backup went.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(tag = "event", rename_all = "snake_case")]
+pub enum BackupLine {
+    /// It is written.
+    Done {
+        /// Records in it.
+        records: u64,
+        /// Size of the file.
+        bytes: u64,
+    },
+    /// The backup could not be written; there is no half file.
+    Failed {
+        /// Why.
+        reason: String,
+    },
+}
+
+/// Put a backup back.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+pub struct RestoreRequest {
+    /// Absolute path of the file to read.
+    pub file: PathBuf,
+}
+
+/// How a restore went.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(tag = "event", rename_all = "snake_case")]
+pub enum RestoreLine {
+    /// All of it is read and checked; the node starts anew on it.
+    Done {
+        /// Records restored.
+        records: u64,
+        /// Where what was here will be kept.
+        kept_aside: PathBuf,
+    },
+    /// Nothing was changed.
+    Failed {
+        /// Why.
+        reason: String,
+    },
+}
+
+/// Join a fleet.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+pub struct EnrollRequest {
+    /// Host and port of the bridge's enrolment.
+    pub bridge: String,
+    /// The one-time token.
+    pub token: String,
+}
+
+/// Joined.
+#[derive(Clone, Copy, Debug, Deserialize, Serialize)]
+pub struct Enrolled {
+    /// As this node.
+    pub node: NodeId,
+    /// With this bridge.
+    pub bridge: NodeId,
+}
+
+/// How one replication goes.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(tag = "event", rename_all = "snake_case")]
+pub enum SyncLine {
+    /// How far it is.
+    Progress(ReplicationStatus),
+    /// Both sides hold the same.
+    Quiet,
+    /// It did not come to that.
+    Failed {
+        /// Why.
+        reason: String,
+    },
+}
+
+/// The token that lets programs write.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+pub struct TokenAnswer {
+    /// To be sent as `Authorization: Bearer TOKEN`.
+    pub token: String,
+}

@@ -1,0 +1,46 @@
+//! What the node holds and does, for the operator.
+
+use alexandria_sync::domain::{Author, Category, Collection, Media, Typed};
+use alexandria_sync::record::Kind;
+
+use super::local::LocalState;
+use crate::local::Status;
+use crate::local::messages::{ContentStatus, RecordCounts};
+use crate::store::StoreError;
+
+/// Gathers it; blocks.
+///
+/// # Errors
+///
+/// [`StoreError`] if the store cannot be read.
+pub(super) fn gather(state: &LocalState) -> Result<Status, StoreError> {
+    let store = state.library.store();
+    let identity = store.records.identity();
+    let records = store.records.stats()?;
+    let live = |kind: Kind| {
+        records.kinds.iter().find(|(known, _)| *known == kind).map(|(_, totals)| totals.live).unwrap_or_default()
+    };
+    let content = store.blobs.stats()?;
+    Ok(Status {
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        node: identity.node,
+        epoch: identity.epoch,
+        data: state.library.data_dir().to_owned(),
+        address: state.address.as_deref().map(str::to_owned),
+        read_only: store.records.read_only(),
+        records: RecordCounts {
+            media: live(Media::KIND),
+            authors: live(Author::KIND),
+            categories: live(Category::KIND),
+            collections: live(Collection::KIND),
+        },
+        content: ContentStatus {
+            blobs: content.held,
+            bytes: content.held_bytes,
+            wanted: content.wanted,
+            free_bytes: crate::store::free_bytes(state.library.data_dir()),
+        },
+        quarantined: records.quarantined,
+        replication: state.replicator.status(),
+    })
+}

@@ -1,0 +1,314 @@
+//! Dials the bridge, runs a session until it ends, waits, and dials again.
+
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use alexandria_sync::driver::{self, HOST_INPUTS_MAX, HostInput, Reports, RunError};
+use alexandria_sync::hlc::ClockQuality;
+use alexandria_sync::id::NodeId;
+use alexandria_sync::quic::{ConnectError, Dialer, PeerIdentity, PeerRole, TransportConfig};
+use alexandria_sync::session::{self, Closed, Collections, Event, Progress, Scope, Session};
+use alexandria_sync::wire::{CloseReason, Hello, PROTOCOL_MAX, PROTOCOL_MIN};
+use rand::Rng;
+use tokio::sync::{mpsc, watch};
+use tokio::time::Instant;
+
+use super::ReplicationConfig;
+use super::membership::{Membership, MembershipError};
+use super::relay::relay;
+use crate::library::Library;
+use crate::local::messages::ReplicationStatus;
+use crate::store::time::BUILD_UNIX_MS;
+
+/// Events that may wait for the host; the session waits when they are more.
+const EVENTS_MAX: usize = 64;
+
+/// Why one attempt did not come to a session, or the session not to its end.
+#[derive(Debug, thiserror::Error)]
+enum AttemptError {
+    #[error("the bridge's address {0} is not known to the name service")]
+    Unresolved(String),
+    #[error("look up the bridge's address")]
+    Lookup(#[source] std::io::Error),
+    #[error(transparent)]
+    Membership(#[from] MembershipError),
+    #[error(transparent)]
+    Connect(#[from] ConnectError),
+    #[error(transparent)]
+    Run(#[from] RunError),
+    #[error("the bridge ended the session: {0:?} {1}")]
+    ClosedByBridge(CloseReason, String),
+    #[error("the session was ended here: {0:?} {1}")]
+    ClosedHere(CloseReason, String),
+}
+
+/// How a replication that was asked for ended.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum SyncEnd {
+    /// Both sides hold the same.
+    Quiet,
+    /// It did not come to that.
+    Failed(String),
+}
+
+/// Replicates with the bridge of this node's fleet. Clones are handles on the same one.
+#[derive(Clone)]
+pub struct Replicator {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    library: Library,
+    config: ReplicationConfig,
+    state: watch::Sender<State>,
+    /// Counts requests to dial now.
+    wake: watch::Sender<u64>,
+    next_attempt: Mutex<Option<Instant>>,
+}
+
+/// What is known about replication.
+#[derive(Clone, Debug, Default)]
+struct State {
+    bridge: Option<(NodeId, String)>,
+    connected: bool,
+    progress: Progress,
+    last_quiet_unix_ms: Option<u64>,
+    last_error: Option<String>,
+    /// Attempts that have ended.
+    attempts: u64,
+    /// Times that both sides held the same.
+    quiets: u64,
+}
+
+impl Replicator {
+    /// A replicator that does nothing until [`Self::run`].
+    pub fn new(library: Library, config: ReplicationConfig) -> Self {
+        let inner = Inner {
+            library,
+            config,
+            state: watch::Sender::new(State::default()),
+            wake: watch::Sender::new(0),
+            next_attempt: Mutex::default(),
+        };
+        Self { inner: Arc::new(inner) }
+    }
+
+    /// How it goes; `None` if the node is in no fleet.
+    pub fn status(&self) -> Option<ReplicationStatus> {
+        let state = self.inner.state.borrow().clone();
+        let (bridge, address) = match state.bridge {
+            Some(known) => known,
+            None => {
+                let membership = Membership::load(self.inner.library.data_dir()).ok().flatten()?;
+                (membership.bridge, membership.address)
+            }
+        };
+        let next_attempt = *self.inner.next_attempt.lock().unwrap_or_else(PoisonError::into_inner);
+        let next_attempt_s = next_attempt.filter(|_| !state.connected);
+        Some(ReplicationStatus {
+            bridge,
+            address,
+            connected: state.connected,
+            last_quiet_unix_ms: state.last_quiet_unix_ms,
+            next_attempt_s: next_attempt_s.map(|at| at.saturating_duration_since(Instant::now()).as_secs()),
+            last_error: state.last_error,
+            rows_behind: state.progress.rows_behind,
+            blobs_receiving: state.progress.blobs_receiving,
+            bytes_to_receive: state.progress.bytes_to_receive,
+            receive_rate: state.progress.receive_rate,
+            bytes_received: state.progress.bytes_received,
+            bytes_sent: state.progress.bytes_sent,
+        })
+    }
+
+    /// Dials now instead of when the wait is over, for instance after enrolment.
+    pub fn wake(&self) {
+        self.inner.wake.send_modify(|times| *times += 1);
+    }
+
+    /// Replicates until both sides hold the same, and tells progress on the way.
+    pub async fn sync_once(&self, progress: mpsc::Sender<ReplicationStatus>) -> SyncEnd {
+        const TELL_EVERY: Duration = Duration::from_millis(500);
+        match Membership::load(self.inner.library.data_dir()) {
+            Ok(Some(_)) => {}
+            Ok(None) => return SyncEnd::Failed("the node is not enrolled; `alexandria enroll` joins a fleet".into()),
+            Err(error) => return SyncEnd::Failed(error.to_string()),
+        }
+        let before = self.inner.state.borrow().clone();
+        self.wake();
+        let mut changes = self.inner.state.subscribe();
+        let stall = Duration::from_secs(self.inner.config.stall_timeout_s);
+        let mut moved_at = Instant::now();
+        let mut moved = before.progress;
+        loop {
+            let _ = tokio::time::timeout(TELL_EVERY, changes.changed()).await;
+            let now = changes.borrow_and_update().clone();
+            if now.quiets > before.quiets {
+                return SyncEnd::Quiet;
+            }
+            if now.attempts > before.attempts && !now.connected {
+                return SyncEnd::Failed(now.last_error.unwrap_or_else(|| "the session ended early".into()));
+            }
+            if now.progress != moved {
+                (moved, moved_at) = (now.progress, Instant::now());
+            }
+            if moved_at.elapsed() > stall {
+                return SyncEnd::Failed(format!("no progress for {} s", stall.as_secs()));
+            }
+            if let Some(status) = self.status()
+                && progress.send(status).await.is_err()
+            {
+                return SyncEnd::Failed("nobody waits for it any more".into());
+            }
+        }
+    }
+
+    /// Dials whenever no session is open, until the library closes.
+    pub async fn run(&self) {
+        let inner = &self.inner;
+        let mut wake = inner.wake.subscribe();
+        let mut wait = Duration::from_secs(inner.config.retry_min_s);
+        loop {
+            let asked = wake.has_changed().unwrap_or(false);
+            wake.borrow_and_update();
+            let enrolled = matches!(Membership::load(inner.library.data_dir()), Ok(Some(_)));
+            if enrolled && (inner.config.automatic || asked) {
+                match self.attempt().await {
+                    Ok(()) => wait = Duration::from_secs(inner.config.retry_min_s),
+                    Err(error) => {
+                        let error = format!("{:#}", anyhow::Error::from(error));
+                        tracing::info!(%error, "replication will be tried again");
+                        inner.state.send_modify(|state| state.last_error = Some(error));
+                    }
+                }
+                inner.state.send_modify(|state| {
+                    state.connected = false;
+                    state.progress = Progress::default();
+                    state.attempts += 1;
+                });
+            }
+            // Between half and the whole, so that a fleet that lost its bridge does not come back all at once.
+            let jittered = wait.mul_f64(rand::rng().random_range(0.5..=1.0));
+            *inner.next_attempt.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now() + jittered);
+            wait = (wait * 2).min(Duration::from_secs(inner.config.retry_max_s));
+            tokio::select! {
+                () = inner.library.closed() => return,
+                _ = wake.changed() => {
+                    wake.mark_changed();
+                    wait = Duration::from_secs(inner.config.retry_min_s);
+                }
+                () = tokio::time::sleep(jittered) => {}
+            }
+        }
+    }
+
+    async fn attempt(&self) -> Result<(), AttemptError> {
+        let inner = &self.inner;
+        let data_dir = inner.library.data_dir();
+        let Some(membership) = Membership::load(data_dir)? else { return Ok(()) };
+        let identity = membership.identity(data_dir)?;
+        let address = inner.config.bridge.clone().unwrap_or_else(|| membership.address.clone());
+        inner.state.send_modify(|state| state.bridge = Some((membership.bridge, address.clone())));
+        let expected = PeerIdentity { role: PeerRole::Bridge, id: membership.bridge };
+        let resolved = resolve(&address).await?;
+        let dialer = Dialer::new(resolved, &TransportConfig::default())?;
+        let link = dialer.connect(resolved, &identity, expected, BUILD_UNIX_MS / 1000).await?;
+
+        let store = inner.library.store();
+        let node = store.records.identity();
+        let hello = Hello {
+            protocol_min: PROTOCOL_MIN,
+            protocol_max: PROTOCOL_MAX,
+            node: node.node,
+            incarnation: node.incarnation,
+            epoch: node.epoch,
+            unix_ms: store.records.now_unix_ms(),
+            clock_quality: store.records.clock_quality(),
+            software: concat!("alexandria ", env!("CARGO_PKG_VERSION")).to_owned(),
+            features: 0,
+        };
+        let scope = Scope { site: node.node, collections: Collections::All };
+        let session = Session::new(session::Config::default(), hello, membership.bridge, scope, 0);
+        let (host, inputs) = mpsc::channel(HOST_INPUTS_MAX);
+        let (events, heard) = mpsc::channel(EVENTS_MAX);
+        let (progress, progressed) = watch::channel(Progress::default());
+        inner.state.send_modify(|state| {
+            state.connected = true;
+            state.last_error = None;
+        });
+        tracing::info!(peer.id = %membership.bridge, %address, "connected to the bridge");
+        let relaying = tokio::spawn(relay(store.clone(), host.clone()));
+        let listening = tokio::spawn(self.clone().listen(heard, progressed));
+        let stopping = tokio::spawn(stop_with(inner.library.clone(), host));
+        let records = Arc::new(store.records.clone());
+        let blobs = Arc::new(store.blobs.session());
+        let ended = driver::run(session, membership.bridge, records, blobs, link, inputs, Reports { events, progress }).await;
+        relaying.abort();
+        stopping.abort();
+        let _ = listening.await;
+        match ended? {
+            Closed { reason: CloseReason::Done | CloseReason::GoingAway, .. } => Ok(()),
+            Closed { reason, text, by_peer: true } => Err(AttemptError::ClosedByBridge(reason, text)),
+            Closed { reason, text, by_peer: false } => Err(AttemptError::ClosedHere(reason, text)),
+        }
+    }
+
+    async fn listen(self, mut heard: mpsc::Receiver<Event>, mut progress: watch::Receiver<Progress>) {
+        let state = &self.inner.state;
+        loop {
+            let event = tokio::select! {
+                event = heard.recv() => match event {
+                    Some(event) => event,
+                    None => return,
+                },
+                Ok(()) = progress.changed() => {
+                    let now = *progress.borrow_and_update();
+                    state.send_if_modified(|state| std::mem::replace(&mut state.progress, now) != now);
+                    continue;
+                }
+            };
+            match event {
+                Event::PeerHello(hello) if hello.clock_quality == ClockQuality::Trusted => {
+                    self.trust(hello.unix_ms).await;
+                }
+                Event::PeerHello(_) => {}
+                Event::Applied(bucket, applied) => {
+                    tracing::debug!(%bucket, applied.applied, applied.superseded, applied.quarantined, "merged a page");
+                }
+                Event::BlobReceived { blob, size_bytes } => {
+                    tracing::debug!(blob.hash = %blob, size_bytes, "content has arrived");
+                }
+                Event::ContentBlocked => tracing::warn!("no room for more content; records go on"),
+                Event::Quiet => {
+                    let now = self.inner.library.store().records.now_unix_ms();
+                    state.send_modify(|state| {
+                        state.quiets += 1;
+                        state.last_quiet_unix_ms = Some(now);
+                    });
+                }
+            }
+        }
+    }
+
+    /// Takes over the bridge's time, and lets in what only a wrong clock had kept out.
+    async fn trust(&self, unix_ms: u64) {
+        let records = &self.inner.library.store().records;
+        records.set_trusted_time(unix_ms);
+        if let Err(error) = records.replay_quarantine().await {
+            tracing::warn!(%error, "records that were set aside could not be tried again");
+        }
+    }
+}
+
+/// Ends the session when the library closes.
+async fn stop_with(library: Library, host: mpsc::Sender<HostInput>) {
+    library.closed().await;
+    // A session that is gone needs no stopping.
+    let _ = host.send(HostInput::Stop(CloseReason::GoingAway)).await;
+}
+
+async fn resolve(address: &str) -> Result<SocketAddr, AttemptError> {
+    let mut found = tokio::net::lookup_host(address).await.map_err(AttemptError::Lookup)?;
+    found.next().ok_or_else(|| AttemptError::Unresolved(address.to_owned()))
+}

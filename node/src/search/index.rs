@@ -1,0 +1,365 @@
+//! The tantivy index: one document for each live author, medium, category and collection.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::{Mutex, PoisonError};
+
+use alexandria_sync::domain::{Author, Category, Collection, Media, Typed};
+use alexandria_sync::id::{BucketId, Epoch, RecordId, Seq};
+use alexandria_sync::record::{Kind, Record};
+use serde::{Deserialize, Serialize};
+use tantivy::collector::DocSetCollector;
+use tantivy::columnar::StrColumn;
+use tantivy::query::{BooleanQuery, FuzzyTermQuery, Occur, Query, TermQuery};
+use tantivy::schema::{FAST, Field, INDEXED, IndexRecordOption, STRING, Schema, TextFieldIndexing, TextOptions};
+use tantivy::tokenizer::{AsciiFoldingFilter, LowerCaser, RemoveLongFilter, SimpleTokenizer, TextAnalyzer, TokenStream};
+use tantivy::{Index, IndexReader, IndexWriter, ReloadPolicy, TantivyDocument, Term};
+
+/// Words of a query that count; the rest is ignored.
+pub const QUERY_WORDS_MAX: usize = 16;
+/// Records that one query finds, at most.
+pub const MATCHES_MAX: usize = 10_000;
+/// Characters of a word that are indexed; longer ones are no words that anybody types.
+const WORD_BYTES_MAX: usize = 64;
+/// Memory for documents that are not committed yet, in bytes: the least that tantivy takes.
+const WRITER_BYTES: usize = 15_000_000;
+/// Changes when the schema or the analysis of text does, so that old indexes are rebuilt.
+const LAYOUT: u32 = 1;
+const ANALYZER: &str = "words";
+
+/// Why the index could not do it. It can be rebuilt.
+#[derive(Debug, thiserror::Error)]
+#[error("the search index failed")]
+pub struct SearchError(#[from] tantivy::TantivyError);
+
+/// How far the feeds are indexed.
+#[derive(Clone, Debug, Default, Deserialize, PartialEq, Serialize)]
+pub struct Indexed {
+    layout: u32,
+    /// The life of the store that counts.
+    pub epoch: Epoch,
+    /// The last row of each bucket that is in the index.
+    pub rows: BTreeMap<String, Seq>,
+}
+
+impl Indexed {
+    /// Nothing of `epoch`.
+    pub fn nothing(epoch: Epoch) -> Self {
+        Self { layout: LAYOUT, epoch, rows: BTreeMap::new() }
+    }
+
+    /// The last row of `bucket` that is in the index.
+    pub fn row(&self, bucket: BucketId) -> Seq {
+        self.rows.get(&bucket.to_string()).copied().unwrap_or_default()
+    }
+
+    /// Moves on to `row`.
+    pub fn set_row(&mut self, bucket: BucketId, row: Seq) {
+        self.rows.insert(bucket.to_string(), row);
+    }
+}
+
+/// The index.
+pub struct Search {
+    index: Index,
+    reader: IndexReader,
+    writer: Mutex<IndexWriter>,
+    fields: Fields,
+}
+
+#[derive(Clone, Copy)]
+struct Fields {
+    /// `kind/id`: names the document, so that a later version replaces it.
+    key: Field,
+    kind: Field,
+    id: Field,
+    name: Field,
+    description: Field,
+    languages: Field,
+}
+
+impl Search {
+    /// Opens the index in `dir`, or starts a new one if there is none that is whole and of `epoch`. Tells how far it is.
+    ///
+    /// # Errors
+    ///
+    /// [`SearchError`] if not even a new one can be made.
+    pub fn open(dir: &Path, epoch: Epoch) -> Result<(Self, Indexed), SearchError> {
+        match Self::open_whole(dir, epoch) {
+            Ok(Some(opened)) => return Ok(opened),
+            Ok(None) => {}
+            Err(error) => tracing::warn!(%error, "the search index is damaged and will be rebuilt"),
+        }
+        if dir.exists() {
+            std::fs::remove_dir_all(dir).map_err(tantivy::TantivyError::from)?;
+        }
+        std::fs::create_dir_all(dir).map_err(tantivy::TantivyError::from)?;
+        let index = Index::create_in_dir(dir, schema().0)?;
+        let search = Self::with_index(index)?;
+        let indexed = Indexed::nothing(epoch);
+        search.commit(&indexed)?;
+        Ok((search, indexed))
+    }
+
+    fn open_whole(dir: &Path, epoch: Epoch) -> Result<Option<(Self, Indexed)>, SearchError> {
+        if !dir.join("meta.json").exists() {
+            return Ok(None);
+        }
+        let index = Index::open_in_dir(dir)?;
+        if index.schema() != schema().0 || !index.validate_checksum()?.is_empty() {
+            return Ok(None);
+        }
+        let payload = index.load_metas()?.payload.unwrap_or_default();
+        let indexed: Indexed = match serde_json::from_str(&payload) {
+            Ok(indexed) => indexed,
+            Err(_) => return Ok(None),
+        };
+        if indexed.layout != LAYOUT || indexed.epoch != epoch {
+            return Ok(None);
+        }
+        Ok(Some((Self::with_index(index)?, indexed)))
+    }
+
+    fn with_index(index: Index) -> Result<Self, SearchError> {
+        index.tokenizers().register(ANALYZER, analyzer());
+        let reader = index.reader_builder().reload_policy(ReloadPolicy::Manual).try_into()?;
+        let writer = Mutex::new(index.writer_with_num_threads(1, WRITER_BYTES)?);
+        Ok(Self { index, reader, writer, fields: schema().1 })
+    }
+
+    /// Takes in the present state of some records. Found only after [`Self::commit`].
+    ///
+    /// # Errors
+    ///
+    /// [`SearchError`] if the disk fails.
+    pub fn update(&self, records: &[Record]) -> Result<(), SearchError> {
+        let writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
+        for record in records {
+            let (kind, id) = (record.key.kind, record.key.id);
+            if !is_searched(kind) {
+                continue;
+            }
+            writer.delete_term(Term::from_field_text(self.fields.key, &key(kind, id)));
+            if let Some(text) = Text::of(record) {
+                let mut document = TantivyDocument::new();
+                document.add_text(self.fields.key, key(kind, id));
+                document.add_u64(self.fields.kind, kind.0.into());
+                document.add_text(self.fields.id, id.to_string());
+                document.add_text(self.fields.name, text.name);
+                document.add_text(self.fields.description, text.description);
+                document.add_text(self.fields.languages, text.languages);
+                writer.add_document(document)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Makes what was taken in durable and findable, together with how far it goes.
+    ///
+    /// # Errors
+    ///
+    /// [`SearchError`] if the disk fails.
+    pub fn commit(&self, indexed: &Indexed) -> Result<(), SearchError> {
+        let mut writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut prepared = writer.prepare_commit()?;
+        let payload = serde_json::to_string(indexed).map_err(|error| tantivy::TantivyError::InvalidArgument(error.to_string()))?;
+        prepared.set_payload(&payload);
+        prepared.commit()?;
+        self.reader.reload()?;
+        Ok(())
+    }
+
+    /// The records of `kind` in which every word of `text` occurs, the last one perhaps only begun; in no order, at most
+    /// [`MATCHES_MAX`].
+    ///
+    /// # Errors
+    ///
+    /// [`SearchError`] if the index is damaged.
+    pub fn find(&self, kind: Kind, text: &str) -> Result<Vec<RecordId>, SearchError> {
+        let Some(query) = self.query(kind, text) else { return Ok(Vec::new()) };
+        let searcher = self.reader.searcher();
+        let found = searcher.search(&query, &DocSetCollector)?;
+        let mut columns: BTreeMap<u32, Option<StrColumn>> = BTreeMap::new();
+        let mut ids = Vec::with_capacity(found.len().min(MATCHES_MAX));
+        let mut buffer = String::new();
+        for address in found.into_iter().take(MATCHES_MAX) {
+            let column = match columns.entry(address.segment_ord) {
+                std::collections::btree_map::Entry::Occupied(entry) => entry.into_mut(),
+                std::collections::btree_map::Entry::Vacant(entry) => {
+                    entry.insert(searcher.segment_reader(address.segment_ord).fast_fields().str("id")?)
+                }
+            };
+            let Some(column) = column else { continue };
+            if let Some(ord) = column.term_ords(address.doc_id).next() {
+                buffer.clear();
+                column.ord_to_str(ord, &mut buffer).map_err(tantivy::TantivyError::from)?;
+                ids.extend(buffer.parse::<RecordId>());
+            }
+        }
+        Ok(ids)
+    }
+
+    fn query(&self, kind: Kind, text: &str) -> Option<BooleanQuery> {
+        let mut words = Vec::new();
+        let mut analyzer = self.index.tokenizers().get(ANALYZER)?;
+        let mut stream = analyzer.token_stream(text);
+        while words.len() < QUERY_WORDS_MAX && stream.advance() {
+            words.push(stream.token().text.clone());
+        }
+        let last_is_begun = text.chars().next_back().is_some_and(char::is_alphanumeric);
+        let last = words.len().checked_sub(1)?;
+        let mut clauses: Vec<(Occur, Box<dyn Query>)> = Vec::new();
+        let kind = Term::from_field_u64(self.fields.kind, kind.0.into());
+        clauses.push((Occur::Must, Box::new(TermQuery::new(kind, IndexRecordOption::Basic))));
+        for (at, word) in words.iter().enumerate() {
+            let fields = [self.fields.name, self.fields.description, self.fields.languages];
+            let anywhere = fields.into_iter().map(|field| -> (Occur, Box<dyn Query>) {
+                let term = Term::from_field_text(field, word);
+                if at == last && last_is_begun {
+                    (Occur::Should, Box::new(FuzzyTermQuery::new_prefix(term, 0, true)))
+                } else {
+                    (Occur::Should, Box::new(TermQuery::new(term, IndexRecordOption::Basic)))
+                }
+            });
+            clauses.push((Occur::Must, Box::new(BooleanQuery::new(anywhere.collect()))));
+        }
+        Some(BooleanQuery::new(clauses))
+    }
+}
+
+/// Whether records of this kind can be found.
+fn is_searched(kind: Kind) -> bool {
+    [Author::KIND, Media::KIND, Category::KIND, Collection::KIND].contains(&kind)
+}
+
+fn key(kind: Kind, id: RecordId) -> String {
+    format!("{}/{id}", kind.0)
+}
+
+/// What of a record can be found.
+struct Text {
+    name: String,
+    description: String,
+    languages: String,
+}
+
+impl Text {
+    /// `None` for what was deleted for good.
+    fn of(record: &Record) -> Option<Self> {
+        if let Some(media) = Media::from_record(record) {
+            let languages = media.languages.join(" ");
+            return Some(Self { name: media.title, description: media.description, languages });
+        }
+        let (name, description) = if let Some(author) = Author::from_record(record) {
+            (format!("{} {}", author.name, author.sort_name.unwrap_or_default()), author.description)
+        } else if let Some(category) = Category::from_record(record) {
+            (category.name, category.description)
+        } else {
+            let collection = Collection::from_record(record)?;
+            (collection.title, collection.description)
+        };
+        Some(Self { name, description, languages: String::new() })
+    }
+}
+
+fn schema() -> (Schema, Fields) {
+    let words = || {
+        let indexing =
+            TextFieldIndexing::default().set_tokenizer(ANALYZER).set_index_option(IndexRecordOption::Basic);
+        TextOptions::default().set_indexing_options(indexing)
+    };
+    let mut schema = Schema::builder();
+    let fields = Fields {
+        key: schema.add_text_field("key", STRING),
+        kind: schema.add_u64_field("kind", INDEXED),
+        id: schema.add_text_field("id", TextOptions::from(FAST)),
+        name: schema.add_text_field("name", words()),
+        description: schema.add_text_field("description", words()),
+        languages: schema.add_text_field("languages", words()),
+    };
+    (schema.build(), fields)
+}
+
+fn analyzer() -> TextAnalyzer {
+    TextAnalyzer::builder(SimpleTokenizer::default())
+        .filter(RemoveLongFilter::limit(WORD_BYTES_MAX))
+        .filter(LowerCaser)
+        .filter(AsciiFoldingFilter)
+        .build()
+}
+
+#[cfg(test)]
+mod tests {
+    use alexandria_sync::hlc::Stamp;
+
+    use super::*;
+
+    fn media(number: u8, title: &str, language: &str) -> Record {
+        let media = Media { title: title.into(), languages: vec![language.into()], ..Media::default() };
+        media.to_record(BucketId::Catalogue, RecordId::from_bytes([number; 16]), Stamp::default())
+    }
+
+    fn ids(numbers: &[u8]) -> Vec<RecordId> {
+        numbers.iter().map(|number| RecordId::from_bytes([*number; 16])).collect()
+    }
+
+    fn find(search: &Search, text: &str) -> Vec<RecordId> {
+        let mut found = search.find(Media::KIND, text).unwrap();
+        found.sort_unstable();
+        found
+    }
+
+    #[test]
+    fn every_word_must_occur_and_the_last_may_be_only_begun() {
+        let dir = tempfile::tempdir().unwrap();
+        let (search, indexed) = Search::open(dir.path(), Epoch(1)).unwrap();
+        search.update(&[media(1, "Le Comté de Monte-Cristo", "fr"), media(2, "Monte Carlo", "en")]).unwrap();
+        search.commit(&indexed).unwrap();
+        assert_eq!(find(&search, "monte"), ids(&[1, 2]));
+        assert_eq!(find(&search, "MONTE comte"), ids(&[1]));
+        assert_eq!(find(&search, "monte car"), ids(&[2]));
+        assert_eq!(find(&search, "car monte"), ids(&[]));
+        assert_eq!(find(&search, "monte fr"), ids(&[1]));
+        assert_eq!(search.find(Author::KIND, "monte").unwrap(), ids(&[]));
+        assert_eq!(find(&search, "  ?! "), ids(&[]));
+    }
+
+    #[test]
+    fn a_later_version_replaces_the_earlier_and_a_deleted_record_is_not_found() {
+        let dir = tempfile::tempdir().unwrap();
+        let (search, indexed) = Search::open(dir.path(), Epoch(1)).unwrap();
+        search.update(&[media(1, "Old name", "en"), media(2, "Other", "en")]).unwrap();
+        search.commit(&indexed).unwrap();
+        search.update(&[media(1, "New name", "en"), media(2, "Other", "en").deleted(Stamp::default())]).unwrap();
+        search.commit(&indexed).unwrap();
+        assert_eq!(find(&search, "old"), ids(&[]));
+        assert_eq!(find(&search, "new"), ids(&[1]));
+        assert_eq!(find(&search, "other"), ids(&[]));
+    }
+
+    #[test]
+    fn an_index_that_is_whole_goes_on_and_one_that_is_damaged_or_foreign_starts_anew() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut indexed = Indexed::nothing(Epoch(1));
+        {
+            let (search, _) = Search::open(dir.path(), Epoch(1)).unwrap();
+            search.update(&[media(1, "Kept", "en")]).unwrap();
+            indexed.set_row(BucketId::Catalogue, Seq(7));
+            search.commit(&indexed).unwrap();
+        }
+        {
+            let (search, found) = Search::open(dir.path(), Epoch(1)).unwrap();
+            assert_eq!((found, find(&search, "kept")), (indexed, ids(&[1])));
+        }
+        let (search, found) = Search::open(dir.path(), Epoch(2)).unwrap();
+        assert_eq!((found, find(&search, "kept")), (Indexed::nothing(Epoch(2)), ids(&[])));
+        drop(search);
+        for file in std::fs::read_dir(dir.path()).unwrap().map(|entry| entry.unwrap().path()) {
+            if file.extension().is_some_and(|extension| extension == "json") {
+                std::fs::write(file, b"{ damaged").unwrap();
+            }
+        }
+        let (_, found) = Search::open(dir.path(), Epoch(2)).unwrap();
+        assert_eq!(found, Indexed::nothing(Epoch(2)));
+    }
+}
