@@ -10,6 +10,7 @@ use std::{
     time::Duration,
 };
 
+use hyper::Method;
 use nix::sys::signal::Signal;
 use tempfile::TempDir;
 
@@ -24,6 +25,9 @@ use crate::{
 
 /// How long a bridge may take to start, on a busy machine in a debug build, and to stop politely.
 const DEADLINE: Duration = Duration::from_mins(1);
+
+/// Names another binary than the one built beside the test.
+const BINARY_VARIABLE: &str = "ALEXANDRIA_BRIDGE_BIN";
 
 /// What operators say who they are with.
 pub const OPERATOR_TOKEN: &str = "operator-token-of-the-tests";
@@ -155,8 +159,10 @@ impl BridgeProcess {
 
     /// `alexandria-bridge SUBCOMMAND`, to be given its other arguments.
     pub fn command(&self, subcommand: &str) -> Command {
-        let mut command = Command::new(product("alexandria-bridge", "ALEXANDRIA_BRIDGE_BIN"));
+        let mut command = Command::new(product("alexandria-bridge", BINARY_VARIABLE));
         command.arg(subcommand).current_dir(self.folder.path());
+        // Of the tests' own: the bridge knows no such setting.
+        command.env_remove(BINARY_VARIABLE);
         command.envs(self.settings.neighbours.environment());
         command.env("ALEXANDRIA_BRIDGE_HTTP_LISTEN", self.settings.http.to_string());
         command.env("ALEXANDRIA_BRIDGE_HTTP_OPERATOR_TOKEN", OPERATOR_TOKEN);
@@ -180,7 +186,17 @@ impl BridgeProcess {
 
     /// A GET of a path such as `/v1/media`, as an operator.
     pub fn get(&self, path: &str) -> http::Request {
-        http::get(format!("{}{path}", self.url())).bearer(OPERATOR_TOKEN)
+        self.request(Method::GET, path)
+    }
+
+    /// Any request for a path such as `/v1/media`, as an operator.
+    pub fn request(&self, method: Method, path: &str) -> http::Request {
+        http::request(method, format!("{}{path}", self.url())).bearer(OPERATOR_TOKEN)
+    }
+
+    /// What `/metrics` says of a series such as `sessions_failed_total`, without the prefix of all of them.
+    pub async fn metric(&self, series: &str) -> f64 {
+        metric(self.get("/metrics").ok().await.text(), &format!("alexandria_bridge_{series}"))
     }
 
     /// What it was started with, its addresses among it.
@@ -197,4 +213,10 @@ impl BridgeProcess {
     pub fn process(&mut self) -> &mut Process {
         self.process.as_mut().expect("the bridge is running")
     }
+}
+
+/// The value of one series on a page of metrics; 0 if nothing was counted yet.
+fn metric(page: &str, series: &str) -> f64 {
+    let line = page.lines().find_map(|line| line.strip_prefix(series)?.strip_prefix(' '));
+    line.map_or(0.0, |value| value.parse().unwrap_or_else(|_| panic!("{series} is {value:?}")))
 }

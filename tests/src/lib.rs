@@ -13,6 +13,8 @@
 //! - [`http`]: a small client
 //! - [`postgres`], [`aws`]: the bridge's neighbours
 //! - [`node`], [`bridge`]: the product
+//! - [`fleet`]: a bridge with all that it needs, and nodes that join it
+//! - [`files`]: what a test imports
 //! - [`line`]: how a bad line treats what it carries, used by [`datagrams`] (a UDP relay) and [`link`] (a TAP relay)
 //! - [`namespace`]: hosts on one machine, for nodes at the ends of a [`link`]
 //! - [`outage`]: a TCP relay that refuses, cuts and stalls
@@ -23,6 +25,8 @@ pub mod bridge;
 pub mod browser;
 pub mod datagrams;
 pub mod deadline;
+pub mod files;
+pub mod fleet;
 pub mod http;
 pub mod line;
 pub mod link;

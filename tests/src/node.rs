@@ -24,6 +24,9 @@ const DEADLINE: Duration = Duration::from_mins(1);
 /// What a server prints once it takes requests, before the rest of its address.
 pub(crate) const READY: &str = "listening on http://";
 
+/// By this file in its data folder a node knows that it has offered its small library.
+const BUILTIN_OFFERED_FILE: &str = "builtin-offered";
+
 /// What a node is started with.
 pub struct NodeSettings {
     arguments: Vec<String>,
@@ -31,6 +34,7 @@ pub struct NodeSettings {
     config: Option<String>,
     namespace: Option<String>,
     listen: String,
+    is_bare: bool,
 }
 
 /// A node: running, killed or stopped.
@@ -46,7 +50,8 @@ pub struct NodeProcess {
 impl Default for NodeSettings {
     fn default() -> Self {
         let listen = format!("127.0.0.1:{}", free_port());
-        Self { arguments: Vec::new(), environment: Vec::new(), config: None, namespace: None, listen }
+        let (arguments, environment) = (Vec::new(), Vec::new());
+        Self { arguments, environment, config: None, namespace: None, listen, is_bare: false }
     }
 }
 
@@ -80,10 +85,33 @@ impl NodeSettings {
         self
     }
 
+    /// Without the small library that an empty node offers.
+    #[must_use]
+    pub fn bare(mut self) -> Self {
+        self.is_bare = true;
+        self
+    }
+
+    /// Replicates only when told to: `sync --once`.
+    #[must_use]
+    pub fn by_hand(self) -> Self {
+        self.environment("ALEXANDRIA_REPLICATION__AUTOMATIC", "false")
+    }
+
+    /// A node with an empty data folder that does not run yet.
+    pub fn prepare(self) -> NodeProcess {
+        let node = NodeProcess { settings: self, process: None, url: String::new(), folder: reaper::folder("node") };
+        if node.settings.is_bare {
+            std::fs::create_dir(node.data())
+                .and_then(|()| std::fs::write(node.data().join(BUILTIN_OFFERED_FILE), ""))
+                .unwrap_or_else(|error| panic!("prepare {}: {error}", node.data().display()));
+        }
+        node
+    }
+
     /// Starts a node on an empty data folder.
     pub async fn start(self) -> NodeProcess {
-        let mut node =
-            NodeProcess { settings: self, process: None, url: String::new(), folder: reaper::folder("node") };
+        let mut node = self.prepare();
         node.start_again().await;
         node
     }
@@ -142,6 +170,37 @@ impl NodeProcess {
         output(command).await
     }
 
+    /// Runs a subcommand that must succeed. Returns what it printed.
+    ///
+    /// # Panics
+    ///
+    /// When it fails, with its own words.
+    pub async fn done(&self, subcommand: &str, arguments: &[&str]) -> String {
+        let output = self.run(subcommand, arguments).await;
+        let (said, complained) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+        assert!(output.status.success(), "{subcommand} {arguments:?}: {}\n{said}{complained}", output.status);
+        said.into_owned()
+    }
+
+    /// Runs a subcommand that must fail. Returns what it said of it.
+    pub async fn fails(&self, subcommand: &str, arguments: &[&str]) -> String {
+        let output = self.run(subcommand, arguments).await;
+        let (said, complained) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+        assert!(!output.status.success(), "{subcommand} {arguments:?} succeeded: {said}{complained}");
+        format!("{said}{complained}")
+    }
+
+    /// Replicates with its bridge until both hold the same.
+    pub async fn sync_once(&self) {
+        self.done("sync", &["--once"]).await;
+    }
+
+    /// What `status --json` says.
+    pub async fn status(&self) -> serde_json::Value {
+        let said = self.done("status", &["--json"]).await;
+        serde_json::from_str(&said).unwrap_or_else(|error| panic!("not JSON ({error}): {said}"))
+    }
+
     /// `http://…`, without a slash at the end.
     pub fn url(&self) -> &str {
         &self.url
@@ -150,6 +209,11 @@ impl NodeProcess {
     /// A GET of a path such as `/v1/media`.
     pub fn get(&self, path: &str) -> http::Request {
         http::get(format!("{}{path}", self.url))
+    }
+
+    /// Any request for a path such as `/v1/media`.
+    pub fn request(&self, method: hyper::Method, path: &str) -> http::Request {
+        http::request(method, format!("{}{path}", self.url))
     }
 
     /// The data folder.

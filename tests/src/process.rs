@@ -194,6 +194,11 @@ pub(crate) fn python() -> PathBuf {
     std::env::var_os("ALEXANDRIA_TESTBED_PYTHON").map_or_else(|| tests().join(".venv/bin/python"), PathBuf::from)
 }
 
+/// A program that came with those, such as `schemathesis`.
+pub fn python_program(name: &str) -> PathBuf {
+    python().with_file_name(name)
+}
+
 /// A file under `tests/testbed`.
 pub(crate) fn testbed(file: impl AsRef<OsStr>) -> PathBuf {
     tests().join("testbed").join(file.as_ref())
