@@ -108,12 +108,14 @@ fn parse(parameters: &ChangesParameters, headers: &HeaderMap) -> Result<Reading,
         }
     };
     // A browser that connects anew to the same address says here how far it came.
-    let resumed = match headers.get("last-event-id").map(|value| value.to_str()) {
-        None => None,
-        Some(Ok(token)) if !token.is_empty() => Some(decode_cursor(token).ok_or_else(|| {
-            Problem::new(ProblemKind::InvalidHeader, "it must be the id of an event").at("Last-Event-ID")
-        })?),
-        Some(_) => None,
+    let resumed = match headers.get("last-event-id") {
+        Some(token) if !token.is_empty() => {
+            let cursor = token.to_str().ok().and_then(decode_cursor);
+            Some(cursor.ok_or_else(|| {
+                Problem::new(ProblemKind::InvalidHeader, "it must be the id of an event").at("Last-Event-ID")
+            })?)
+        }
+        _ => None,
     };
     let asked = match &parameters.since {
         None => None,

@@ -4,8 +4,10 @@
 //! A JSON body is read up to [`JSON_BYTES_MAX`], nests at most [`JSON_DEPTH_MAX`] deep and holds no U+0000, which
 //! PostgreSQL cannot store.
 
-use axum::extract::rejection::PathRejection;
-use axum::extract::{FromRequest, FromRequestParts, Path as AxumPath, Request};
+use std::str::FromStr;
+
+use alexandria_sync::id::ParseIdError;
+use axum::extract::{FromRequest, FromRequestParts, RawPathParams, Request};
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, header};
 use serde::de::DeserializeOwned;
@@ -14,31 +16,51 @@ use serde_json::Value;
 use crate::limits::{JSON_BYTES_MAX, JSON_DEPTH_MAX};
 use crate::problem::{Problem, ProblemKind};
 
-/// The parameters of the path.
+/// The one parameter of the path.
 pub(crate) struct Path<T>(pub(crate) T);
 
-impl<T: DeserializeOwned + Send, S: Send + Sync> FromRequestParts<S> for Path<T> {
+impl<T: FromStr<Err = ParseIdError>, S: Send + Sync> FromRequestParts<S> for Path<T> {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
-        match AxumPath::from_request_parts(parts, state).await {
-            Ok(AxumPath(parameters)) => Ok(Self(parameters)),
-            Err(PathRejection::FailedToDeserializePathParams(rejection)) => {
-                use axum::extract::path::ErrorKind;
-                let (key, detail) = match rejection.into_kind() {
-                    ErrorKind::DeserializeError { key, message, .. } => (Some(key), message),
-                    ErrorKind::InvalidUtf8InPathParam { key } => (Some(key), "it is not UTF-8".to_owned()),
-                    other => (None, other.to_string()),
-                };
-                let problem = Problem::new(ProblemKind::InvalidPath, detail);
-                Err(match key {
-                    Some(key) => problem.at(key),
-                    None => problem,
-                })
-            }
-            Err(other) => Err(Problem::new(ProblemKind::InvalidPath, other.to_string())),
-        }
+        let parameters = raw_parameters(parts, state).await?;
+        parameter(&mut parameters.iter()).map(Self)
     }
+}
+
+/// The two parameters of the path, in the order in which they stand there.
+pub(crate) struct PathPair<A, B>(pub(crate) A, pub(crate) B);
+
+impl<A, B, S> FromRequestParts<S> for PathPair<A, B>
+where
+    A: FromStr<Err = ParseIdError>,
+    B: FromStr<Err = ParseIdError>,
+    S: Send + Sync,
+{
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
+        let parameters = raw_parameters(parts, state).await?;
+        let mut parameters = parameters.iter();
+        Ok(Self(parameter(&mut parameters)?, parameter(&mut parameters)?))
+    }
+}
+
+async fn raw_parameters(parts: &mut Parts, state: &(impl Send + Sync)) -> Result<RawPathParams, Problem> {
+    RawPathParams::from_request_parts(parts, state).await.map_err(|rejection| {
+        // What is not UTF-8; axum quotes the parameter's name in the text, and tells it nowhere else.
+        let detail = rejection.body_text();
+        let name = detail.split('`').nth(1).unwrap_or_default().to_owned();
+        Problem::new(ProblemKind::InvalidPath, detail).at(name)
+    })
+}
+
+fn parameter<'a, T>(parameters: &mut impl Iterator<Item = (&'a str, &'a str)>) -> Result<T, Problem>
+where
+    T: FromStr<Err = ParseIdError>,
+{
+    let (name, text) = parameters.next().unwrap_or_default();
+    text.parse().map_err(|error: ParseIdError| Problem::new(ProblemKind::InvalidPath, error.to_string()).at(name))
 }
 
 /// The query parameters; unknown ones and repeated ones are refused.
@@ -123,9 +145,10 @@ async fn read(request: Request) -> Result<Body, Problem> {
             Problem::new(ProblemKind::InvalidBody, "the connection broke before the body was whole")
         }
     })?;
-    let json: Value = serde_json::from_slice(&bytes)
+    let mut json: Value = serde_json::from_slice(&bytes)
         .map_err(|error| Problem::new(ProblemKind::InvalidBody, format!("not valid JSON: {error}")))?;
     check(&json, &mut String::new(), JSON_DEPTH_MAX)?;
+    read_whole_numbers(&mut json);
     Ok(Body { json })
 }
 
@@ -172,7 +195,7 @@ fn check(json: &Value, path: &mut String, depth: usize) -> Result<(), Problem> {
         Value::Array(items) => {
             let depth = deeper()?;
             for (index, item) in items.iter().enumerate() {
-                path.push_str(&format!("[{index}]"));
+                path.extend(["[", &index.to_string(), "]"]);
                 check(item, path, depth)?;
                 path.truncate(here);
             }
@@ -194,18 +217,39 @@ fn check(json: &Value, path: &mut String, depth: usize) -> Result<(), Problem> {
     Ok(())
 }
 
+/// Makes `3.0` and `3e0` what they are in JSON: the same number as `3`, which serde would tell apart.
+fn read_whole_numbers(json: &mut Value) {
+    match json {
+        Value::Number(number) => {
+            // 2^64, the first number that is too large; every float below it without a fraction is exactly some u64.
+            const END: f64 = 18_446_744_073_709_551_616.0;
+            if let Some(float) = number.as_f64().filter(|_| number.is_f64())
+                && float.fract() == 0.0
+                && (0.0..END).contains(&float)
+            {
+                *number = (float as u64).into();
+            }
+        }
+        Value::Array(items) => items.iter_mut().for_each(read_whole_numbers),
+        Value::Object(members) => members.values_mut().for_each(read_whole_numbers),
+        Value::Null | Value::Bool(_) | Value::String(_) => {}
+    }
+}
+
 /// A problem that names the place where deserializing stopped.
 fn located<E: std::error::Error>(kind: ProblemKind, error: &serde_path_to_error::Error<E>) -> Problem {
     let detail = error.inner().to_string();
     let path = error.path().to_string();
-    let parent = if path == "." { String::new() } else { path };
+    // The path ends in "." at the top, and in "?" where the name of a member was not read.
+    let parent = path.trim_end_matches(['?', '.']).to_owned();
     // serde says in its message, not in the path, which member is unknown or missing.
     let named = ["unknown field `", "missing field `", "duplicate field `"]
         .iter()
         .find_map(|start| detail.strip_prefix(start)?.split_once('`'))
         .map(|(name, _)| name.to_owned());
     let field = match named {
-        Some(name) if parent.is_empty() || parent.ends_with('?') || parent.ends_with(&name) => name,
+        Some(name) if parent.is_empty() || parent == name => name,
+        Some(name) if parent.ends_with(&format!(".{name}")) => parent,
         Some(name) => format!("{parent}.{name}"),
         None => parent,
     };

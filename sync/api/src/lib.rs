@@ -11,10 +11,15 @@
 //!
 //! A host composes it so:
 //!
-//! ```ignore
+//! ```
+//! # use alexandria_api::{Catalogue, Limits, WriteGuard, problem};
+//! # fn compose(
+//! #     catalogue: impl Catalogue, guard: impl WriteGuard, host_routes: axum::Router, host_document: utoipa::openapi::OpenApi,
+//! # ) -> axum::Router {
 //! let (api, mut document) = alexandria_api::routes(catalogue, guard, Limits::default());
 //! document.merge(host_document);
-//! let app = api.merge(alexandria_api::openapi_route(&document)).merge(host_routes).fallback(problem::not_found);
+//! api.merge(alexandria_api::openapi_route(&document)).merge(host_routes).fallback(problem::not_found)
+//! # }
 //! ```
 //!
 //! Not here: rate limits, health and metrics, which are the host's.

@@ -8,7 +8,7 @@ use axum::response::Response;
 
 use crate::Api;
 use crate::catalogue::{Catalogue, Link, LinkedTo, Relation};
-use crate::extract::{Path, Query};
+use crate::extract::{Path, PathPair, Query};
 use crate::problem::Problem;
 use crate::resource::list::{Confines, ListParameters, page};
 use crate::resource::{Resource, find};
@@ -95,7 +95,7 @@ pub(crate) async fn list<S: Shelf, C: Catalogue>(
 /// `PUT /v1/{owner}/{id}/{listed}/{other}`: puts a record on a shelf; the owner is the left end of the link.
 pub(crate) async fn link<S: Linked, C: Catalogue>(
     State(api): State<Api<C>>,
-    Path((id, other)): Path<(RecordId, RecordId)>,
+    PathPair(id, other): PathPair<RecordId, RecordId>,
 ) -> Result<StatusCode, Problem> {
     set::<S, C>(&api.catalogue, id, other, true).await
 }
@@ -103,7 +103,7 @@ pub(crate) async fn link<S: Linked, C: Catalogue>(
 /// `DELETE /v1/{owner}/{id}/{listed}/{other}`: takes it off.
 pub(crate) async fn unlink<S: Linked, C: Catalogue>(
     State(api): State<Api<C>>,
-    Path((id, other)): Path<(RecordId, RecordId)>,
+    PathPair(id, other): PathPair<RecordId, RecordId>,
 ) -> Result<StatusCode, Problem> {
     set::<S, C>(&api.catalogue, id, other, false).await
 }

@@ -75,6 +75,12 @@ impl Endpoint {
         self
     }
 
+    /// Says more.
+    pub(crate) fn description(mut self, description: &str) -> Self {
+        self.operation = self.operation.description(Some(description));
+        self
+    }
+
     /// Takes a part of the path.
     pub(crate) fn path_parameter(self, name: &str, schema: impl Into<RefOr<Schema>>, description: &str) -> Self {
         self.parameter(ParameterIn::Path, Required::True, name, schema, description)
@@ -101,8 +107,8 @@ impl Endpoint {
 
     /// Takes `If-Match` and `If-None-Match`.
     pub(crate) fn conditional(self) -> Self {
-        self.header("If-Match", schema::entity_tags(), "Go on only if the version is one of these")
-            .header("If-None-Match", schema::entity_tags(), "Go on only if the version is none of these")
+        self.header("If-Match", schema::text(), "Go on only if the version is one of these")
+            .header("If-None-Match", schema::text(), "Go on only if the version is none of these")
             .problems(&[ProblemKind::Stale])
     }
 

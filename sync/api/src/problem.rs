@@ -5,7 +5,7 @@
 
 use axum::Json;
 use axum::extract::OriginalUri;
-use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
+use axum::http::{HeaderName, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 use utoipa::ToSchema;
@@ -99,7 +99,7 @@ pub struct Problem {
     detail: String,
     field: Option<String>,
     retry_after_s: Option<u32>,
-    headers: HeaderMap,
+    header: Option<Box<(HeaderName, HeaderValue)>>,
 }
 
 /// An error (RFC 9457).
@@ -125,7 +125,7 @@ pub(crate) struct ProblemBody<'a> {
 impl Problem {
     /// An error of this kind; `detail` says what is wrong with this request.
     pub fn new(kind: ProblemKind, detail: impl Into<String>) -> Self {
-        Self { kind, detail: detail.into(), field: None, retry_after_s: None, headers: HeaderMap::new() }
+        Self { kind, detail: detail.into(), field: None, retry_after_s: None, header: None }
     }
 
     /// Names the field, parameter or header that is wrong.
@@ -142,10 +142,10 @@ impl Problem {
         self
     }
 
-    /// Adds a header to the answer.
+    /// Gives the answer a header of its own.
     #[must_use]
-    pub(crate) fn with_header(mut self, name: header::HeaderName, value: HeaderValue) -> Self {
-        self.headers.insert(name, value);
+    pub(crate) fn with_header(mut self, name: HeaderName, value: HeaderValue) -> Self {
+        self.header = Some(Box::new((name, value)));
         self
     }
 
@@ -174,7 +174,7 @@ impl Problem {
 impl IntoResponse for Problem {
     fn into_response(self) -> Response {
         let mut response = (self.kind.status(), Json(self.body())).into_response();
-        response.headers_mut().extend(self.headers);
+        response.headers_mut().extend(self.header.map(|header| *header));
         let headers = response.headers_mut();
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(PROBLEM_JSON));
         headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
@@ -195,11 +195,12 @@ impl From<CatalogueError> for Problem {
             CatalogueError::Missing => Self::new(ProblemKind::NotFound, detail),
             CatalogueError::Stale => Self::new(ProblemKind::Stale, detail),
             CatalogueError::UnknownBucket(_) => Self::new(ProblemKind::CollectionNotHere, detail),
-            CatalogueError::TooLarge(_) => Self::new(ProblemKind::TooLarge, detail),
             CatalogueError::CursorExpired => Self::new(ProblemKind::TokenExpired, detail).at("since"),
             CatalogueError::HashMismatch { .. } => Self::new(ProblemKind::ContentMismatch, detail).at("hash"),
             CatalogueError::InUse => Self::new(ProblemKind::InUse, detail),
-            CatalogueError::Upload(UploadError::TooLarge { .. }) => Self::new(ProblemKind::TooLarge, detail),
+            CatalogueError::TooLarge(_) | CatalogueError::Upload(UploadError::TooLarge { .. }) => {
+                Self::new(ProblemKind::TooLarge, detail)
+            }
             CatalogueError::Upload(UploadError::DigestMismatch) => {
                 Self::new(ProblemKind::ContentMismatch, detail).at("Content-Digest")
             }

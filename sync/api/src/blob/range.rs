@@ -62,13 +62,13 @@ mod tests {
     use super::*;
 
     fn bytes_of(selection: &Selection, size_bytes: u64) -> Vec<bool> {
-        let ranges = match selection {
-            Selection::Whole => vec![0..size_bytes],
-            Selection::One(range) => vec![range.clone()],
-            Selection::Several(ranges) => ranges.clone(),
-            Selection::Unsatisfiable => vec![],
+        let selects = |at| match selection {
+            Selection::Whole => true,
+            Selection::One(range) => range.contains(&at),
+            Selection::Several(ranges) => ranges.iter().any(|range| range.contains(&at)),
+            Selection::Unsatisfiable => false,
         };
-        (0..size_bytes).map(|at| ranges.iter().any(|range| range.contains(&at))).collect()
+        (0..size_bytes).map(selects).collect()
     }
 
     /// One range of a header, and whether it selects a byte, said directly from the RFC.

@@ -109,13 +109,11 @@ impl From<UploadError> for Problem {
 fn media_type(headers: &HeaderMap) -> Result<String, Problem> {
     let Some(given) = headers.get(header::CONTENT_TYPE) else { return Ok("application/octet-stream".to_owned()) };
     let text = given.to_str().ok().filter(|text| text.len() <= MEDIA_TYPE_CHARS_MAX);
-    match text.and_then(|text| text.parse::<mime::Mime>().ok()) {
-        Some(parsed) => Ok(parsed.to_string()),
-        None => {
-            let detail = format!("it must be a media type of at most {MEDIA_TYPE_CHARS_MAX} characters");
-            Err(Problem::new(ProblemKind::InvalidHeader, detail).at("Content-Type"))
-        }
+    if let Some(parsed) = text.and_then(|text| text.parse::<mime::Mime>().ok()) {
+        return Ok(parsed.to_string());
     }
+    let detail = format!("it must be a media type of at most {MEDIA_TYPE_CHARS_MAX} characters");
+    Err(Problem::new(ProblemKind::InvalidHeader, detail).at("Content-Type"))
 }
 
 fn promised(headers: &HeaderMap) -> Result<Promised, Problem> {

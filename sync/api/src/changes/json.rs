@@ -16,6 +16,7 @@ use crate::resource::{Resource, View};
 
 /// A piece of a bucket's feed: the latest state of the records that changed, in the order of their last change.
 #[derive(Serialize, ToSchema)]
+#[expect(clippy::struct_field_names, reason = "the member that holds the changes is called so in JSON")]
 pub(crate) struct Changes {
     /// The records that changed.
     changes: Vec<Change>,
@@ -40,7 +41,7 @@ pub(crate) struct Change {
     /// Whether it was deleted for good.
     deleted: bool,
     /// What it says now; null if it was deleted, or if only newer versions can read it.
-    #[schema(value_type = Option<Object>)]
+    #[schema(value_type = Option<Object>, required)]
     record: Option<Value>,
 }
 

@@ -4,10 +4,12 @@
 //! Each kind has five: `Author`, what a `PUT` sends; `NewAuthor`, what a `POST` sends; `AuthorPatch`; `AuthorView`, what is
 //! answered; `AuthorPage`, a list.
 
+use alexandria_sync::chunk::BlobHash;
 use alexandria_sync::domain::{
     Author, Category, Collection, DESCRIPTION_CHARS_MAX, LIST_ENTRIES_MAX, Media, NAME_CHARS_MAX,
 };
-use serde_json::Value;
+use alexandria_sync::id::RecordId;
+use serde_json::{Value, json};
 use utoipa::openapi::schema::{AdditionalProperties, ArrayItems, SchemaType};
 use utoipa::openapi::{ArrayBuilder, Object, ObjectBuilder, OneOfBuilder, Ref, RefOr, Schema, Type};
 use utoipa::{PartialSchema, ToSchema};
@@ -15,7 +17,7 @@ use utoipa::{PartialSchema, ToSchema};
 use crate::blob::BlobView;
 use crate::catalogue::{OrderBy, Sort};
 use crate::changes::json::{Change, Changes};
-use crate::limits::{ENTITY_TAGS_MAX, PAGE_SIZE_MAX};
+use crate::limits::PAGE_SIZE_MAX;
 use crate::problem::ProblemBody;
 use crate::resource::Resource;
 use crate::resource::list::PAGE_TOKEN_DIGITS;
@@ -26,6 +28,8 @@ type Named = (String, RefOr<Schema>);
 const NO_NUL: &str = r"^[^\u0000]*$";
 /// And something that is not a space.
 const NAME: &str = r"^[^\u0000]*[^\u0000\s\u0085\u001c-\u001f][^\u0000]*$";
+/// The buckets whose changes are served: not those of sites.
+const SERVED_BUCKET: &str = "^(catalogue|collection/[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12})$";
 const LANGUAGE: &str = "^[A-Za-z0-9-]{2,35}$";
 
 /// Every schema that the document refers to.
@@ -43,6 +47,9 @@ pub(crate) fn components() -> Vec<Named> {
         ("Change", Change::schema()),
         ("OrderBy", OrderBy::schema()),
         ("Sort", Sort::schema()),
+        ("BucketId", pattern(SERVED_BUCKET).into()),
+        ("BlobHash", BlobHash::schema()),
+        ("RecordId", RecordId::schema()),
     ] {
         named.push((name.to_owned(), schema));
     }
@@ -62,6 +69,7 @@ fn resource<R: Resource>(named: &mut Vec<Named>, name: &str, title: &str) {
     if R::IN_COLLECTION {
         new.properties.insert("collection".to_owned(), Ref::from_schema_name("RecordId").into());
     }
+    new.examples = vec![json!({ title: "Things Fall Apart" })];
     let mut patch = fields.clone();
     patch.required = Vec::new();
     patch.properties = nullable_but(&fields, title);
@@ -130,7 +138,7 @@ fn nullable(schema: RefOr<Schema>) -> RefOr<Schema> {
         RefOr::Ref(reference) => {
             OneOfBuilder::new().item(Schema::Object(Object::with_type(Type::Null))).item(reference).into()
         }
-        already => already,
+        RefOr::T(already) => RefOr::T(already),
     }
 }
 
@@ -141,16 +149,19 @@ fn constrain(name: &str, schema: &mut RefOr<Schema>) {
         object.additional_properties = Some(Box::new(AdditionalProperties::FreeForm(false)));
         return;
     }
-    let is_file = name == "MediaFile";
     for (property, schema) in &mut object.properties {
         let RefOr::T(schema) = schema else { continue };
         match (schema, property.as_str()) {
             (Schema::Object(text), "title") if name == "Chapter" => limit(text, NAME_CHARS_MAX, NO_NUL),
-            (Schema::Object(text), "name" | "title" | "sort_name") => limit(text, NAME_CHARS_MAX, NAME),
+            (Schema::Object(text), "name" | "title" | "sort_name") => {
+                limit(text, NAME_CHARS_MAX, NAME);
+                text.default = text.default.take().filter(Value::is_null);
+            }
             (Schema::Object(text), "publisher" | "published" | "media_type") => limit(text, NAME_CHARS_MAX, NO_NUL),
             (Schema::Object(text), "description") => limit(text, DESCRIPTION_CHARS_MAX, NO_NUL),
-            (Schema::Object(number), "start_ms" | "duration_ms" | "size_bytes") => number.maximum = Some(max(u64::MAX)),
-            (Schema::Object(number), "page" | "pages") => number.maximum = Some(max(u32::MAX.into())),
+            (Schema::Object(text), "href") => text.pattern = Some(NO_NUL.to_owned()),
+            (Schema::Object(number), "start_ms" | "duration_ms" | "size_bytes") => bound(number, u64::MAX),
+            (Schema::Object(number), "page" | "pages") => bound(number, u32::MAX.into()),
             (Schema::Array(array), "languages") => {
                 array.max_items = Some(LIST_ENTRIES_MAX);
                 array.items = ArrayItems::RefOrSchema(Box::new(pattern(LANGUAGE).into()));
@@ -159,9 +170,6 @@ fn constrain(name: &str, schema: &mut RefOr<Schema>) {
             _ => {}
         }
     }
-    if is_file || name == "Chapter" {
-        object.additional_properties = Some(Box::new(AdditionalProperties::FreeForm(false)));
-    }
 }
 
 fn limit(text: &mut Object, chars_max: usize, pattern: &str) {
@@ -169,8 +177,10 @@ fn limit(text: &mut Object, chars_max: usize, pattern: &str) {
     text.pattern = Some(pattern.to_owned());
 }
 
-fn max(number: u64) -> utoipa::Number {
-    utoipa::Number::UInt(number as usize)
+/// Says what fits the field, in place of a format that only comes near it.
+fn bound(number: &mut Object, max: u64) {
+    number.format = None;
+    number.maximum = Some(utoipa::Number::UInt(max as usize));
 }
 
 fn object(schema: RefOr<Schema>) -> Object {
@@ -227,12 +237,6 @@ pub(crate) fn integer_or(min: usize, max: usize, default: usize) -> Schema {
 /// Yes or no; no unless given.
 pub(crate) fn flag() -> Schema {
     ObjectBuilder::new().schema_type(Type::Boolean).default(Some(Value::Bool(false))).into()
-}
-
-/// The value of `If-Match` and `If-None-Match`.
-pub(crate) fn entity_tags() -> Schema {
-    let tag = r#"(W/)?"[!#-~]*""#;
-    pattern(&format!(r"^(\*|{tag}( *, *{tag}){{0,{}}})$", ENTITY_TAGS_MAX - 1))
 }
 
 fn count() -> Schema {

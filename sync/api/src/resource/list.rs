@@ -104,13 +104,10 @@ fn parse<R: Resource>(
     parameters: ListParameters,
     confines: Confines,
 ) -> Result<(ListQuery, [u8; FINGERPRINT_BYTES]), Problem> {
-    let collection = match parameters.collection {
-        Some(_) if !R::IN_COLLECTION => {
-            let detail = "unknown parameter: only media lie in a collection";
-            return Err(Problem::new(ProblemKind::InvalidQuery, detail).at("collection"));
-        }
-        collection => collection.map(BucketId::Collection),
-    };
+    if parameters.collection.is_some() && (confines.bucket.is_some() || !R::IN_COLLECTION) {
+        let detail = "unknown parameter: this list does not reach across collections";
+        return Err(Problem::new(ProblemKind::InvalidQuery, detail).at("collection"));
+    }
     let text = match parameters.query {
         Some(text) if text.chars().count() > QUERY_CHARS_MAX => {
             let detail = format!("it has more than {QUERY_CHARS_MAX} characters");
@@ -127,13 +124,7 @@ fn parse<R: Resource>(
         order_by: parameters.filter_by,
         sort: parameters.sort,
         show_disabled: parameters.show_disabled,
-        bucket: match (confines.bucket, collection) {
-            (Some(own), Some(asked)) if own != asked => {
-                let detail = "it differs from the collection in the path";
-                return Err(Problem::new(ProblemKind::InvalidQuery, detail).at("collection"));
-            }
-            (own, asked) => own.or(asked),
-        },
+        bucket: confines.bucket.or(parameters.collection.map(BucketId::Collection)),
         linked_to: confines.linked_to,
     };
     let fingerprint = fingerprint(&query);

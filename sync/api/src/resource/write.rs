@@ -1,5 +1,7 @@
 //! Creating, replacing, patching, hiding, restoring and deleting one record.
 //!
+//! A hidden record can be restored, or deleted for good; to everything else here it is not there.
+//!
 //! Every change is worked out on the version that is there, and written only over that version. Whoever sends no
 //! `If-Match` lets the server try again when somebody else was faster, at most [`EDIT_ATTEMPTS_MAX`] times.
 
@@ -54,7 +56,8 @@ pub(crate) async fn replace<R: Resource, C: Catalogue>(
 ) -> Result<Response, Problem> {
     let after: R = fields(body)?;
     let preconditions = Preconditions::of(&headers)?;
-    let stored = edit::<R, C>(&api.catalogue, id, &Method::PUT, &preconditions, |_| Ok(after.clone())).await?;
+    let stored =
+        edit::<R, C>(&api.catalogue, id, Reach::Visible, &Method::PUT, &preconditions, |_| Ok(after.clone())).await?;
     answer::<R>(StatusCode::OK, &stored)
 }
 
@@ -70,12 +73,13 @@ pub(crate) async fn patch<R: Resource, C: Catalogue>(
         return Err(Problem::new(ProblemKind::InvalidBody, "the patch must be a JSON object"));
     }
     refuse_server_fields(&patch)?;
+    refuse_unknown_fields::<R>(&patch)?;
     let preconditions = Preconditions::of(&headers)?;
     let change = |before: &R| {
         let before = serde_json::to_value(before).expect("the fields of a record have a form in JSON");
         checked(typed(merge_patch(before, patch.clone()))?)
     };
-    let stored = edit::<R, C>(&api.catalogue, id, &Method::PATCH, &preconditions, change).await?;
+    let stored = edit::<R, C>(&api.catalogue, id, Reach::Visible, &Method::PATCH, &preconditions, change).await?;
     answer::<R>(StatusCode::OK, &stored)
 }
 
@@ -86,7 +90,8 @@ pub(crate) async fn restore<R: Resource, C: Catalogue>(
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
     let preconditions = Preconditions::of(&headers)?;
-    let stored = edit::<R, C>(&api.catalogue, id, &Method::POST, &preconditions, with_disabled(false)).await?;
+    let stored =
+        edit::<R, C>(&api.catalogue, id, Reach::Hidden, &Method::POST, &preconditions, with_disabled(false)).await?;
     answer::<R>(StatusCode::OK, &stored)
 }
 
@@ -101,7 +106,7 @@ pub(crate) async fn delete<R: Resource, C: Catalogue>(
     if parameters.hard {
         delete_for_good::<R, C>(&api.catalogue, id, &preconditions).await?;
     } else {
-        edit::<R, C>(&api.catalogue, id, &Method::DELETE, &preconditions, with_disabled(true)).await?;
+        edit::<R, C>(&api.catalogue, id, Reach::Hidden, &Method::DELETE, &preconditions, with_disabled(true)).await?;
     }
     Ok(StatusCode::NO_CONTENT.into_response())
 }
@@ -114,19 +119,32 @@ fn with_disabled<R: Resource>(disabled: bool) -> impl Fn(&R) -> Result<R, Proble
     }
 }
 
+/// Which records an edit finds.
+#[derive(Clone, Copy, Eq, PartialEq)]
+enum Reach {
+    /// What readers can see.
+    Visible,
+    /// And what is hidden from them.
+    Hidden,
+}
+
 async fn edit<R: Resource, C: Catalogue>(
     catalogue: &C,
     id: RecordId,
+    reach: Reach,
     method: &Method,
     preconditions: &Preconditions,
     change: impl Fn(&R) -> Result<R, Problem>,
 ) -> Result<Stored, Problem> {
     for _ in 0..EDIT_ATTEMPTS_MAX {
         let stored = find::<R, C>(catalogue, id).await?;
+        let before = R::from_record(&stored.record)
+            .filter(|before| reach == Reach::Hidden || !before.is_disabled())
+            .ok_or_else(|| Problem::not_found(R::NAME, id))?;
+        // Before the preconditions: they count only for a request that would succeed (RFC 9110, section 13.2.1).
+        let after = change(&before)?;
         let version = stored.version();
         preconditions.check(method, &ETag::from(version))?;
-        let before = R::from_record(&stored.record).ok_or_else(|| Problem::not_found(R::NAME, id))?;
-        let after = change(&before)?;
         let named = newly_named(&before, &after);
         let edit = Edit { fields: after.changes_since(&before), blobs: present_blobs(catalogue, named).await? };
         match catalogue.edit(stored.record.key, version, edit).await {
@@ -191,6 +209,18 @@ fn refuse_server_fields(json: &Value) -> Result<(), Problem> {
         None => Ok(()),
         Some(field) => {
             let detail = format!("`{field}` is set by the server and never changes by request; leave it out");
+            Err(Problem::new(ProblemKind::InvalidField, detail).at(field))
+        }
+    }
+}
+
+/// Refuses what a patch would remove and no record has: the merge alone would pass over a misspelt name.
+fn refuse_unknown_fields<R: Resource>(patch: &Value) -> Result<(), Problem> {
+    let known = serde_json::to_value(R::default()).expect("the fields of a record have a form in JSON");
+    match patch.as_object().into_iter().flatten().find(|(field, _)| known.get(field).is_none()) {
+        None => Ok(()),
+        Some((field, _)) => {
+            let detail = format!("unknown field `{field}`");
             Err(Problem::new(ProblemKind::InvalidField, detail).at(field))
         }
     }
