@@ -1,0 +1,108 @@
+//! A medium in a list: its cover, its title, who made it. Without a cover, one is drawn in the colours of its kind.
+
+use alexandria_api::catalogue::{Catalogue, LinkedTo, Relation};
+use alexandria_sync::domain::{Author, Media, MediaKind};
+use futures::future::try_join_all;
+use maud::{Markup, html};
+
+use super::answer::PageError;
+use super::kind;
+use super::language::{direction_of, name_of};
+use super::quantity;
+use super::walk::{self, Found, Turn};
+use super::wording::Texts;
+
+/// Authors named in a list.
+const AUTHORS_SHOWN_MAX: usize = 3;
+/// Colours that drawn covers come in; the style names as many.
+const TINTS: u8 = 6;
+/// Of a drawn cover, in pixels, and of the room that a picture is given before it is here.
+const COVER_PX: (u32, u32) = (150, 200);
+
+/// A medium and who made it.
+pub(super) struct Card {
+    pub(super) media: Found<Media>,
+    authors: Vec<Found<Author>>,
+}
+
+/// Looks up who made each.
+pub(super) async fn with_authors<C: Catalogue>(
+    catalogue: &C,
+    media: Vec<Found<Media>>,
+) -> Result<Vec<Card>, PageError> {
+    try_join_all(media.into_iter().map(async |media| {
+        let authors = authors(catalogue, &media, AUTHORS_SHOWN_MAX).await?;
+        Ok(Card { media, authors })
+    }))
+    .await
+}
+
+/// The first authors of a medium.
+pub(super) async fn authors<C: Catalogue>(
+    catalogue: &C,
+    media: &Found<Media>,
+    authors_max: usize,
+) -> Result<Vec<Found<Author>>, PageError> {
+    let linked_to = Some(LinkedTo { relation: Relation::MediaAuthor, id: media.id });
+    let query = alexandria_api::catalogue::ListQuery {
+        linked_to,
+        sort: alexandria_api::catalogue::Sort::Ascending,
+        ..walk::newest::<Author>(authors_max)
+    };
+    Ok(walk::leaf(catalogue, &query, Turn::First, None).await?.items)
+}
+
+/// A list of them.
+pub(super) fn list(t: &Texts, cards: &[Card]) -> Markup {
+    html! {
+        ul.cards {
+            @for card in cards {
+                li { (one(t, card)) }
+            }
+        }
+    }
+}
+
+fn one(t: &Texts, Card { media, authors }: &Card) -> Markup {
+    let it = &media.it;
+    let language = it.languages.first().map(String::as_str);
+    html! {
+        a.card href={ "/media/" (media.id) } {
+            (cover(media))
+            span.title dir=(direction_of(language)) lang=[language] { (it.title) }
+        }
+        @if !authors.is_empty() {
+            p.by {
+                @for (at, author) in authors.iter().enumerate() {
+                    @if at > 0 { ", " }
+                    bdi { (author.it.name) }
+                }
+            }
+        }
+        p.what {
+            (kind::name(t, it.media_kind))
+            @if let Some(ms) = it.duration_ms { " · " (quantity::duration(ms)) }
+            @if let Some(language) = language { " · " bdi lang=(language) { (name_of(language)) } }
+        }
+    }
+}
+
+/// The picture on the front. Says nothing that the title beside it does not.
+pub(super) fn cover(media: &Found<Media>) -> Markup {
+    let it = &media.it;
+    let language = it.languages.first().map(String::as_str);
+    let tint = media.id.as_bytes()[15] % TINTS;
+    html! {
+        span class={ "cover cover-" (kind::slug(it.media_kind)) " tint-" (tint) } aria-hidden="true" {
+            @if let Some(picture) = it.cover {
+                img src={ "/v1/blobs/" (picture) } alt="" width=(COVER_PX.0) height=(COVER_PX.1) loading="lazy";
+            } @else {
+                @if matches!(it.media_kind, MediaKind::Book | MediaKind::Doc) {
+                    span.cover-title dir=(direction_of(language)) lang=[language] { (it.title) }
+                } @else {
+                    span.glyph {}
+                }
+            }
+        }
+    }
+}

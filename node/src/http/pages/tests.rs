@@ -1,0 +1,6 @@
+//! The pages as a browser gets them, over a catalogue in memory.
+
+mod library;
+mod promises;
+mod reading;
+mod soundness;
