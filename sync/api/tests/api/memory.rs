@@ -111,6 +111,8 @@ impl Catalogue for MemoryCatalogue {
     }
 
     async fn edit(&self, key: RecordKey, seen: Version, edit: Edit) -> Result<Stored, CatalogueError> {
+        // Lets others in between reading and writing, as a store that waits for a disk does.
+        tokio::task::yield_now().await;
         self.told(|shelves| {
             let held = shelves.at_version(key, seen)?;
             if edit.fields.is_empty() {
