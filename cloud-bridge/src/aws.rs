@@ -7,6 +7,7 @@ use std::time::Duration;
 use aws_config::retry::RetryConfig;
 use aws_config::timeout::TimeoutConfig;
 use aws_config::{BehaviorVersion, Region, SdkConfig};
+use aws_sdk_s3::config::{Credentials, SharedCredentialsProvider};
 use aws_smithy_http_client::Builder;
 use aws_smithy_http_client::tls::Provider;
 use aws_smithy_http_client::tls::rustls_provider::CryptoMode;
@@ -26,6 +27,10 @@ pub struct Config {
     pub region: Option<String>,
     /// Another server that speaks AWS's protocols, as a URL.
     pub endpoint: Option<String>,
+    /// The access key of such a server. On AWS leave it out: AWS's own ways do not put keys into files.
+    pub access_key_id: Option<String>,
+    /// The secret of the access key.
+    pub secret_access_key: Option<String>,
 }
 
 /// Finds the region, the endpoint and the credentials.
@@ -42,6 +47,10 @@ pub async fn load(config: &Config) -> SdkConfig {
     }
     if let Some(endpoint) = &config.endpoint {
         loader = loader.endpoint_url(endpoint);
+    }
+    if let (Some(id), Some(secret)) = (&config.access_key_id, &config.secret_access_key) {
+        let credentials = Credentials::new(id, secret, None, None, "configuration");
+        loader = loader.credentials_provider(SharedCredentialsProvider::new(credentials));
     }
     loader.load().await
 }

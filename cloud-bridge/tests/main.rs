@@ -1,1 +1,11 @@
-//! Tests of the bridge.
+//! The bridge against a real PostgreSQL and an AWS-speaking server, in one process.
+//!
+//! Where one of the two is not installed, its tests say so and are skipped.
+
+mod catalogue;
+mod content;
+mod events;
+mod feed;
+mod fixture;
+mod fleet;
+mod serving;

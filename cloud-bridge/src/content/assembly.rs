@@ -292,6 +292,7 @@ mod tests {
     }
 
     proptest! {
+        #![proptest_config(ProptestConfig::with_cases(12))]
         /// Whatever the order, and wherever it is staged on the way, every part comes out as the bytes that went in.
         #[test]
         fn parts_hold_the_bytes_that_were_put_in(order in Just((0..40u32).collect::<Vec<_>>()).prop_shuffle(), stage_each in 1usize..8) {

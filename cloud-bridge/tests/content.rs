@@ -1,0 +1,313 @@
+//! The blob store on S3: resume, verification, and what is left behind.
+
+use alexandria_cloud_bridge::content::Content;
+use alexandria_cloud_bridge::content::intake::Intake;
+use alexandria_sync::chunk::{BlobHash, Chunk, ChunkHash, Chunker, Chunking, Manifest};
+use alexandria_sync::domain::{Blob, Typed};
+use alexandria_sync::id::{BucketId, Seq};
+use alexandria_sync::store::{BlobStore, WriteBlobError};
+use bytes::Bytes;
+use futures::StreamExt;
+
+use crate::fixture::{Aws, Database, Outage, noise, peer, stamp, wait_for};
+
+const MIB: usize = 1024 * 1024;
+
+fn manifest(bytes: &[u8], chunking: Chunking) -> Manifest {
+    let mut chunker = Chunker::new(chunking);
+    chunker.update(bytes);
+    chunker.finish().unwrap()
+}
+
+fn chunk(manifest: &Manifest, bytes: &[u8], index: u32) -> Bytes {
+    let start = manifest.offset(index).unwrap() as usize;
+    Bytes::copy_from_slice(&bytes[start..start + manifest.chunk(index).unwrap().len as usize])
+}
+
+async fn write_all(content: &Content, manifest: &Manifest, bytes: &[u8], indices: impl IntoIterator<Item = u32>) {
+    for index in indices {
+        content.write(manifest, index, chunk(manifest, bytes, index)).await.unwrap();
+    }
+}
+
+async fn object(aws: &Aws, bucket: &str, key: &str) -> Option<Vec<u8>> {
+    let answer = aws.s3().await.get_object().bucket(bucket).key(key).send().await.ok()?;
+    Some(answer.body.collect().await.unwrap().to_vec())
+}
+
+async fn assert_nothing_left(aws: &Aws, bucket: &str, database: &Database) {
+    let s3 = aws.s3().await;
+    let uploads = s3.list_multipart_uploads().bucket(bucket).send().await.unwrap();
+    assert!(uploads.uploads().is_empty(), "unfinished uploads: {uploads:?}");
+    let staged = s3.list_objects_v2().bucket(bucket).prefix("staging/").send().await.unwrap();
+    assert!(staged.contents().is_empty(), "staging: {:?}", staged.contents());
+    let rows: i64 = database.value("SELECT count(*) FROM blob_upload").await;
+    assert_eq!(rows, 0);
+}
+
+/// A process dies in the middle of a blob; another one takes up from what `sync` had returned for, part or no part.
+#[tokio::test]
+async fn a_blob_is_taken_up_where_the_last_sync_left_it() {
+    let (Some(database), Some(aws)) = (Database::new().await, Aws::shared()) else { return };
+    let bucket = aws.bucket().await;
+    let records = database.records().await;
+    let bytes = noise(21 * MIB + 12_345, 1);
+    let manifest = manifest(&bytes, Chunking::Fixed);
+    let blob = manifest.blob();
+
+    let first = aws.content(&records, &bucket).await;
+    assert_eq!(first.begin(&manifest).await.unwrap().count(), 0);
+    // One part is full, two are not, and one chunk comes out of order.
+    write_all(&first, &manifest, &bytes, (0..11).chain([18])).await;
+    first.sync(&manifest).await.unwrap();
+    write_all(&first, &manifest, &bytes, [11, 12]).await;
+    drop(first);
+
+    let second = aws.content(&records, &bucket).await;
+    assert!(matches!(second.begin(&manifest).await, Err(WriteBlobError::Busy)), "the lease still runs");
+    let have = wait_for("the lease to run out", || async { second.begin(&manifest).await.ok() }).await;
+    let missing: Vec<u32> = have.missing().collect();
+    assert_eq!(missing, (11..18).chain(19..22).collect::<Vec<_>>(), "exactly what was not made durable");
+    write_all(&second, &manifest, &bytes, missing).await;
+    second.finish(&manifest).await.unwrap();
+
+    assert!(object(&aws, &bucket, &format!("blobs/{blob}")).await.unwrap() == bytes, "byte for byte");
+    assert_nothing_left(&aws, &bucket, &database).await;
+    let events: i64 = database.value("SELECT count(*) FROM outbox WHERE type = 'BLOB_UPLOADED'").await;
+    assert_eq!(events, 1);
+    let chunk_18 = second.read(&manifest, 18).await.unwrap().unwrap();
+    assert_eq!(chunk_18, chunk(&manifest, &bytes, 18));
+    second.finish(&manifest).await.unwrap();
+    assert!(second.begin(&manifest).await.unwrap().is_complete());
+}
+
+/// The last two steps are apart in time: S3 has the object, PostgreSQL does not know yet.
+#[tokio::test]
+async fn a_death_between_s3_and_the_row_loses_nothing() {
+    let (Some(database), Some(aws)) = (Database::new().await, Aws::shared()) else { return };
+    let bucket = aws.bucket().await;
+    let records = database.records().await;
+    let bytes = noise(17 * MIB, 2);
+    let manifest = manifest(&bytes, Chunking::Fixed);
+    // The row is refused once the object is complete.
+    let refuse = "CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE 'died here'; END $$; \
+         CREATE TRIGGER refuse BEFORE INSERT ON stored_blob FOR EACH ROW EXECUTE FUNCTION refuse()";
+    sqlx::raw_sql(refuse).execute(&database.pool()).await.unwrap();
+    let first = aws.content(&records, &bucket).await;
+    first.begin(&manifest).await.unwrap();
+    write_all(&first, &manifest, &bytes, 0..17).await;
+    assert!(matches!(first.finish(&manifest).await, Err(WriteBlobError::Store(_))));
+    drop(first);
+    sqlx::raw_sql("DROP TRIGGER refuse ON stored_blob").execute(&database.pool()).await.unwrap();
+
+    let second = aws.content(&records, &bucket).await;
+    let have = wait_for("the lease to run out", || async { second.begin(&manifest).await.ok() }).await;
+    assert!(have.is_complete(), "nothing is sent again");
+    second.finish(&manifest).await.unwrap();
+    assert!(object(&aws, &bucket, &format!("blobs/{}", manifest.blob())).await.unwrap() == bytes);
+    assert_nothing_left(&aws, &bucket, &database).await;
+}
+
+#[tokio::test]
+async fn two_sessions_never_receive_one_blob() {
+    let (Some(database), Some(aws)) = (Database::new().await, Aws::shared()) else { return };
+    let bucket = aws.bucket().await;
+    let records = database.records().await;
+    let bytes = noise(3 * MIB, 3);
+    let manifest = manifest(&bytes, Chunking::Fixed);
+    let (one, two) = (aws.content(&records, &bucket).await, aws.content(&records, &bucket).await);
+    one.begin(&manifest).await.unwrap();
+    assert!(matches!(one.begin(&manifest).await, Err(WriteBlobError::Busy)), "in one process");
+    assert!(matches!(two.begin(&manifest).await, Err(WriteBlobError::Busy)), "in two");
+    write_all(&one, &manifest, &bytes, [0]).await;
+    one.sync(&manifest).await.unwrap();
+    one.release(manifest.blob()).await;
+    assert_eq!(two.begin(&manifest).await.unwrap().count(), 1, "what was durable is passed on");
+    // The first one wakes up and goes on as if nothing had happened: it is fenced off.
+    assert!(matches!(one.sync(&manifest).await, Err(WriteBlobError::Store(_))));
+    write_all(&two, &manifest, &bytes, [1, 2]).await;
+    two.finish(&manifest).await.unwrap();
+}
+
+/// A lease that ran out is taken over; the late owner cannot write any more.
+#[tokio::test]
+async fn a_late_owner_is_fenced_off() {
+    let (Some(database), Some(aws)) = (Database::new().await, Aws::shared()) else { return };
+    let bucket = aws.bucket().await;
+    let records = database.records().await;
+    let bytes = noise(2 * MIB, 4);
+    let manifest = manifest(&bytes, Chunking::Fixed);
+    let (late, next) = (aws.content(&records, &bucket).await, aws.content(&records, &bucket).await);
+    late.begin(&manifest).await.unwrap();
+    write_all(&late, &manifest, &bytes, [0]).await;
+    wait_for("the lease to run out", || async { next.begin(&manifest).await.ok() }).await;
+    assert!(matches!(late.sync(&manifest).await, Err(WriteBlobError::Store(_))));
+    write_all(&next, &manifest, &bytes, [0, 1]).await;
+    next.finish(&manifest).await.unwrap();
+    assert!(object(&aws, &bucket, &format!("blobs/{}", manifest.blob())).await.unwrap() == bytes);
+}
+
+#[tokio::test]
+async fn bytes_that_are_not_the_blob_are_discarded_whole() {
+    let (Some(database), Some(aws)) = (Database::new().await, Aws::shared()) else { return };
+    let bucket = aws.bucket().await;
+    let records = database.records().await;
+    let content = aws.content(&records, &bucket).await;
+    for len in [100, 9 * MIB] {
+        let bytes = noise(len, 5);
+        let chunks: Vec<Chunk> =
+            bytes.chunks(MIB).map(|chunk| Chunk { len: chunk.len() as u32, hash: ChunkHash::of(chunk) }).collect();
+        // Every chunk is right, the whole is another blob.
+        let liar = Manifest::new(BlobHash::of(b"something else"), Chunking::Fixed, chunks).unwrap();
+        content.begin(&liar).await.unwrap();
+        assert!(matches!(content.write(&liar, 0, Bytes::from_static(b"no")).await, Err(WriteBlobError::Mismatch)));
+        write_all(&content, &liar, &bytes, 0..liar.chunks().len() as u32).await;
+        assert!(matches!(content.finish(&liar).await, Err(WriteBlobError::Mismatch)));
+        assert!(object(&aws, &bucket, &format!("blobs/{}", liar.blob())).await.is_none());
+        assert_nothing_left(&aws, &bucket, &database).await;
+        assert_eq!(content.begin(&liar).await.unwrap().count(), 0, "and it may be tried again");
+        content.release(liar.blob()).await;
+        sqlx::query("DELETE FROM blob_upload").execute(&database.pool()).await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn an_empty_blob_is_a_blob() {
+    let (Some(database), Some(aws)) = (Database::new().await, Aws::shared()) else { return };
+    let bucket = aws.bucket().await;
+    let content = aws.content(&database.records().await, &bucket).await;
+    let manifest = manifest(&[], Chunking::Fixed);
+    content.begin(&manifest).await.unwrap();
+    content.finish(&manifest).await.unwrap();
+    assert_eq!(object(&aws, &bucket, &format!("blobs/{}", manifest.blob())).await.unwrap(), b"");
+}
+
+/// S3 goes away in the middle; what was made durable before is still there, and the rest is sent again later.
+#[tokio::test]
+async fn an_outage_of_s3_ends_the_session_and_loses_nothing() {
+    let (Some(database), Some(aws)) = (Database::new().await, Aws::shared()) else { return };
+    let bucket = aws.bucket().await;
+    let relay = Outage::before(&aws.address).await;
+    let records = database.records().await;
+    let content = aws.at(&relay.address).content(&records, &bucket).await;
+    let bytes = noise(10 * MIB, 6);
+    let manifest = manifest(&bytes, Chunking::Fixed);
+    content.begin(&manifest).await.unwrap();
+    write_all(&content, &manifest, &bytes, 0..4).await;
+    content.sync(&manifest).await.unwrap();
+    relay.away();
+    write_all(&content, &manifest, &bytes, 4..10).await;
+    assert!(matches!(content.sync(&manifest).await, Err(WriteBlobError::Store(_))));
+    content.release(manifest.blob()).await;
+    relay.over();
+    let have = content.begin(&manifest).await.unwrap();
+    assert_eq!(have.missing().collect::<Vec<_>>(), (4..10).collect::<Vec<_>>());
+    write_all(&content, &manifest, &bytes, 4..10).await;
+    content.finish(&manifest).await.unwrap();
+    assert!(object(&aws, &bucket, &format!("blobs/{}", manifest.blob())).await.unwrap() == bytes);
+}
+
+/// A new version of a text costs its difference.
+#[tokio::test]
+async fn chunks_that_an_older_blob_holds_are_not_asked_for() {
+    let (Some(database), Some(aws)) = (Database::new().await, Aws::shared()) else { return };
+    let bucket = aws.bucket().await;
+    let content = aws.content(&database.records().await, &bucket).await;
+    let mut bytes = noise(5 * MIB, 7);
+    for version in 0..2 {
+        let manifest = manifest(&bytes, Chunking::ContentDefined);
+        let have = content.begin(&manifest).await.unwrap();
+        let missing: Vec<u32> = have.missing().collect();
+        if version == 1 {
+            assert!(missing.len() <= 3, "{} of {} chunks are asked for", missing.len(), manifest.chunks().len());
+        }
+        write_all(&content, &manifest, &bytes, missing).await;
+        content.finish(&manifest).await.unwrap();
+        assert!(object(&aws, &bucket, &format!("blobs/{}", manifest.blob())).await.unwrap() == bytes);
+        bytes.insert(2_000_000, b'!');
+    }
+}
+
+#[tokio::test]
+async fn what_records_name_is_wanted_until_it_is_here() {
+    let (Some(database), Some(aws)) = (Database::new().await, Aws::shared()) else { return };
+    let s3_bucket = aws.bucket().await;
+    let records = database.records().await;
+    let content = aws.content(&records, &s3_bucket).await;
+    let node = peer(1).node;
+    let mut manifests = Vec::new();
+    for (number, bucket) in
+        [BucketId::Catalogue, BucketId::Site(node), BucketId::Site(peer(2).node)].into_iter().enumerate()
+    {
+        let manifest = manifest(&noise(1000, 100 + number as u64), Chunking::Fixed);
+        let blob = Blob { hash: Some(manifest.blob()), size_bytes: 1000, media_type: "image/png".into() };
+        let record = blob.to_record(bucket, Blob::record_id(manifest.blob()), stamp(1, 0));
+        records.apply(peer(1), bucket, vec![record], Seq(1)).await.unwrap();
+        manifests.push(manifest);
+    }
+    let mut expected: Vec<BlobHash> = manifests[..2].iter().map(Manifest::blob).collect();
+    expected.sort();
+    assert_eq!(content.wanted(node, None, 10).await.unwrap(), expected, "not that of another site");
+    assert_eq!(content.wanted(node, Some(expected[0]), 10).await.unwrap(), expected[1..]);
+
+    let manifest = &manifests[0];
+    content.begin(manifest).await.unwrap();
+    content.write(manifest, 0, Bytes::from(noise(1000, 100))).await.unwrap();
+    content.finish(manifest).await.unwrap();
+    expected.retain(|blob| *blob != manifest.blob());
+    assert_eq!(content.wanted(node, None, 10).await.unwrap(), expected);
+    assert_eq!(content.manifest(node, manifest.blob()).await.unwrap().as_ref(), Some(manifest));
+    assert_eq!(content.stored(manifest.blob()).await.unwrap().unwrap().media_type, "image/png");
+    assert_eq!(content.manifest(node, manifests[1].blob()).await.unwrap(), None);
+}
+
+#[tokio::test]
+async fn content_from_an_operator_is_named_by_what_it_is() {
+    let (Some(database), Some(aws)) = (Database::new().await, Aws::shared()) else { return };
+    let bucket = aws.bucket().await;
+    let content = aws.content(&database.records().await, &bucket).await;
+    for len in [10, 20 * MIB] {
+        let bytes = noise(len, 8);
+        let intake = |expected, broken: bool| {
+            let mut pieces: Vec<Result<Bytes, &'static str>> =
+                bytes.chunks(300_000).map(|piece| Ok(Bytes::copy_from_slice(piece))).collect();
+            if broken {
+                pieces.push(Err("cut"));
+            }
+            let body = futures::stream::iter(pieces).boxed();
+            Intake { media_type: "video/mp4".into(), expected, size_bytes: None, body }
+        };
+        assert!(content.take_in(intake(None, true)).await.is_err());
+        assert!(content.take_in(intake(Some(BlobHash::of(b"other")), false)).await.is_err());
+        assert_nothing_left(&aws, &bucket, &database).await;
+        let (stored, is_new) = content.take_in(intake(Some(BlobHash::of(&bytes)), false)).await.unwrap();
+        assert!(is_new && stored.hash == BlobHash::of(&bytes));
+        assert!(object(&aws, &bucket, &format!("blobs/{}", stored.hash)).await.unwrap() == bytes);
+        assert!(!content.take_in(intake(None, false)).await.unwrap().1, "it is here already");
+        assert_nothing_left(&aws, &bucket, &database).await;
+        let middle: Vec<Bytes> = content.stream(stored.hash, 3..9).map(|bytes| bytes.unwrap()).collect().await;
+        assert_eq!(middle.concat(), bytes[3..9]);
+    }
+}
+
+#[tokio::test]
+async fn what_nobody_comes_back_for_is_removed() {
+    let (Some(database), Some(aws)) = (Database::new().await, Aws::shared()) else { return };
+    let bucket = aws.bucket().await;
+    let content = aws.content(&database.records().await, &bucket).await;
+    let bytes = noise(10 * MIB, 9);
+    let manifest = manifest(&bytes, Chunking::Fixed);
+    content.begin(&manifest).await.unwrap();
+    write_all(&content, &manifest, &bytes, 0..9).await;
+    content.sync(&manifest).await.unwrap();
+    content.release(manifest.blob()).await;
+    content.sweep().await.unwrap();
+    assert_eq!(content.begin(&manifest).await.unwrap().count(), 9, "it is not old enough");
+    content.release(manifest.blob()).await;
+    sqlx::query("UPDATE blob_upload SET updated_at = now() - interval '30 days'")
+        .execute(&database.pool())
+        .await
+        .unwrap();
+    content.sweep().await.unwrap();
+    assert_nothing_left(&aws, &bucket, &database).await;
+}
