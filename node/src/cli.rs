@@ -8,6 +8,7 @@ mod import;
 mod report;
 mod session;
 
+use std::io::IsTerminal;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -114,10 +115,7 @@ enum Command {
 /// What went wrong, with what was being done.
 pub fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
     let Arguments { global, command } = arguments;
-    let flags = [
-        ("data", global.data.as_ref().map(|path| path.display().to_string())),
-        ("listen", global.listen),
-    ];
+    let flags = [("data", global.data.as_ref().map(|path| path.display().to_string())), ("listen", global.listen)];
     let flags = flags.into_iter().filter_map(|(key, value)| Some((key, toml::Value::String(value?))));
     let config = Config::load(global.config.as_deref(), std::env::vars(), flags)?;
     start_log(&config.log)?;
@@ -142,7 +140,11 @@ async fn run_in(session: &NodeSession, command: Command) -> anyhow::Result<ExitC
         Command::Import { paths, collection } => import::run(client, paths, collection).await,
         Command::Status { json } => {
             let status = client.status().await?;
-            if json { report::json(&status) } else { report::status(&status) }
+            if json {
+                report::json(&status)
+            } else {
+                report::status(&status)
+            }
             Ok(ExitCode::SUCCESS)
         }
         Command::Verify { repair } => report::verify(client.verify(&VerifyRequest { repair }).await?).await,
@@ -169,7 +171,10 @@ async fn run_in(session: &NodeSession, command: Command) -> anyhow::Result<ExitC
 
 fn start_log(config: &LogConfig) -> anyhow::Result<()> {
     let filter = EnvFilter::try_new(&config.filter).context("configuration key `log.filter`")?;
-    let subscriber = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let subscriber = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal());
     if config.json {
         subscriber.json().init();
     } else {

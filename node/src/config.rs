@@ -24,6 +24,8 @@ pub struct Config {
     pub import: crate::jobs::ImportConfig,
     /// The way to the bridge.
     pub replication: crate::replication::ReplicationConfig,
+    /// Looking after what is kept.
+    pub upkeep: crate::jobs::UpkeepConfig,
     /// What is logged.
     pub log: LogConfig,
 }
@@ -37,6 +39,7 @@ impl Default for Config {
             store: Default::default(),
             import: Default::default(),
             replication: Default::default(),
+            upkeep: Default::default(),
             log: LogConfig::default(),
         }
     }
@@ -54,7 +57,7 @@ pub struct LogConfig {
 
 impl Default for LogConfig {
     fn default() -> Self {
-        Self { filter: "warn,alexandria_node=info,alexandria_sync=info".into(), json: false }
+        Self { filter: "warn,alexandria_node=info,alexandria_sync=info,symphonia=error".into(), json: false }
     }
 }
 
@@ -124,8 +127,7 @@ impl Config {
 }
 
 fn read_table(path: &Path) -> Result<toml::Table, ConfigError> {
-    let text =
-        std::fs::read_to_string(path).map_err(|source| ConfigError::Read { path: path.to_owned(), source })?;
+    let text = std::fs::read_to_string(path).map_err(|source| ConfigError::Read { path: path.to_owned(), source })?;
     toml::from_str(&text).map_err(|source| ConfigError::Syntax { path: path.to_owned(), source: Box::new(source) })
 }
 
@@ -157,7 +159,11 @@ fn set(table: &mut toml::Table, key: &str, value: toml::Value) -> Result<(), Con
 mod tests {
     use super::*;
 
-    fn load(text: &str, environment: &[(&str, &str)], flags: Vec<(&'static str, toml::Value)>) -> Result<Config, ConfigError> {
+    fn load(
+        text: &str,
+        environment: &[(&str, &str)],
+        flags: Vec<(&'static str, toml::Value)>,
+    ) -> Result<Config, ConfigError> {
         let dir = tempfile::tempdir().unwrap();
         let file = dir.path().join("alexandria.toml");
         std::fs::write(&file, text).unwrap();

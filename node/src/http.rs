@@ -8,14 +8,13 @@
 
 pub mod guard;
 pub mod health;
-#[cfg(pages)]
 pub mod pages;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use alexandria_api::Limits;
 use alexandria_api::serve::ServerLimits;
-use alexandria_api::{Limits, problem};
 use axum::Router;
 use axum::extract::Request;
 use axum::middleware::{self, Next};
@@ -55,18 +54,14 @@ impl Default for HttpConfig {
 
 /// Everything that the network sees.
 pub fn router(library: &Library, guard: NodeWriteGuard, metrics: &Metrics, config: &HttpConfig) -> Router {
-    let limits = Limits {
-        upload_bytes_max: config.upload_bytes_max,
-        waiters_max: config.waiters_max,
-        ..Limits::default()
-    };
+    let limits =
+        Limits { upload_bytes_max: config.upload_bytes_max, waiters_max: config.waiters_max, ..Limits::default() };
     let (api, document) = alexandria_api::routes(library.clone(), guard, limits);
     let slots = Arc::new(Semaphore::new(config.requests_max));
-    let app = api.merge(alexandria_api::openapi_route(&document)).merge(health::router(library.clone(), metrics.clone()));
-    #[cfg(pages)]
-    let app = app.merge(pages::router(library.clone()));
-    app
-        .fallback(problem::not_found)
+    api.merge(alexandria_api::openapi_route(&document))
+        .merge(health::router(library.clone(), metrics.clone()))
+        .merge(pages::router(library.clone()))
+        .fallback(pages::not_found)
         .layer(middleware::from_fn_with_state(slots, shed))
         .layer(middleware::from_fn_with_state(metrics.clone(), health::measure))
 }

@@ -18,10 +18,10 @@ use tokio::sync::{Notify, mpsc, watch};
 use tokio::task::JoinHandle;
 
 use crate::config::Config;
+use crate::http;
 use crate::http::guard::{NodeWriteGuard, load_or_make_token};
 use crate::http::health::Metrics;
-use crate::http;
-use crate::jobs::{Importer, analyse, verify};
+use crate::jobs::{Importer, analyse, upkeep, verify};
 use crate::library::{Library, builtin};
 use crate::local::ImportLine;
 use crate::replication::Replicator;
@@ -147,6 +147,8 @@ impl Node {
         if face == Face::Public {
             offer_builtin(&library, &importer).await;
             workers.push(spawn_analyser(library.clone(), analyser));
+            let unclean_stop = library.store().unclean_stop;
+            workers.push(tokio::spawn(upkeep::run(library.clone(), config.upkeep.clone(), unclean_stop)));
         }
         if let Some(address) = &address {
             println!("listening on {address}");
@@ -179,7 +181,9 @@ async fn told(mut stopped: watch::Receiver<bool>) {
 fn bind_local(socket: &Path) -> anyhow::Result<UnixListener> {
     use std::os::unix::fs::PermissionsExt;
     match std::fs::remove_file(socket) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error).context("clear the local socket"),
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            return Err(error).context("clear the local socket");
+        }
         _ => {}
     }
     let listener = UnixListener::bind(socket).with_context(|| format!("listen on {}", socket.display()))?;
@@ -207,7 +211,10 @@ fn spawn_search(library: Library, indexed: crate::search::Indexed) -> JoinHandle
         let records = library.store().records.clone();
         let followed = follow::follow(&records, library.search(), indexed, changes.boxed()).await;
         if let Err(error) = followed {
-            tracing::error!(error = &error as &dyn std::error::Error, "search no longer follows; it is rebuilt at the next start");
+            tracing::error!(
+                error = &error as &dyn std::error::Error,
+                "search no longer follows; it is rebuilt at the next start"
+            );
         }
     })
 }

@@ -12,13 +12,15 @@ use tantivy::collector::DocSetCollector;
 use tantivy::columnar::StrColumn;
 use tantivy::query::{BooleanQuery, FuzzyTermQuery, Occur, Query, TermQuery};
 use tantivy::schema::{FAST, Field, INDEXED, IndexRecordOption, STRING, Schema, TextFieldIndexing, TextOptions};
-use tantivy::tokenizer::{AsciiFoldingFilter, LowerCaser, RemoveLongFilter, SimpleTokenizer, TextAnalyzer, TokenStream};
+use tantivy::tokenizer::{
+    AsciiFoldingFilter, LowerCaser, RemoveLongFilter, SimpleTokenizer, TextAnalyzer, TokenStream,
+};
 use tantivy::{Index, IndexReader, IndexWriter, ReloadPolicy, TantivyDocument, Term};
 
 /// Words of a query that count; the rest is ignored.
-pub const QUERY_WORDS_MAX: usize = 16;
+const QUERY_WORDS_MAX: usize = 16;
 /// Records that one query finds, at most.
-pub const MATCHES_MAX: usize = 10_000;
+const MATCHES_MAX: usize = 10_000;
 /// Characters of a word that are indexed; longer ones are no words that anybody types.
 const WORD_BYTES_MAX: usize = 64;
 /// Memory for documents that are not committed yet, in bytes: the least that tantivy takes.
@@ -162,7 +164,8 @@ impl Search {
     pub fn commit(&self, indexed: &Indexed) -> Result<(), SearchError> {
         let mut writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
         let mut prepared = writer.prepare_commit()?;
-        let payload = serde_json::to_string(indexed).map_err(|error| tantivy::TantivyError::InvalidArgument(error.to_string()))?;
+        let payload = serde_json::to_string(indexed)
+            .map_err(|error| tantivy::TantivyError::InvalidArgument(error.to_string()))?;
         prepared.set_payload(&payload);
         prepared.commit()?;
         self.reader.reload()?;
@@ -264,8 +267,7 @@ impl Text {
 
 fn schema() -> (Schema, Fields) {
     let words = || {
-        let indexing =
-            TextFieldIndexing::default().set_tokenizer(ANALYZER).set_index_option(IndexRecordOption::Basic);
+        let indexing = TextFieldIndexing::default().set_tokenizer(ANALYZER).set_index_option(IndexRecordOption::Basic);
         TextOptions::default().set_indexing_options(indexing)
     };
     let mut schema = Schema::builder();
