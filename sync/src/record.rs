@@ -183,3 +183,24 @@ impl Record {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// An edit that lowered it here would be undone nowhere else: peers keep the larger number and never send it back.
+    #[test]
+    fn an_edit_never_lowers_a_field_whose_largest_number_wins() {
+        let key = RecordKey { bucket: BucketId::Catalogue, kind: Kind(11), id: RecordId::default() };
+        let (furthest, title) = (FieldTag::max(1), FieldTag::lww(2));
+        let number = |number: u64| Value::encode(&number);
+        let later = Stamp { time: crate::hlc::HlcTime::from_unix_ms(1), ..Stamp::default() };
+        let record =
+            Record::new(key, [(furthest, number(300)), (title, number(300))], Stamp::default()).expect("it has fields");
+        let edited = record.edited([(furthest, number(20)), (title, number(20))], later).expect("it is live");
+        assert_eq!(crate::merge::merge(edited.clone(), record), edited, "an edit says all that was there");
+        let fields = edited.fields().expect("it is live");
+        assert_eq!(fields[&title].value, number(20));
+        assert_eq!(fields[&furthest].value, number(300));
+    }
+}

@@ -15,6 +15,9 @@ use crate::wire::{FRAME_HEADER_BYTES, FrameHeader, Message};
 /// Messages of a lane that were read and not yet taken.
 const READ_AHEAD: usize = 2;
 
+/// The same on the control lane, with what writers tell.
+const CONTROL_READ_AHEAD: usize = 16;
+
 /// What a lane brings.
 pub(super) enum Arrived {
     Message(Lane, Message),
@@ -35,16 +38,19 @@ pub(super) struct Lanes<L: Link> {
     control_writer: Option<tokio::task::JoinHandle<()>>,
     arrived: mpsc::Receiver<Arrived>,
     records: mpsc::Receiver<Arrived>,
+    content: mpsc::Receiver<Arrived>,
     arrived_sender: mpsc::Sender<Arrived>,
 }
 
 impl<L: Link> Lanes<L> {
     pub(super) fn start(link: Arc<L>) -> Self {
-        let (arrived_sender, arrived) = mpsc::channel(READ_AHEAD * 8);
+        let (arrived_sender, arrived) = mpsc::channel(CONTROL_READ_AHEAD);
         let (records_sender, records) = mpsc::channel(READ_AHEAD);
+        let (content_sender, content) = mpsc::channel(READ_AHEAD);
         let mut tasks = JoinSet::new();
-        tasks.spawn(accept_lanes(Arc::clone(&link), arrived_sender.clone(), records_sender));
-        Self { link, writers: HashMap::new(), tasks, control_writer: None, arrived, records, arrived_sender }
+        let senders = Senders { control: arrived_sender.clone(), records: records_sender, content: content_sender };
+        tasks.spawn(accept_lanes(Arc::clone(&link), senders));
+        Self { link, writers: HashMap::new(), tasks, control_writer: None, arrived, records, content, arrived_sender }
     }
 
     pub(super) fn send(&mut self, lane: Lane, frame: Bytes) {
@@ -62,12 +68,13 @@ impl<L: Link> Lanes<L> {
         let _ = self.writers[&lane].send(frame);
     }
 
-    /// The next thing that any lane brings; records only if they are wanted.
+    /// The next thing that any lane brings, in the order of classes; records only if they are wanted.
     pub(super) async fn next(&mut self, records_wanted: bool) -> Arrived {
         tokio::select! {
             biased;
             Some(arrived) = self.arrived.recv() => arrived,
             Some(arrived) = self.records.recv(), if records_wanted => arrived,
+            Some(arrived) = self.content.recv() => arrived,
         }
     }
 
@@ -87,8 +94,25 @@ impl<L: Link> Lanes<L> {
     }
 }
 
+/// Where what lanes bring goes: a queue for each class, so that none waits behind a lower one.
+struct Senders {
+    control: mpsc::Sender<Arrived>,
+    records: mpsc::Sender<Arrived>,
+    content: mpsc::Sender<Arrived>,
+}
+
+impl Senders {
+    fn of(&self, lane: Lane) -> &mpsc::Sender<Arrived> {
+        match lane {
+            Lane::Control => &self.control,
+            Lane::Records => &self.records,
+            Lane::Content(_) => &self.content,
+        }
+    }
+}
+
 /// Takes the lanes that the peer opens, and reads each in a task of its own. Ends when the connection does.
-async fn accept_lanes<L: Link>(link: Arc<L>, arrived: mpsc::Sender<Arrived>, records: mpsc::Sender<Arrived>) {
+async fn accept_lanes<L: Link>(link: Arc<L>, senders: Senders) {
     let mut readers = JoinSet::new();
     let mut open = std::collections::HashSet::new();
     loop {
@@ -96,16 +120,15 @@ async fn accept_lanes<L: Link>(link: Arc<L>, arrived: mpsc::Sender<Arrived>, rec
             Ok((lane, reader)) => {
                 if !open.insert(lane) {
                     let error = io::Error::new(io::ErrorKind::InvalidData, "the peer opened a lane twice");
-                    let _ = arrived.send(Arrived::Broken(error)).await;
+                    let _ = senders.control.send(Arrived::Broken(error)).await;
                     return;
                 }
-                let sender = if lane == Lane::Records { records.clone() } else { arrived.clone() };
-                readers.spawn(read_lane(lane, reader, sender));
+                readers.spawn(read_lane(lane, reader, senders.of(lane).clone()));
             }
             Err(error) => {
                 // What was read before the end is still to be handled: a close tells more than a broken connection.
                 while readers.join_next().await.is_some() {}
-                let _ = arrived.send(Arrived::Broken(error)).await;
+                let _ = senders.control.send(Arrived::Broken(error)).await;
                 return;
             }
         }

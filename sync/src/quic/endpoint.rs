@@ -123,7 +123,7 @@ impl Dialer {
         let peer = peer_of(&connection)?;
         if peer != expected {
             connection.close(CODE_NOT_WELCOME, b"not the bridge of this node");
-            return Err(IdentityError::NoName.into());
+            return Err(IdentityError::Unexpected.into());
         }
         Ok(QuicLink::new(connection, peer))
     }
@@ -202,7 +202,7 @@ impl Knock {
             Ok(peer) if peer.role == PeerRole::Node => Ok(QuicLink::new(connection, peer)),
             Ok(_) => {
                 connection.close(CODE_NOT_WELCOME, b"only nodes may connect");
-                Err(IdentityError::NoName.into())
+                Err(IdentityError::Unexpected.into())
             }
             Err(error) => {
                 connection.close(CODE_NOT_WELCOME, b"the certificate names nobody");

@@ -84,6 +84,9 @@ pub enum IdentityError {
     /// A certificate that names no member of the fleet.
     #[error("the certificate names no node or bridge")]
     NoName,
+    /// A member of the fleet, but not the one that was expected, or not one that may take this part.
+    #[error("the certificate names another member of the fleet than the one expected here")]
+    Unexpected,
     /// A key that is not that of the certificate.
     #[error("the certificate is not for this key")]
     WrongKey,

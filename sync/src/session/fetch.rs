@@ -348,7 +348,9 @@ impl Fetcher {
 
     pub(super) fn next_timeout(&self) -> Option<u64> {
         let retry = self.absent.values().min().map(|since_ms| since_ms + self.config.absent_retry_ms);
-        [self.window.next_sync(), retry].into_iter().flatten().min()
+        // A sync that is due and not started waits for the disk, not for the time: a timer would only spin.
+        let sync = self.window.next_sync().filter(|&at_ms| at_ms > self.now_ms);
+        [sync, retry].into_iter().flatten().min()
     }
 
     /// Whether nothing is wanted that the peer may have.

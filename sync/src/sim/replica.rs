@@ -72,6 +72,8 @@ pub(super) struct Conversation {
     pub(super) connection: u64,
     pub(super) session: Session,
     pub(super) disk: BTreeMap<u64, DiskRequest>,
+    /// Carried out, and not heard of.
+    pub(super) answers: BTreeMap<u64, DiskDone>,
     pub(super) quiet: bool,
     pub(super) timer_us: Option<u64>,
 }

@@ -7,7 +7,7 @@ mod disks;
 mod links;
 mod sessions;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use super::link::{Direction, Quality};
 use super::ops;
@@ -40,6 +40,7 @@ enum Happening {
     Drained { connection: u64, way: usize, lane: Lane },
     Arrive { connection: u64, way: usize, lane: Lane, bytes: bytes::Bytes },
     Disk { replica: usize, peer: usize, connection: u64, request: u64 },
+    Answer { replica: usize, peer: usize, connection: u64, request: u64 },
     Local { replica: usize, life: u32, op: u64 },
     Timer { replica: usize, peer: usize, connection: u64 },
     NoticeCut { replica: usize, peer: usize, connection: u64 },
@@ -55,8 +56,6 @@ struct Connection {
     ways: [Direction; 2],
     /// Chunks handed to the link on each way, with their lengths.
     chunks: [BTreeMap<(BlobHash, u32), u64>; 2],
-    /// Blobs that the receiver of a way gave up while it went on: their chunks are not the cut's fault.
-    given_up: [BTreeSet<BlobHash>; 2],
 }
 
 /// One world.
@@ -202,6 +201,9 @@ impl World {
             Happening::Arrive { connection, way, lane, bytes } => self.arrive(connection, way, lane, &bytes),
             Happening::Disk { replica, peer, connection, request } => {
                 self.finish_request(replica, peer, connection, request);
+            }
+            Happening::Answer { replica, peer, connection, request } => {
+                self.hear_answer(replica, peer, connection, request);
             }
             Happening::Local { replica, life, op } => {
                 if self.replicas[replica].life == life

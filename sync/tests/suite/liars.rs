@@ -7,7 +7,9 @@ use alexandria_sync::domain::{Author, Typed};
 use alexandria_sync::hlc::{ClockQuality, HlcTime, Stamp};
 use alexandria_sync::id::{BucketId, Epoch, Incarnation, RecordId, Seq};
 use alexandria_sync::record::Record;
-use alexandria_sync::session::{Closed, Collections, Config, DiskRequest, Event, Input, Output, Scope, Session};
+use alexandria_sync::session::{
+    Closed, Collections, Config, DiskDone, DiskRequest, Event, Input, Output, Scope, Session, WriteFailure,
+};
 use alexandria_sync::sim;
 use alexandria_sync::wire::{CloseReason, Hello, Lane, Message, Offered, PROTOCOL_MAX};
 use bytes::Bytes;
@@ -23,8 +25,9 @@ struct Victim {
     sent: Vec<Message>,
     events: Vec<Event>,
     closed: Option<Closed>,
-    /// Whether its disk answers.
+    /// Whether its disk answers; if not, what it was asked.
     disk_works: bool,
+    asked: Vec<DiskRequest>,
     now_ms: u64,
 }
 
@@ -34,8 +37,16 @@ impl Victim {
         let scope = Scope { site: node_id(1), collections: Collections::Only([collection()].into()) };
         site.blobs.permit(node_id(1), scope.clone());
         let session = Session::new(Config::default(), site.hello(), node_id(1), scope, 0);
-        let mut victim =
-            Self { site, session, sent: Vec::new(), events: Vec::new(), closed: None, disk_works: true, now_ms: 0 };
+        let mut victim = Self {
+            site,
+            session,
+            sent: Vec::new(),
+            events: Vec::new(),
+            closed: None,
+            disk_works: true,
+            asked: Vec::new(),
+            now_ms: 0,
+        };
         victim.drain();
         victim
     }
@@ -65,7 +76,11 @@ impl Victim {
 
     /// One that has asked for the chunks of `content`.
     fn fetching(content: &[u8]) -> Self {
-        let manifest = manifest_of(content);
+        Self::fetching_by(&manifest_of(content))
+    }
+
+    /// The same, cut as the manifest says.
+    fn fetching_by(manifest: &Manifest) -> Self {
         let blob = manifest.blob();
         let mut victim = Self::wanting(blob);
         victim.hear(Message::Manifest { blob, manifest: Some(manifest.to_bytes()) });
@@ -95,7 +110,7 @@ impl Victim {
                     self.session.handle(Input::LaneDrained(lane), self.now_ms);
                 }
                 Output::Disk(request) if self.disk_works => self.carry_out(request),
-                Output::Disk(_) => {}
+                Output::Disk(request) => self.asked.push(request),
                 Output::Event(event) => self.events.push(event),
                 Output::Closed(closed) => self.closed = Some(closed),
             }
@@ -431,8 +446,53 @@ fn who_finds_a_blob_busy_does_not_release_it() {
     victim.is_well();
     let again =
         sim::carry_out(DiskRequest::Begin(Arc::new(manifest)), node_id(6), &victim.site.records, &victim.site.blobs);
-    assert!(matches!(
-        again,
-        Some(alexandria_sync::session::DiskDone::Began(_, Err(alexandria_sync::session::WriteFailure::Busy)))
-    ));
+    assert!(matches!(again, Some(DiskDone::Began(_, Err(WriteFailure::Busy)))));
+}
+
+/// Another session may begin the blob as soon as it is released: a write that is still under way would go into its file.
+#[test]
+fn a_blob_that_is_given_up_is_released_only_after_its_last_write() {
+    let (one, two) = (b"first half".as_slice(), b"second half".as_slice());
+    let chunk = |bytes: &[u8]| Chunk { len: bytes.len() as u32, hash: ChunkHash::of(bytes) };
+    let blob = BlobHash::of(&[one, two].concat());
+    let manifest = Manifest::new(blob, Chunking::Fixed, vec![chunk(one), chunk(two)]).unwrap();
+    let mut victim = Victim::fetching_by(&manifest);
+    victim.disk_works = false;
+    victim.hear(Message::Chunk { blob, index: 0, bytes: Bytes::from_static(one) });
+    victim.hear(Message::Chunk { blob, index: 1, bytes: Bytes::from_static(two) });
+    assert_eq!(victim.asked.len(), 2, "{:?}", victim.asked);
+
+    victim.handle(Input::Disk(DiskDone::Wrote(blob, 0, Err(WriteFailure::Full))));
+    assert_eq!(victim.asked.len(), 2, "a write is still under way: {:?}", victim.asked);
+    assert!(victim.events.iter().any(|event| matches!(event, Event::ContentBlocked)));
+    let left: Vec<DiskRequest> = victim.session.receiving().collect();
+    assert!(matches!(left[..], [DiskRequest::Release(_)]), "{left:?}");
+
+    victim.handle(Input::Disk(DiskDone::Wrote(blob, 1, Ok(()))));
+    assert!(matches!(victim.asked[..], [_, _, DiskRequest::Release(released)] if released == blob));
+    victim.is_well();
+}
+
+/// While the disk is busy with a sync, the next one that falls due waits for it, and no timer spins.
+#[test]
+fn a_sync_that_waits_for_the_disk_sets_no_timer_in_the_past() {
+    let pieces: Vec<Vec<u8>> = (0u8..3).map(|piece| vec![piece; 10]).collect();
+    let chunks = pieces.iter().map(|piece| Chunk { len: 10, hash: ChunkHash::of(piece) }).collect();
+    let blob = BlobHash::of(&pieces.concat());
+    let manifest = Manifest::new(blob, Chunking::Fixed, chunks).unwrap();
+    let mut victim = Victim::fetching_by(&manifest);
+    victim.disk_works = false;
+    for (index, at_ms) in [(0, 0), (1, 2_500)] {
+        victim.now_ms = at_ms;
+        victim.hear(Message::Chunk { blob, index, bytes: pieces[index as usize].clone().into() });
+        victim.handle(Input::Disk(DiskDone::Wrote(blob, index, Ok(()))));
+        victim.now_ms = at_ms + 2_000;
+        victim.handle(Input::Timer);
+    }
+    let syncs = victim.asked.iter().filter(|request| matches!(request, DiskRequest::Sync(_))).count();
+    assert_eq!(syncs, 1, "the first is still under way");
+    assert!(victim.session.next_timeout().is_none_or(|at_ms| at_ms > victim.now_ms));
+    victim.handle(Input::Disk(DiskDone::Synced(blob, Ok(()))));
+    let syncs = victim.asked.iter().filter(|request| matches!(request, DiskRequest::Sync(_))).count();
+    assert_eq!(syncs, 2, "the second follows at once");
 }

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use alexandria_sync::driver::{HostInput, Link, RunError};
-use alexandria_sync::quic::{Dialer, PeerRole, TransportConfig};
+use alexandria_sync::quic::{ConnectError, Dialer, IdentityError, PeerRole, TransportConfig};
 use alexandria_sync::session::{Config, Event};
 use alexandria_sync::wire::{CloseReason, FRAME_HEADER_BYTES, FrameHeader, Lane, Message};
 
@@ -77,7 +77,7 @@ async fn who_is_not_of_the_fleet_is_refused_by_either_end() {
     // Another bridge of ours than the one that the node is enrolled with.
     let node = identity(&ours, PeerRole::Node, 1);
     let (dialled, _) = dial(&dialer, &listener, &node, bridge_identity(3)).await;
-    assert!(dialled.is_err());
+    assert!(matches!(dialled, Err(ConnectError::Peer(IdentityError::Unexpected))));
 
     // A bridge that dials like a node.
     let other_bridge = identity(&ours, PeerRole::Bridge, 3);

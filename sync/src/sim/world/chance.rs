@@ -111,10 +111,8 @@ impl World {
             }) && self.replicas[BRIDGE].conversations.contains_key(&node)
         });
         connected
-            && self
-                .replicas
-                .iter()
-                .flat_map(|replica| replica.conversations.values())
-                .all(|conversation| conversation.quiet && conversation.disk.is_empty())
+            && self.replicas.iter().flat_map(|replica| replica.conversations.values()).all(|conversation| {
+                conversation.quiet && conversation.disk.is_empty() && conversation.answers.is_empty()
+            })
     }
 }

@@ -16,11 +16,21 @@ impl World {
         let Some(conversation) = self.conversation(replica, peer, connection) else { return };
         let Some(request) = conversation.disk.remove(&number) else { return };
         let node_there = self.replicas[peer].node;
-        if let Some(done) = self.carry_out(replica, request, node_there) {
-            self.tell(replica, peer, Input::Disk(done));
-            // There may be room for records again.
-            self.read_lane(connection, usize::from(replica != BRIDGE), Lane::Records);
-        }
+        let Some(done) = self.carry_out(replica, request, node_there) else { return };
+        let Some(conversation) = self.conversation(replica, peer, connection) else { return };
+        conversation.answers.insert(number, done);
+        // What the disk said may already be out of date when it is heard.
+        let late = self.rng.chance(40);
+        let after = self.rng.below(if late { 20_000 } else { 1 });
+        self.schedule(after, Happening::Answer { replica, peer, connection, request: number });
+    }
+
+    pub(super) fn hear_answer(&mut self, replica: usize, peer: usize, connection: u64, number: u64) {
+        let Some(conversation) = self.conversation(replica, peer, connection) else { return };
+        let Some(done) = conversation.answers.remove(&number) else { return };
+        self.tell(replica, peer, Input::Disk(done));
+        // There may be room for records again.
+        self.read_lane(connection, usize::from(replica != BRIDGE), Lane::Records);
     }
 
     /// Carries out one request, and tells the other conversations of the replica what came of it.
@@ -73,10 +83,14 @@ impl World {
     pub(super) fn crash(&mut self, replica: usize) {
         self.figures.crashes += 1;
         // What was on its way to the disk may have reached it; nobody was told.
+        let links: Vec<u64> =
+            self.replicas[replica].conversations.values().map(|conversation| conversation.connection).collect();
+        for link in links {
+            self.check_lost(link);
+        }
         let conversations = std::mem::take(&mut self.replicas[replica].conversations);
         let mut torn = None;
         for (peer, conversation) in conversations {
-            self.check_lost(conversation.connection);
             self.connections.remove(&conversation.connection);
             let after = self.rng.below(NOTICE_US);
             let notice = Happening::NoticeCut { replica: peer, peer: replica, connection: conversation.connection };

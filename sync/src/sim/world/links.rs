@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 
 use super::{ABSENT_RETRY_MS, BRIDGE, Connection, Happening, NOTICE_US, RESEND_BYTES, RESEND_WINDOW_MS, World};
-use crate::session::{Config, Input, Session};
+use crate::chunk::BlobHash;
+use crate::session::{Config, DiskRequest, Input, Session};
 use crate::sim::Sabotage;
 use crate::sim::link::{Direction, Quality};
 use crate::sim::replica::Conversation;
@@ -30,13 +31,19 @@ impl World {
         let id = self.serial;
         let quality = self.random_quality();
         let ways = [Direction::new(quality), Direction::new(quality)];
-        let connection = Connection { node, quality, ways, chunks: Default::default(), given_up: Default::default() };
+        let connection = Connection { node, quality, ways, chunks: Default::default() };
         self.connections.insert(id, connection);
         self.figures.sessions += 1;
         for (replica, peer) in [(node, BRIDGE), (BRIDGE, node)] {
             let session = self.new_session(replica, peer, node);
-            let conversation =
-                Conversation { connection: id, session, disk: BTreeMap::new(), quiet: false, timer_us: None };
+            let conversation = Conversation {
+                connection: id,
+                session,
+                disk: BTreeMap::new(),
+                answers: BTreeMap::new(),
+                quiet: false,
+                timer_us: None,
+            };
             self.replicas[replica].conversations.insert(peer, conversation);
             self.drain(replica, peer);
         }
@@ -105,12 +112,21 @@ impl World {
         let node = connection.node;
         let mut faults = Vec::new();
         for (way, receiver) in [(0, BRIDGE), (1, node)] {
+            let sender = if receiver == BRIDGE { node } else { BRIDGE };
+            let Some(conversation) = self.replicas[receiver].conversations.get(&sender) else { continue };
+            // What was given up for want of room is not the cut's fault.
+            let receiving: Vec<BlobHash> = conversation
+                .session
+                .receiving()
+                .filter_map(|request| match request {
+                    DiskRequest::Sync(manifest) => Some(manifest.blob()),
+                    _ => None,
+                })
+                .collect();
             let blobs = &self.replicas[receiver].blobs;
             let lost: u64 = connection.chunks[way]
                 .iter()
-                .filter(|((blob, index), _)| {
-                    !connection.given_up[way].contains(blob) && !blobs.has_durable(*blob, *index)
-                })
+                .filter(|((blob, index), _)| receiving.contains(blob) && !blobs.has_durable(*blob, *index))
                 .map(|(_, len)| len)
                 .sum();
             if lost > bound {

@@ -35,13 +35,10 @@ impl World {
                     conversation.quiet = false;
                     self.serial += 1;
                     let number = self.serial;
-                    if let DiskRequest::Release(blob) = &request
-                        && let Some(connection) = self.connections.get_mut(&id)
-                    {
-                        connection.given_up[1 - way].insert(*blob);
-                    }
                     conversation.disk.insert(number, request);
-                    let after = self.rng.between(50, 30_000);
+                    // Cards stall now and then, for seconds.
+                    let slowest = if self.rng.chance(10) { 2_000_000 } else { 30_000 };
+                    let after = self.rng.between(50, slowest);
                     self.schedule(after, Happening::Disk { replica, peer, connection: id, request: number });
                 }
                 Output::Event(event) => self.hear(replica, peer, &event),
@@ -83,6 +80,11 @@ impl World {
             Event::Quiet => {
                 if let Some(conversation) = self.replicas[replica].conversations.get_mut(&peer) {
                     conversation.quiet = true;
+                    let connected = self.connections.contains_key(&conversation.connection);
+                    // With nobody else to bring news, quiet means equal at the very moment that it is told.
+                    if self.healed && connected && self.replicas.len() == 2 {
+                        self.check_quiet_records();
+                    }
                 }
             }
             Event::BlobReceived { .. } => self.figures.blobs += 1,
@@ -105,6 +107,9 @@ impl World {
     pub(super) fn end_conversation(&mut self, replica: usize, peer: usize) {
         let Some(mut conversation) = self.replicas[replica].conversations.remove(&peer) else { return };
         let node_there = self.replicas[peer].node;
+        for done in std::mem::take(&mut conversation.answers).into_values() {
+            conversation.session.settle_after_close(&done);
+        }
         let mut requests: Vec<DiskRequest> = std::mem::take(&mut conversation.disk).into_values().collect();
         while !requests.is_empty() {
             let next = self.rng.below(requests.len() as u64) as usize;
