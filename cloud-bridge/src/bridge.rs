@@ -29,7 +29,7 @@ const OPENS_INTERVAL: Duration = Duration::from_secs(5);
 /// How often the quarantine is looked through.
 const QUARANTINE_INTERVAL: Duration = Duration::from_secs(30);
 /// How often what is abandoned is looked for.
-const SWEEP_INTERVAL: Duration = Duration::from_secs(15 * 60);
+const SWEEP_INTERVAL: Duration = Duration::from_mins(15);
 /// How long the loops may take to end.
 const SHUTDOWN_PATIENCE: Duration = Duration::from_secs(20);
 

@@ -176,15 +176,12 @@ impl Catalogue for Library {
             let id = RecordId::derived(&[b"default collection", bridge.as_bytes(), &[number]]);
             let keys = [(Collection::KIND, id)];
             let made = self.records.edit(BucketId::Catalogue, &keys, |held| {
-                Ok::<_, CatalogueError>(match held.get(&(Collection::KIND, id)) {
-                    Some(record) => postgres::Edit { records: Vec::new(), answer: !record.is_tombstone() },
-                    None => {
-                        let collection = Collection { title: DEFAULT_COLLECTION_TITLE.into(), ..Collection::default() };
-                        let stamp = self.stamp_above(Stamp::default());
-                        let record = collection.to_record(BucketId::Catalogue, id, stamp);
-                        postgres::Edit { records: vec![record], answer: true }
-                    }
-                })
+                if let Some(record) = held.get(&(Collection::KIND, id)) {
+                    return Ok(postgres::Edit { records: Vec::new(), answer: !record.is_tombstone() });
+                }
+                let collection = Collection { title: DEFAULT_COLLECTION_TITLE.into(), ..Collection::default() };
+                let record = collection.to_record(BucketId::Catalogue, id, self.stamp_above(Stamp::default()));
+                Ok::<_, CatalogueError>(postgres::Edit { records: vec![record], answer: true })
             });
             if made.await.map_err(from_edit)? {
                 return Ok(id);

@@ -3,7 +3,8 @@
 //! - [`objects`]: the few S3 calls, and what their failures mean.
 //! - [`parts`]: how a blob is cut into parts, and how the parts' hashes make the blob's.
 //! - [`assembly`]: one blob in the making, in memory: which bytes are here and which are durable.
-//! - [`receive`]: the blob store that sessions write to; progress in PostgreSQL.
+//! - [`receive`]: the blob store that sessions write to.
+//! - [`progress`]: how far each blob has come, in PostgreSQL.
 //! - [`publish`]: the last step: object, then manifest row, then event.
 //! - [`serve`]: reading, listing, and what is wanted.
 //! - [`intake`]: content that an operator uploads.
@@ -13,12 +14,14 @@
 //! - A `stored_blob` row means that the object is in S3, whole and verified: S3 first, then the row, then the event.
 //! - A process may die at any time; what `sync` returned for is taken up again by any other process.
 //! - No two processes receive one blob at once: a lease in PostgreSQL, and a claim number that fences a late owner off.
-//! - Memory: at most [`receive::PENDING_BYTES_MAX`] for each blob in the making, and `uploads_max` of them.
+//! - Memory: at most [`receive::PENDING_BYTES_MAX`] for each blob in the making, and `memory_bytes_max` for all of them:
+//!   whoever writes past either waits until what is there has gone to S3.
 
 mod assembly;
 pub mod intake;
 pub mod objects;
 mod parts;
+mod progress;
 mod publish;
 pub mod receive;
 pub mod serve;
@@ -51,6 +54,8 @@ pub struct Config {
     pub path_style: bool,
     /// How long after a crash another process may take up a blob, in seconds.
     pub lease_seconds: u32,
+    /// Bytes of unfinished blobs in this process's memory, at most (but for the chunks that are just being written).
+    pub memory_bytes_max: usize,
     /// Blobs that this process receives at once, at most.
     pub uploads_max: usize,
     /// After how many hours without progress an unfinished blob is removed.
@@ -65,7 +70,8 @@ impl Default for Config {
             bucket: String::new(),
             path_style: false,
             lease_seconds: 15,
-            uploads_max: 32,
+            memory_bytes_max: 256 * 1024 * 1024,
+            uploads_max: 256,
             abandoned_after_hours: 7 * 24,
             removal_grace_minutes: 60,
         }

@@ -12,7 +12,7 @@ use alexandria_sync::driver::{self, HOST_INPUTS_MAX, HostInput, Reports};
 use alexandria_sync::hlc::ClockQuality;
 use alexandria_sync::id::NodeId;
 use alexandria_sync::quic::endpoint::Knock;
-use alexandria_sync::quic::{ConnectError, Listener, QuicLink};
+use alexandria_sync::quic::{Listener, QuicLink};
 use alexandria_sync::session::{self, Collections, Event, Progress, Scope, Session};
 use alexandria_sync::store::RecordStore;
 use alexandria_sync::wire::{CloseReason, Hello, PROTOCOL_MAX, PROTOCOL_MIN};
@@ -96,12 +96,8 @@ impl Replication {
         let link = match knock.answer().await {
             Ok(link) => link,
             Err(error) => {
-                let reason = match &error {
-                    ConnectError::Peer(_) => Refusal::ForeignCertificate,
-                    // A certificate that is missing or of another authority fails the handshake.
-                    _ => Refusal::ForeignCertificate,
-                };
-                metrics.refused_connection(reason);
+                // A certificate that is missing, of another authority or without a name fails the handshake.
+                metrics.refused_connection(Refusal::ForeignCertificate);
                 tracing::warn!(%address, error = &error as &dyn std::error::Error, "a connection was refused");
                 return;
             }

@@ -142,7 +142,7 @@ async fn changes_are_read_from_a_cursor_and_waited_for() {
     let created = library.create(new(BucketId::Catalogue, &collection, Collection::KIND)).await.unwrap();
     tokio::time::timeout(crate::fixture::DEADLINE, waiting).await.unwrap().unwrap().unwrap();
     let page = library.changes(BucketId::Catalogue, Some(start.next), 10).await.unwrap();
-    assert_eq!(page.page.records, [created.record.clone()]);
+    assert_eq!(page.page.records.first(), Some(&created.record));
     let beyond = Cursor { seq: page.next.seq.next(), ..page.next };
     assert!(matches!(library.changes(BucketId::Catalogue, Some(beyond), 10).await, Err(CatalogueError::CursorExpired)));
     let empty = library.changes(BucketId::Collection(key(&created).id), None, 10).await.unwrap();

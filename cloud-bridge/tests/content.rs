@@ -189,7 +189,7 @@ async fn an_outage_of_s3_ends_the_session_and_loses_nothing() {
     let bucket = aws.bucket().await;
     let relay = Outage::before(&aws.address).await;
     let records = database.records().await;
-    let content = aws.at(&relay.address).content(&records, &bucket).await;
+    let content = Aws::at(&relay.address).content(&records, &bucket).await;
     let bytes = noise(10 * MIB, 6);
     let manifest = manifest(&bytes, Chunking::Fixed);
     content.begin(&manifest).await.unwrap();

@@ -49,7 +49,7 @@ async fn every_change_is_told_at_least_once_under_one_id_and_in_order() {
         sqlx::query_scalar("SELECT event_id FROM outbox").fetch_all(&database.pool()).await.unwrap();
     assert_eq!(known.len(), 70);
 
-    let first = publisher(&records, &aws.at(&relay.address), &topic).await;
+    let first = publisher(&records, &Aws::at(&relay.address), &topic).await;
     relay.lose_answers();
     for _ in 0..3 {
         assert_eq!(first.publish_due().await.unwrap(), Round::Failed);

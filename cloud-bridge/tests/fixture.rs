@@ -20,7 +20,7 @@ pub(crate) use outage::Outage;
 pub(crate) use postgres::Database;
 
 /// Nothing that a test waits for takes longer, unless it never comes.
-pub(crate) const DEADLINE: Duration = Duration::from_secs(60);
+pub(crate) const DEADLINE: Duration = Duration::from_mins(1);
 
 /// Says that the test running on this thread is skipped, and why.
 pub(crate) fn skip(reason: &str) {
@@ -42,6 +42,7 @@ pub(crate) async fn wait_for<T, F: Future<Output = Option<T>>>(what: &str, mut l
             return found;
         }
         assert!(start.elapsed() < DEADLINE, "waited too long for {what}");
+        // tidy-allow(sleep): this is the wait for a condition with a deadline.
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
 }

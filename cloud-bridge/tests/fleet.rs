@@ -152,7 +152,7 @@ async fn aws_iot_is_told_later_what_it_missed() {
     let folder = tempfile::tempdir().unwrap();
     let fleet = fleet(&database, folder.path()).await;
     let relay = Outage::before(&aws.address).await;
-    let client = aws_sdk_iot::Client::new(&aws.at(&relay.address).sdk().await);
+    let client = aws_sdk_iot::Client::new(&Aws::at(&relay.address).sdk().await);
     let reconciler = Reconciler::new(fleet.clone(), client, Metrics::new());
     let node = a_node();
     let token = fleet.create_token("Harbour", None).await.unwrap();

@@ -90,7 +90,7 @@ pub(crate) async fn announce_changes(
             _ => change.arrived_from(),
         };
         let data = json!({ "id": key.id, "bucket": bucket, "fields": typed_json(&change.after) });
-        rows.push(trace_id, (kind, key.id.to_string()), verb, priority, (Some(bucket.to_string()), site), data);
+        rows.push(trace_id, (kind, key.id.to_string()), verb, priority, (Some(bucket.to_string()), site), &data);
     }
     rows.insert(tx).await
 }
@@ -106,7 +106,7 @@ pub(crate) async fn announce_blob(
     let mut rows = Rows::default();
     let data = json!({ "hash": hash, "size_bytes": size_bytes, "media_type": media_type, "object_key": object_key });
     let subject = ("blob", hash.to_string());
-    rows.push(rand::random(), subject, "UPLOADED", Priority::Normal, (None, None), data);
+    rows.push(rand::random(), subject, "UPLOADED", Priority::Normal, (None, None), &data);
     rows.insert(tx).await
 }
 
@@ -118,7 +118,7 @@ impl Rows {
         verb: &str,
         priority: Priority,
         (bucket, site): (Option<String>, Option<alexandria_sync::id::NodeId>),
-        data: Value,
+        data: &Value,
     ) {
         let subject = format!("{kind}/{id}");
         let hash = blake3::hash(subject.as_bytes());

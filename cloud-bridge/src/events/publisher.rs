@@ -27,11 +27,13 @@ const LANE_BATCH: i64 = 50;
 const CALL_EVENTS_MAX: usize = 10;
 /// Bytes in one call, at most: SNS takes 256 KiB with all attributes.
 const CALL_BYTES_MAX: usize = 240 * 1024;
+/// How the name of an SNS topic that keeps order ends.
+const FIFO_SUFFIX: &str = ".fifo";
 /// How often the outbox is looked at for events that another process wrote.
 const POLL_INTERVAL: Duration = Duration::from_secs(1);
 /// The wait after the first failure; it doubles up to the maximum.
 const BACKOFF_FIRST: Duration = Duration::from_millis(500);
-const BACKOFF_MAX: Duration = Duration::from_secs(60);
+const BACKOFF_MAX: Duration = Duration::from_mins(1);
 
 /// Publishes the outbox to one topic.
 #[derive(Clone)]
@@ -184,7 +186,7 @@ impl Publisher {
         dispatched_at: &str,
     ) -> Result<PublishBatchRequestEntry, aws_sdk_sns::error::BuildError> {
         let mut entry = PublishBatchRequestEntry::builder().id(event.no.to_string()).message(event.body(&self.source));
-        if self.topic_arn.ends_with(".fifo") {
+        if self.topic_arn.ends_with(FIFO_SUFFIX) {
             entry = entry.message_group_id(&event.subject).message_deduplication_id(event.event_id.to_string());
         }
         for (name, value) in event.attributes(&self.source, dispatched_at) {

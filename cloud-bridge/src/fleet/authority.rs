@@ -86,7 +86,7 @@ pub struct BridgeIdentity {
 
 /// The authority, with its key.
 pub struct Authority {
-    authority: quic::Authority,
+    signer: quic::Authority,
     certificate_der: CertificateDer<'static>,
     certificate_days: u64,
 }
@@ -115,13 +115,13 @@ impl Authority {
         if certificate.public_key().raw != KeyPair::from_pem(&key_pem)?.subject_public_key_info() {
             return Err(AuthorityError::WrongKey);
         }
-        let authority = quic::Authority::from_pem(&certificate_pem, &key_pem)?;
-        Ok(Self { authority, certificate_der, certificate_days: config.certificate_days.into() })
+        let signer = quic::Authority::from_pem(&certificate_pem, &key_pem)?;
+        Ok(Self { signer, certificate_der, certificate_days: config.certificate_days.into() })
     }
 
     /// The authority's certificate in PEM.
     pub fn certificate_pem(&self) -> &str {
-        self.authority.certificate_pem()
+        self.signer.certificate_pem()
     }
 
     /// SHA-256 of the authority's certificate: what tokens carry, so that a node knows whom it talks to.
@@ -136,7 +136,7 @@ impl Authority {
     /// [`IdentityError`] if the request is not signed by its own key.
     pub fn sign(&self, request_pem: &str, node: NodeId) -> Result<NodeCertificate, IdentityError> {
         let named = PeerIdentity { role: PeerRole::Node, id: node };
-        let pem = self.authority.sign(request_pem, named, random_serial(), now_unix_s(), self.certificate_days)?;
+        let pem = self.signer.sign(request_pem, named, random_serial(), now_unix_s(), self.certificate_days)?;
         let der = CertificateDer::from_pem_slice(pem.as_bytes()).map_err(|_| IdentityError::Unreadable)?;
         Ok(NodeCertificate { fingerprint: sha256(&der), pem })
     }
@@ -149,7 +149,7 @@ impl Authority {
     pub fn bridge_identity(&self, bridge: NodeId) -> Result<BridgeIdentity, AuthorityError> {
         let named = PeerIdentity { role: PeerRole::Bridge, id: bridge };
         let request = SigningRequest::make(named)?;
-        let pem = self.authority.sign(&request.request_pem, named, random_serial(), now_unix_s(), BRIDGE_DAYS)?;
+        let pem = self.signer.sign(&request.request_pem, named, random_serial(), now_unix_s(), BRIDGE_DAYS)?;
         Ok(BridgeIdentity {
             quic: Identity::from_pem(&pem, &request.key_pem, self.certificate_pem())?,
             chain: vec![certificate_of(&pem)?, self.certificate_der.clone()],

@@ -60,6 +60,9 @@ pub struct Reconciler {
     metrics: Metrics,
 }
 
+/// Id, name, site, certificate, its fingerprint, whether it is revoked, failed attempts.
+type DueRow = (Uuid, String, String, String, Vec<u8>, bool, i32);
+
 struct Due {
     node: Uuid,
     name: String,
@@ -102,7 +105,7 @@ impl Reconciler {
     pub async fn reconcile_one(&self) -> Result<bool, sqlx::Error> {
         // The row stays locked while AWS IoT is told, so that a revocation meanwhile is told after, not before.
         let mut tx = self.fleet.pool().begin().await?;
-        let row: Option<(Uuid, String, String, String, Vec<u8>, bool, i32)> = sqlx::query_as(
+        let row: Option<DueRow> = sqlx::query_as(
             "SELECT id, name, site, certificate_pem, certificate_fingerprint, iot_state = 'revoke', iot_attempts \
              FROM node WHERE iot_state IN ('register', 'revoke') AND iot_next_attempt_at <= now() \
              ORDER BY iot_next_attempt_at LIMIT 1 FOR UPDATE SKIP LOCKED",
