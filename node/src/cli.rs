@@ -141,9 +141,9 @@ async fn run_in(session: &NodeSession, command: Command) -> anyhow::Result<ExitC
         Command::Status { json } => {
             let status = client.status().await?;
             if json {
-                report::json(&status)
+                report::json(&status);
             } else {
-                report::status(&status)
+                report::status(&status);
             }
             Ok(ExitCode::SUCCESS)
         }

@@ -8,6 +8,11 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
+use crate::http::HttpConfig;
+use crate::jobs::{ImportConfig, UpkeepConfig};
+use crate::library::StoreConfig;
+use crate::replication::ReplicationConfig;
+
 /// Everything.
 #[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
 #[serde(default, deny_unknown_fields)]
@@ -17,15 +22,15 @@ pub struct Config {
     /// Where the library is served. `0.0.0.0:8080` opens it to the network.
     pub listen: SocketAddr,
     /// The web server.
-    pub http: crate::http::HttpConfig,
+    pub http: HttpConfig,
     /// Records and content.
-    pub store: crate::library::StoreConfig,
+    pub store: StoreConfig,
     /// Files taken in.
-    pub import: crate::jobs::ImportConfig,
+    pub import: ImportConfig,
     /// The way to the bridge.
-    pub replication: crate::replication::ReplicationConfig,
+    pub replication: ReplicationConfig,
     /// Looking after what is kept.
-    pub upkeep: crate::jobs::UpkeepConfig,
+    pub upkeep: UpkeepConfig,
     /// What is logged.
     pub log: LogConfig,
 }
@@ -35,11 +40,11 @@ impl Default for Config {
         Self {
             data: PathBuf::from("alexandria-data"),
             listen: SocketAddr::from(([127, 0, 0, 1], 8080)),
-            http: Default::default(),
-            store: Default::default(),
-            import: Default::default(),
-            replication: Default::default(),
-            upkeep: Default::default(),
+            http: HttpConfig::default(),
+            store: StoreConfig::default(),
+            import: ImportConfig::default(),
+            replication: ReplicationConfig::default(),
+            upkeep: UpkeepConfig::default(),
             log: LogConfig::default(),
         }
     }

@@ -9,6 +9,7 @@ mod status;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use alexandria_api::serve::ServerLimits;
 use alexandria_ml::Analyser;
 use anyhow::Context;
 use futures::stream::{self, StreamExt};
@@ -28,6 +29,9 @@ use crate::replication::Replicator;
 use crate::search::follow;
 
 use self::local::LocalState;
+
+/// The command line may wait long without a word: for a large file to be imported, for a backup to be written.
+const LOCAL_STALL_TIMEOUT_S: u64 = 7 * 24 * 60 * 60;
 
 /// How much of a node is put together.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -123,7 +127,8 @@ impl Node {
         };
         let limits = config.http.connections.clone();
         let mut servers = vec![tokio::spawn({
-            let (limits, stopped) = (limits.clone(), stopped.clone());
+            let limits = ServerLimits { stall_timeout_s: LOCAL_STALL_TIMEOUT_S, ..limits.clone() };
+            let stopped = stopped.clone();
             async move {
                 alexandria_api::serve::serve(local_listener, local::router(local_state), &limits, told(stopped)).await;
             }

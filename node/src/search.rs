@@ -7,7 +7,7 @@
 //! - [`Search`]: the index, and finding things in it.
 //! - [`follow`]: keeps it up with the store.
 
-mod index;
 pub mod follow;
+mod index;
 
 pub use index::{Indexed, Search, SearchError};

@@ -174,8 +174,7 @@ impl Catalogue for Library {
         if !put.existed {
             self.store().blobs.set_media_type(put.hash, &upload.media_type).await.map_err(store_error)?;
         }
-        let info =
-            BlobInfo { hash: put.hash, size_bytes: put.size_bytes, media_type: self.media_type(put.hash)? };
+        let info = BlobInfo { hash: put.hash, size_bytes: put.size_bytes, media_type: self.media_type(put.hash)? };
         Ok(PutBlob { info, created: !put.existed })
     }
 
@@ -183,9 +182,10 @@ impl Catalogue for Library {
         if self.store().blobs.held(hash).map_err(store_error)?.is_none() {
             return Ok(false);
         }
-        match self.store().blobs.discard_unreferenced(hash).await.map_err(blob_error)? {
-            true => Ok(true),
-            false => Err(CatalogueError::InUse),
+        if self.store().blobs.discard_unreferenced(hash).await.map_err(blob_error)? {
+            Ok(true)
+        } else {
+            Err(CatalogueError::InUse)
         }
     }
 }

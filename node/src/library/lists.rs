@@ -1,9 +1,7 @@
 //! Lists as the API asks for them: from the store's ordered tables where one fits, else from a set of ids that search or
 //! links gave, sorted here.
 
-use alexandria_api::catalogue::{
-    CatalogueError, LinkedTo, ListQuery, Listing, OrderBy, Place, Relation, Sort, Stored,
-};
+use alexandria_api::catalogue::{CatalogueError, LinkedTo, ListQuery, Listing, OrderBy, Place, Relation, Sort, Stored};
 use alexandria_sync::domain::{Author, Category, Collection, Media, Typed};
 use alexandria_sync::id::{BucketId, NodeId, RecordId};
 use alexandria_sync::record::{Kind, Record};
@@ -163,7 +161,8 @@ fn side_to_look_from(relation: Relation, listed: Kind) -> Side {
 }
 
 fn is_disabled(record: &Record) -> bool {
-    Media::from_record(record).map(|media| media.disabled)
+    Media::from_record(record)
+        .map(|media| media.disabled)
         .or_else(|| Author::from_record(record).map(|author| author.disabled))
         .or_else(|| Category::from_record(record).map(|category| category.disabled))
         .or_else(|| Collection::from_record(record).map(|collection| collection.disabled))

@@ -19,8 +19,8 @@ use crate::jobs::import::LINES_WAITING_MAX;
 use crate::jobs::{Importer, verify};
 use crate::library::Library;
 use crate::local::{
-    BackupRequest, EnrollRequest, Enrolled, ImportRequest, RestoreLine, RestoreRequest, Status, SyncLine,
-    TokenAnswer, VerifyRequest,
+    BackupRequest, EnrollRequest, Enrolled, ImportRequest, RestoreLine, RestoreRequest, Status, SyncLine, TokenAnswer,
+    VerifyRequest,
 };
 use crate::replication::{Replicator, SyncEnd, enroll};
 

@@ -24,6 +24,10 @@ use crate::store::time::BUILD_UNIX_MS;
 /// Events that may wait for the host; the session waits when they are more.
 const EVENTS_MAX: usize = 64;
 
+/// A session that was open before a replication was asked for, and moves nothing for this long, holds what its peer
+/// holds, or has not heard of it.
+const QUIET_AFTER: Duration = Duration::from_secs(1);
+
 /// Why one attempt did not come to a session, or the session not to its end.
 #[derive(Debug, thiserror::Error)]
 enum AttemptError {
@@ -62,8 +66,12 @@ struct Inner {
     library: Library,
     config: ReplicationConfig,
     state: watch::Sender<State>,
-    /// Counts requests to dial now.
+    /// Counts occasions to dial now.
     wake: watch::Sender<u64>,
+    /// Replications under way that somebody asked for.
+    asked: watch::Sender<u64>,
+    /// Counts requests to end the session that is open.
+    renew: watch::Sender<u64>,
     next_attempt: Mutex<Option<Instant>>,
 }
 
@@ -89,6 +97,8 @@ impl Replicator {
             config,
             state: watch::Sender::new(State::default()),
             wake: watch::Sender::new(0),
+            asked: watch::Sender::new(0),
+            renew: watch::Sender::new(0),
             next_attempt: Mutex::default(),
         };
         Self { inner: Arc::new(inner) }
@@ -97,12 +107,11 @@ impl Replicator {
     /// How it goes; `None` if the node is in no fleet.
     pub fn status(&self) -> Option<ReplicationStatus> {
         let state = self.inner.state.borrow().clone();
-        let (bridge, address) = match state.bridge {
-            Some(known) => known,
-            None => {
-                let membership = Membership::load(self.inner.library.data_dir()).ok().flatten()?;
-                (membership.bridge, membership.address)
-            }
+        let (bridge, address) = if let Some(known) = state.bridge {
+            known
+        } else {
+            let membership = Membership::load(self.inner.library.data_dir()).ok().flatten()?;
+            (membership.bridge, membership.address)
         };
         let next_attempt = *self.inner.next_attempt.lock().unwrap_or_else(PoisonError::into_inner);
         let next_attempt_s = next_attempt.filter(|_| !state.connected);
@@ -122,36 +131,56 @@ impl Replicator {
         })
     }
 
-    /// Dials now instead of when the wait is over, for instance after enrolment.
+    /// Dials now instead of when the wait is over, for instance after enrolment; not if it dials only when asked.
     pub fn wake(&self) {
         self.inner.wake.send_modify(|times| *times += 1);
     }
 
     /// Replicates until both sides hold the same, and tells progress on the way.
     pub async fn sync_once(&self, progress: mpsc::Sender<ReplicationStatus>) -> SyncEnd {
-        const TELL_EVERY: Duration = Duration::from_millis(500);
         match Membership::load(self.inner.library.data_dir()) {
             Ok(Some(_)) => {}
             Ok(None) => return SyncEnd::Failed("the node is not enrolled; `alexandria enroll` joins a fleet".into()),
             Err(error) => return SyncEnd::Failed(error.to_string()),
         }
-        let before = self.inner.state.borrow().clone();
-        self.wake();
+        let _asked = Asked::note(&self.inner.asked);
+        let end = self.until_quiet(progress).await;
+        if !self.inner.config.automatic {
+            self.end_session();
+        }
+        end
+    }
+
+    async fn until_quiet(&self, progress: mpsc::Sender<ReplicationStatus>) -> SyncEnd {
+        const TELL_EVERY: Duration = Duration::from_millis(500);
         let mut changes = self.inner.state.subscribe();
+        let mut before = changes.borrow_and_update().clone();
+        self.wake();
         let stall = Duration::from_secs(self.inner.config.stall_timeout_s);
         let mut moved_at = Instant::now();
         let mut moved = before.progress;
+        // A session that has told of its quiet says nothing until something changes: a new one is asked.
+        let mut may_be_quiet = before.connected;
         loop {
             let _ = tokio::time::timeout(TELL_EVERY, changes.changed()).await;
             let now = changes.borrow_and_update().clone();
             if now.quiets > before.quiets {
                 return SyncEnd::Quiet;
             }
-            if now.attempts > before.attempts && !now.connected {
-                return SyncEnd::Failed(now.last_error.unwrap_or_else(|| "the session ended early".into()));
+            if now.attempts > before.attempts {
+                if !may_be_quiet && !now.connected {
+                    return SyncEnd::Failed(now.last_error.unwrap_or_else(|| "the session ended early".into()));
+                }
+                // The session that was open before has ended; the next one counts.
+                before = now.clone();
+                may_be_quiet = false;
+                self.wake();
             }
             if now.progress != moved {
                 (moved, moved_at) = (now.progress, Instant::now());
+            }
+            if may_be_quiet && moved_at.elapsed() > QUIET_AFTER {
+                self.end_session();
             }
             if moved_at.elapsed() > stall {
                 return SyncEnd::Failed(format!("no progress for {} s", stall.as_secs()));
@@ -164,14 +193,18 @@ impl Replicator {
         }
     }
 
+    fn end_session(&self) {
+        self.inner.renew.send_modify(|times| *times += 1);
+    }
+
     /// Dials whenever no session is open, until the library closes.
     pub async fn run(&self) {
         let inner = &self.inner;
         let mut wake = inner.wake.subscribe();
         let mut wait = Duration::from_secs(inner.config.retry_min_s);
         loop {
-            let asked = wake.has_changed().unwrap_or(false);
             wake.borrow_and_update();
+            let asked = *inner.asked.borrow() > 0;
             let enrolled = matches!(Membership::load(inner.library.data_dir()), Ok(Some(_)));
             if enrolled && (inner.config.automatic || asked) {
                 match self.attempt().await {
@@ -194,10 +227,7 @@ impl Replicator {
             wait = (wait * 2).min(Duration::from_secs(inner.config.retry_max_s));
             tokio::select! {
                 () = inner.library.closed() => return,
-                _ = wake.changed() => {
-                    wake.mark_changed();
-                    wait = Duration::from_secs(inner.config.retry_min_s);
-                }
+                _ = wake.changed() => wait = Duration::from_secs(inner.config.retry_min_s),
                 () = tokio::time::sleep(jittered) => {}
             }
         }
@@ -240,10 +270,11 @@ impl Replicator {
         tracing::info!(peer.id = %membership.bridge, %address, "connected to the bridge");
         let relaying = tokio::spawn(relay(store.clone(), host.clone()));
         let listening = tokio::spawn(self.clone().listen(heard, progressed));
-        let stopping = tokio::spawn(stop_with(inner.library.clone(), host));
+        let stopping = tokio::spawn(stop_with(inner.library.clone(), inner.renew.subscribe(), host));
         let records = Arc::new(store.records.clone());
         let blobs = Arc::new(store.blobs.session());
-        let ended = driver::run(session, membership.bridge, records, blobs, link, inputs, Reports { events, progress }).await;
+        let ended =
+            driver::run(session, membership.bridge, records, blobs, link, inputs, Reports { events, progress }).await;
         relaying.abort();
         stopping.abort();
         let _ = listening.await;
@@ -301,9 +332,28 @@ impl Replicator {
     }
 }
 
-/// Ends the session when the library closes.
-async fn stop_with(library: Library, host: mpsc::Sender<HostInput>) {
-    library.closed().await;
+/// A replication that somebody waits for.
+struct Asked<'a>(&'a watch::Sender<u64>);
+
+impl<'a> Asked<'a> {
+    fn note(all: &'a watch::Sender<u64>) -> Self {
+        all.send_modify(|count| *count += 1);
+        Self(all)
+    }
+}
+
+impl Drop for Asked<'_> {
+    fn drop(&mut self) {
+        self.0.send_modify(|count| *count -= 1);
+    }
+}
+
+/// Ends the session when the library closes, or when it is asked to end.
+async fn stop_with(library: Library, mut renew: watch::Receiver<u64>, host: mpsc::Sender<HostInput>) {
+    tokio::select! {
+        () = library.closed() => {}
+        _ = renew.changed() => {}
+    }
     // A session that is gone needs no stopping.
     let _ = host.send(HostInput::Stop(CloseReason::GoingAway)).await;
 }

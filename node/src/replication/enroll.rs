@@ -28,7 +28,7 @@ use super::membership::{self, Membership, MembershipError};
 /// Bytes of the bridge's answer, at most.
 const ANSWER_BYTES_MAX: usize = 256 * 1024;
 /// The whole conversation takes no longer than this.
-const DEADLINE: std::time::Duration = std::time::Duration::from_secs(60);
+const DEADLINE: std::time::Duration = std::time::Duration::from_mins(1);
 
 /// Why the node did not join.
 #[derive(Debug, thiserror::Error)]
@@ -98,13 +98,12 @@ pub async fn enroll(
     let fingerprint = fingerprint(token).ok_or(EnrollError::MalformedToken)?;
     let (host, _) = address.rsplit_once(':').ok_or_else(|| EnrollError::MalformedAddress(address.to_owned()))?;
     let identity = PeerIdentity { role: PeerRole::Node, id: node };
-    let request = match membership::load_key(data_dir)? {
-        Some(key) => SigningRequest::again(identity, &key)?,
-        None => {
-            let request = SigningRequest::make(identity)?;
-            membership::save_key(data_dir, &request.key_pem)?;
-            request
-        }
+    let request = if let Some(key) = membership::load_key(data_dir)? {
+        SigningRequest::again(identity, &key)?
+    } else {
+        let request = SigningRequest::make(identity)?;
+        membership::save_key(data_dir, &request.key_pem)?;
+        request
     };
     let ask = Ask { token: token.trim(), csr_pem: &request.request_pem, node_id: node, name };
     let answer = tokio::time::timeout(DEADLINE, talk(address, host, fingerprint, &ask));
@@ -189,7 +188,8 @@ impl ServerCertVerifier for PinnedAuthority {
         _ocsp_response: &[u8],
         _now: UnixTime,
     ) -> Result<ServerCertVerified, rustls::Error> {
-        let authority = intermediates.iter().find(|certificate| Sha256::digest(certificate).as_slice() == self.fingerprint);
+        let authority =
+            intermediates.iter().find(|certificate| Sha256::digest(certificate).as_slice() == self.fingerprint);
         let authority = authority.ok_or(rustls::Error::InvalidCertificate(CertificateError::UnknownIssuer))?;
         let mut roots = RootCertStore::empty();
         roots.add(authority.clone().into_owned())?;

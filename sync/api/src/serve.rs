@@ -3,6 +3,8 @@
 //! HTTP/1.1 and HTTP/2 on the same port, in the clear. It takes any listener, so a node serves its network, and its own
 //! command line over a local socket, with the same code.
 
+mod stall;
+
 use std::convert::Infallible;
 use std::future::Future;
 use std::sync::Arc;
@@ -19,8 +21,9 @@ use hyper_util::server::conn::auto::Builder;
 use hyper_util::server::graceful::GracefulShutdown;
 use serde::{Deserialize, Serialize};
 use tokio::sync::Semaphore;
-use tokio_io_timeout::TimeoutStream;
 use tower::ServiceExt;
+
+use self::stall::Stalling;
 
 /// The limits of a server.
 #[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
@@ -36,7 +39,7 @@ pub struct ServerLimits {
     pub header_bytes_max: usize,
     /// A client has this long to send its header lines, in seconds.
     pub header_timeout_s: u64,
-    /// A client that takes nothing, or sends nothing of what is awaited, for this long is dropped, in seconds.
+    /// A connection on which no byte has moved for this long, in either direction, is dropped, in seconds.
     pub stall_timeout_s: u64,
     /// At shutdown, requests under way have this long to end, in seconds.
     pub shutdown_timeout_s: u64,
@@ -80,9 +83,7 @@ where
             () = &mut shutdown => break,
             accepted = listener.accept() => accepted,
         };
-        let mut io = TimeoutStream::new(io);
-        io.set_read_timeout(Some(stall));
-        io.set_write_timeout(Some(stall));
+        let io = Stalling::new(io, stall);
         let router = router.clone();
         let service = hyper::service::service_fn(move |request: Request<Incoming>| {
             let router = router.clone();
@@ -90,7 +91,7 @@ where
             request.extensions_mut().insert(ConnectInfo(address.clone()));
             async move { Ok::<_, Infallible>(router.oneshot(request).await.unwrap_or_else(|never| match never {})) }
         });
-        let connection = builder.serve_connection(TokioIo::new(Box::pin(io)), service).into_owned();
+        let connection = builder.serve_connection(TokioIo::new(io), service).into_owned();
         let connection = graceful.watch(connection);
         tokio::spawn(async move {
             if let Err(error) = connection.await {
