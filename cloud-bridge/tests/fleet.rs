@@ -39,12 +39,17 @@ async fn a_token_lets_in_one_node_however_many_come_with_it() {
     let Some(database) = Database::new().await else { return };
     let folder = tempfile::tempdir().unwrap();
     let fleet = fleet(&database, folder.path()).await;
+    // Each is held up between its look at the token and its commit, so that all look before the first commits.
+    let slow = "CREATE FUNCTION slow() RETURNS trigger LANGUAGE plpgsql AS $$ \
+         BEGIN PERFORM pg_sleep(0.05); RETURN NEW; END $$; \
+         CREATE TRIGGER slow BEFORE INSERT ON node FOR EACH ROW EXECUTE FUNCTION slow()";
+    sqlx::raw_sql(slow).execute(&database.pool()).await.unwrap();
     let token = fleet.create_token("Harbour", None).await.unwrap();
     let mut callers = Vec::new();
     for _ in 0..16 {
         let (fleet, token, node) = (fleet.clone(), token.clone(), a_node());
+        let csr = signing_request(node);
         callers.push(tokio::spawn(async move {
-            let csr = signing_request(node);
             (fleet.enrol(&request(&token, node, &csr)).await, node, csr)
         }));
     }
