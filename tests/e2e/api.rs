@@ -1,7 +1,11 @@
-use std::{process::Command, time::Duration};
+use std::{
+    process::Command,
+    time::{Duration, Instant},
+};
 
 use alexandria_e2e::{
     deadline::wait_until,
+    files::{content_name, noise},
     http::{Request, Response},
     node::{NodeProcess, NodeSettings, output},
     process::python_program,
@@ -122,6 +126,32 @@ async fn a_client_that_does_not_end_its_headers_is_dropped_and_others_are_served
     })
     .await;
     node.get("/healthz").ok().await;
+}
+
+#[tokio::test]
+async fn a_download_may_take_longer_than_a_client_may_stall() {
+    const STALL: Duration = Duration::from_secs(1);
+    const BLOB_BYTES: usize = 24_000_000;
+    // What is read at each look: slow enough to take several times as long as a stall.
+    const PIECE_BYTES: usize = 64 * 1024;
+    let settings = NodeSettings::default().bare();
+    let node = settings.environment("ALEXANDRIA_HTTP__CONNECTIONS__STALL_TIMEOUT_S", "1").start().await;
+    let bytes = noise(BLOB_BYTES, 5);
+    let upload = node.request(Method::POST, "/v1/blobs").header("content-type", "video/mp4").body(bytes.clone());
+    upload.ok().await;
+    let mut stream = TcpStream::connect(address(&node)).await.unwrap();
+    let request = format!("GET /v1/blobs/{} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n", content_name(&bytes));
+    stream.write_all(request.as_bytes()).await.unwrap();
+    let started = Instant::now();
+    let (mut received, mut piece) = (Vec::new(), vec![0; PIECE_BYTES]);
+    wait_until("the download to end", SOON, async || {
+        let count = stream.read(&mut piece).await.expect("the connection lasts");
+        received.extend_from_slice(&piece[..count]);
+        count == 0
+    })
+    .await;
+    assert!(started.elapsed() > 2 * STALL, "it was a slow client");
+    assert!(received.ends_with(&bytes), "{} bytes came", received.len());
 }
 
 fn is_a_problem(answer: &Response, status: StatusCode, field: Option<&str>) {

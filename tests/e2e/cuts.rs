@@ -40,7 +40,7 @@ async fn an_upload_goes_on_where_it_was_when_the_node_is_killed() {
         node.start_again().await;
     }
     crossing.arrives_in_the_cloud(&content).await;
-    crossing.carried_little_more_than_the_blob(crossing.line.to_server());
+    carried_little_more_than_the_blob(crossing.line.to_server());
 }
 
 #[tokio::test]
@@ -54,7 +54,7 @@ async fn an_upload_goes_on_where_it_was_when_the_bridge_is_killed() {
         crossing.fleet.bridge.start_again().await;
     }
     crossing.arrives_in_the_cloud(&content).await;
-    crossing.carried_little_more_than_the_blob(crossing.line.to_server());
+    carried_little_more_than_the_blob(crossing.line.to_server());
     let bucket = &crossing.fleet.bridge.settings().neighbours.bucket;
     let left_over = crossing.fleet.aws.s3().unfinished_uploads(bucket).await;
     assert!(left_over.is_empty(), "an upload was left open: {left_over:?}");
@@ -76,7 +76,7 @@ async fn a_download_goes_on_where_it_was_when_the_node_is_killed() {
         node.get(&format!("/v1/blobs/{content}")).send().await.is_ok_and(|answer| answer.body == crossing.bytes)
     })
     .await;
-    crossing.carried_little_more_than_the_blob(crossing.line.to_client());
+    carried_little_more_than_the_blob(crossing.line.to_client());
 }
 
 /// A bridge at the far end of a bad line.
@@ -129,13 +129,13 @@ impl Crossing {
             .await;
         assert_eq!(self.fleet.object(content).await.expect("an object"), self.bytes, "byte for byte");
     }
+}
 
-    fn carried_little_more_than_the_blob(&self, carried: Traffic) {
-        let once = BLOB_BYTES as u64 * (100 + OVERHEAD_PERCENT) / 100;
-        let most = once + CUTS * RESENT_BYTES_MAX;
-        println!("carried {} bytes of at most {most}, lost {}", carried.bytes, carried.lost_bytes);
-        assert!(carried.bytes <= most, "{CUTS} cuts cost {} bytes", carried.bytes.saturating_sub(once));
-    }
+fn carried_little_more_than_the_blob(carried: Traffic) {
+    let once = BLOB_BYTES as u64 * (100 + OVERHEAD_PERCENT) / 100;
+    let most = once + CUTS * RESENT_BYTES_MAX;
+    println!("carried {} bytes of at most {most}, lost {}", carried.bytes, carried.lost_bytes);
+    assert!(carried.bytes <= most, "{CUTS} cuts cost {} bytes", carried.bytes.saturating_sub(once));
 }
 
 /// Makes a medium with one file at the side that `request` asks. Returns the content's name.

@@ -91,7 +91,7 @@ fn hostile() -> Vec<Hostile> {
         ("traversal.cbz", archive(&[("1.png", &png_header(4, 4)), ("/etc/cron.d/evil", b"x")]), "points outside"),
         ("half.pdf", pdf[..pdf.len() / 2].to_vec(), "cut short"),
         ("half.epub", epub[..epub.len() / 2].to_vec(), ""),
-        ("mislabelled.mp3", bytes_of("bookshelf.png"), "its name ends in .mp3"),
+        ("mislabelled.mp3", png_header(40, 30), "its name ends in .mp3"),
         ("program.pdf", [b"\x7fELF\x02\x01\x01".as_slice(), &[0; 4000]].concat(), ""),
         ("empty.epub", Vec::new(), "empty"),
     ]

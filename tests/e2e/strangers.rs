@@ -21,7 +21,7 @@ async fn a_wrong_token_is_refused_and_counted() {
     let said = node.fails("enroll", &["--bridge", &fleet.enrolment(), "--token", &guess]).await;
     assert!(said.contains("refused") && said.contains("token"), "{said}");
     assert_eq!(node.status().await["replication"], Value::Null, "the node is in no fleet");
-    assert_eq!(fleet.bridge.metric(r#"enrolments_refused_total{reason="WrongToken"}"#).await, 1.0);
+    assert_eq!(fleet.bridge.metric(r#"enrolments_refused_total{reason="WrongToken"}"#).await, 1);
     assert_eq!(fleet.database.number("SELECT count(*) FROM node").await, 0);
 
     // Of another fleet: the node does not even say the secret to this one.
@@ -41,8 +41,8 @@ async fn a_token_lets_one_node_in_and_no_second_one() {
     first.done("enroll", &["--bridge", &fleet.enrolment(), "--token", &token]).await;
     let said = second.fails("enroll", &["--bridge", &fleet.enrolment(), "--token", &token]).await;
     assert!(said.contains("refused"), "{said}");
-    assert_eq!(fleet.bridge.metric(r#"enrolments_refused_total{reason="WrongToken"}"#).await, 1.0);
-    assert_eq!(fleet.bridge.metric("nodes_enrolled_total").await, 1.0);
+    assert_eq!(fleet.bridge.metric(r#"enrolments_refused_total{reason="WrongToken"}"#).await, 1);
+    assert_eq!(fleet.bridge.metric("nodes_enrolled_total").await, 1);
     // The same node may have missed the answer.
     first.done("enroll", &["--bridge", &fleet.enrolment(), "--token", &token]).await;
     first.sync_once().await;
@@ -69,9 +69,8 @@ async fn a_node_with_a_certificate_of_another_fleet_is_refused_logged_once_and_c
     assert!(said.contains("not replicated"), "{said}");
 
     let after = refusals(&mut abroad).await;
-    assert_eq!(after.counted - before.counted, 1.0, "counted");
+    assert_eq!(after.counted - before.counted, 1, "counted");
     assert_eq!(after.logged - before.logged, 1, "logged once");
-    assert_eq!(abroad.bridge.metric("sessions_completed_total").await, 0.0);
     assert_eq!(abroad.database.number("SELECT count(*) FROM record").await, 0, "nothing came in");
     member.sync_once().await;
 }
@@ -84,7 +83,7 @@ async fn a_node_that_the_fleet_does_not_know_is_refused_and_counted() {
     fleet.database.connect().await.batch_execute("DELETE FROM node").await.unwrap();
     let said = node.fails("sync", &["--once"]).await;
     assert!(said.contains("not replicated"), "{said}");
-    assert_eq!(fleet.bridge.metric(r#"connections_refused_total{reason="UnknownNode"}"#).await, 1.0);
+    assert_eq!(fleet.bridge.metric(r#"connections_refused_total{reason="UnknownNode"}"#).await, 1);
 }
 
 #[tokio::test]
@@ -107,7 +106,7 @@ async fn a_revoked_node_gets_nothing_gives_nothing_and_is_counted() {
     assert_eq!(node.get(&path).send().await.unwrap().status, StatusCode::NOT_FOUND);
     let given = "SELECT count(*) FROM author WHERE name = 'From the revoked'";
     assert_eq!(fleet.database.number(given).await, 0);
-    assert!(fleet.bridge.metric(r#"connections_refused_total{reason="Revoked"}"#).await >= 1.0);
+    assert!(fleet.bridge.metric(r#"connections_refused_total{reason="Revoked"}"#).await >= 1);
     // Its token is no way back either.
     let token = fleet.token().await;
     node.fails("enroll", &["--bridge", &fleet.enrolment(), "--token", &token]).await;
@@ -119,7 +118,7 @@ fn pointed_at(bridge: SocketAddr) -> NodeProcess {
 }
 
 struct Refusals {
-    counted: f64,
+    counted: u64,
     logged: usize,
 }
 

@@ -195,7 +195,7 @@ impl BridgeProcess {
     }
 
     /// What `/metrics` says of a series such as `sessions_failed_total`, without the prefix of all of them.
-    pub async fn metric(&self, series: &str) -> f64 {
+    pub async fn metric(&self, series: &str) -> u64 {
         metric(self.get("/metrics").ok().await.text(), &format!("alexandria_bridge_{series}"))
     }
 
@@ -215,8 +215,8 @@ impl BridgeProcess {
     }
 }
 
-/// The value of one series on a page of metrics; 0 if nothing was counted yet.
-fn metric(page: &str, series: &str) -> f64 {
+/// The count of one series on a page of metrics; 0 if nothing was counted yet.
+fn metric(page: &str, series: &str) -> u64 {
     let line = page.lines().find_map(|line| line.strip_prefix(series)?.strip_prefix(' '));
-    line.map_or(0.0, |value| value.parse().unwrap_or_else(|_| panic!("{series} is {value:?}")))
+    line.map_or(0, |value| value.parse().unwrap_or_else(|_| panic!("{series} is {value:?}")))
 }
