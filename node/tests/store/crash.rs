@@ -85,6 +85,7 @@ fn every_acknowledged_write_survives_kill_9() {
             });
             acknowledgements.collect::<Vec<(u64, u64)>>()
         });
+        // tidy-allow(sleep): not a wait for something, but the random moment of the kill
         std::thread::sleep(Duration::from_millis(150 + random(seed, kill, 600)));
         child.kill().unwrap();
         child.wait().unwrap();
@@ -162,6 +163,7 @@ fn a_blob_goes_on_where_the_last_sync_was_after_kill_9() {
         for _ in 0..after_lines {
             synced = lines.next().unwrap_or(synced);
         }
+        // tidy-allow(sleep): not a wait for something, but the random moment of the kill
         std::thread::sleep(Duration::from_millis(random(seed, kill * 2 + 1, 60)));
         child.kill().unwrap();
         synced = lines.last().unwrap_or(synced);

@@ -162,6 +162,7 @@ fn run_victim(data: &Path) -> String {
                 child.kill().unwrap();
                 panic!("opening a damaged store hangs");
             }
+            // tidy-allow(sleep): between two looks, up to the deadline above
             None => std::thread::sleep(Duration::from_millis(10)),
         }
     };
