@@ -91,9 +91,10 @@ fn one(t: &Texts, Card { media, authors }: &Card) -> Markup {
 pub(super) fn cover(media: &Found<Media>) -> Markup {
     let it = &media.it;
     let language = it.languages.first().map(String::as_str);
+    let drawn = if it.cover.is_none() { " drawn" } else { "" };
     let tint = media.id.as_bytes()[15] % TINTS;
     html! {
-        span class={ "cover cover-" (kind::slug(it.media_kind)) " tint-" (tint) } aria-hidden="true" {
+        span class={ "cover cover-" (kind::slug(it.media_kind)) " tint-" (tint) (drawn) } aria-hidden="true" {
             @if let Some(picture) = it.cover {
                 img src={ "/v1/blobs/" (picture) } alt="" width=(COVER_PX.0) height=(COVER_PX.1) loading="lazy";
             } @else {

@@ -186,9 +186,10 @@ pub(super) async fn page<C: Catalogue>(
     let body = html! {
         (layout::trail(t, &[(&media_path, name)], &here))
         h1.unseen { bdi { (title) } }
-        (steps(t, id, &part))
+        @if part.count > 1 { nav.pager aria-label=(t.parts) { (steps(t, id, &part)) } }
         article.reading lang=[language] dir=(direction_of(language)) { (part.body) }
-        (steps(t, id, &part))
+        // The same again, which a screen reader need not announce as another place.
+        @if part.count > 1 { div.pager { (steps(t, id, &part)) } }
         p.actions { a.button.quiet href=(media_path) { (fill(t.back_to, &[&media.it.title])) } }
     };
     Ok(Page::new(title, body))
@@ -287,16 +288,12 @@ fn position(t: &Texts, part: &Part) -> String {
 
 fn steps(t: &Texts, media: RecordId, part: &Part) -> Markup {
     html! {
-        @if part.count > 1 {
-            nav.pager aria-label=(t.parts) {
-                @if part.number > 1 {
-                    a.button.quiet rel="prev" href=(part_address(media, part.number - 1)) { (t.previous) }
-                }
-                span.count { (position(t, part)) }
-                @if part.number < part.count {
-                    a.button rel="next" href=(part_address(media, part.number + 1)) { (t.next) }
-                }
-            }
+        @if part.number > 1 {
+            a.button.quiet rel="prev" href=(part_address(media, part.number - 1)) { (t.previous) }
+        }
+        span.count { (position(t, part)) }
+        @if part.number < part.count {
+            a.button rel="next" href=(part_address(media, part.number + 1)) { (t.next) }
         }
     }
 }
