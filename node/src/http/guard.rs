@@ -2,7 +2,7 @@
 
 use std::fs::OpenOptions;
 use std::io::{self, Write};
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::sync::Arc;
@@ -11,6 +11,7 @@ use alexandria_api::{WriteGuard, WriteRefused};
 use axum::extract::ConnectInfo;
 use axum::http::header::{AUTHORIZATION, HOST, ORIGIN};
 use axum::http::request::Parts;
+use axum::http::uri::Authority;
 use rand::Rng;
 
 const TOKEN_FILE: &str = "write-token";
@@ -51,14 +52,22 @@ impl WriteGuard for NodeWriteGuard {
 }
 
 /// Whether a page of another site makes a browser on this machine ask. Browsers name the origin of what asks; programs
-/// name none.
+/// name none. A name of the name service proves nothing, for whoever owns it may point it at this machine.
 fn is_cross_site(parts: &Parts) -> bool {
     let Some(origin) = parts.headers.get(ORIGIN) else { return false };
     let host = parts.headers.get(HOST).and_then(|host| host.to_str().ok()).or_else(|| parts.uri.host());
     match (origin.to_str().ok().and_then(|origin| origin.split_once("://")), host) {
-        (Some((_, origin)), Some(host)) => origin != host,
+        (Some((_, origin)), Some(host)) => origin != host || !is_this_machine(host),
         _ => true,
     }
+}
+
+/// Whether a host, with or without its port, is an address or a name that only the local network gives.
+fn is_this_machine(host: &str) -> bool {
+    let Ok(authority) = host.parse::<Authority>() else { return false };
+    let name = authority.host();
+    let address = name.trim_matches(['[', ']']);
+    address.parse::<IpAddr>().is_ok() || name == "localhost" || name.ends_with(".local")
 }
 
 /// The token of a data folder, made on first use. Only the folder's owner can read it.
@@ -119,5 +128,9 @@ mod tests {
         let host = ("host", "127.0.0.1:8080");
         assert!(permit("127.0.0.1:5", &[host, ("origin", "http://evil.example")]).await.is_err());
         assert_eq!(permit("127.0.0.1:5", &[host, ("origin", "http://127.0.0.1:8080")]).await, Ok(()));
+        let rebound = [("host", "evil.example:8080"), ("origin", "http://evil.example:8080")];
+        assert!(permit("127.0.0.1:5", &rebound).await.is_err());
+        let named = [("host", "localhost:8080"), ("origin", "http://localhost:8080")];
+        assert_eq!(permit("127.0.0.1:5", &named).await, Ok(()));
     }
 }
