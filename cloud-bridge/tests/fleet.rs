@@ -49,9 +49,7 @@ async fn a_token_lets_in_one_node_however_many_come_with_it() {
     for _ in 0..16 {
         let (fleet, token, node) = (fleet.clone(), token.clone(), a_node());
         let csr = signing_request(node);
-        callers.push(tokio::spawn(async move {
-            (fleet.enrol(&request(&token, node, &csr)).await, node, csr)
-        }));
+        callers.push(tokio::spawn(async move { (fleet.enrol(&request(&token, node, &csr)).await, node, csr) }));
     }
     let mut winners = Vec::new();
     for caller in callers {
