@@ -132,6 +132,7 @@ impl Replication {
         let (events, heard) = mpsc::channel(EVENTS_MAX);
         let (progress, _) = watch::channel(Progress::default());
         let number = rand::random();
+        self.end_earlier(node);
         shared.running().insert(number, Running { node, stop: host.clone() });
         shared.metrics.sessions_open.inc();
         let helpers = [tokio::spawn(self.clone().tell(node, host, stop)), tokio::spawn(hear(heard).in_current_span())];
@@ -208,6 +209,15 @@ impl Replication {
                     return;
                 }
             }
+        }
+    }
+
+    /// A node has one session. One that is still open here is that of an earlier life, or of a path that is gone; what
+    /// it is receiving is wanted by the new one.
+    fn end_earlier(&self, node: NodeId) {
+        for running in self.shared.running().values().filter(|running| running.node == node) {
+            // One that is too full to hear of it ends by itself, later.
+            let _ = running.stop.try_send(HostInput::Stop(CloseReason::GoingAway));
         }
     }
 

@@ -49,6 +49,9 @@ pub struct Config {
     pub blobs_in_flight_max: usize,
     /// A blob that the peer did not have is asked for again after this long, in milliseconds.
     pub absent_retry_ms: u64,
+    /// A blob that another session is receiving is asked for again after this long, in milliseconds: that session may
+    /// be a dead one of the same peer.
+    pub busy_retry_ms: u64,
     /// The peer's hello must be here within this, in milliseconds.
     pub hello_deadline_ms: u64,
 }
@@ -63,6 +66,7 @@ impl Default for Config {
             sync_after_ms: 2_000,
             blobs_in_flight_max: 32,
             absent_retry_ms: 5 * 60 * 1000,
+            busy_retry_ms: 3_000,
             hello_deadline_ms: 30_000,
         }
     }

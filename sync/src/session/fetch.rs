@@ -21,8 +21,8 @@ use crate::wire::Message;
 
 /// Wanted blobs listed at a time.
 const WANTED_BATCH: usize = 64;
-/// Blobs that the peer did not have and that are remembered, at most; past it the oldest are asked for again.
-const ABSENT_MAX: usize = 16_384;
+/// Blobs that are not to be had just now and that are remembered, at most; past it the first are asked for again early.
+const PUT_OFF_MAX: usize = 16_384;
 /// Chunks asked for and not answered, at most: half of what a peer lets wait, for blobs cut into very small chunks.
 const CHUNK_ASKS_MAX: usize = ASKS_MAX / 2;
 
@@ -31,7 +31,8 @@ pub(super) struct Fetcher {
     config: Config,
     listing: Listing,
     queue: VecDeque<Wish>,
-    absent: BTreeMap<BlobHash, u64>,
+    /// Not to be had just now.
+    put_off: BTreeMap<BlobHash, PutOff>,
     /// Given up, with the disk requests still under way: released, and asked for again, only once they are done.
     leaving: BTreeMap<BlobHash, usize>,
     /// Chunks asked for of blobs given up since: their answers may still come in.
@@ -43,6 +44,14 @@ pub(super) struct Fetcher {
     full: bool,
     bytes_received: u64,
     now_ms: u64,
+}
+
+/// When a blob is asked for again.
+#[derive(Clone, Copy, Debug)]
+struct PutOff {
+    retry_at_ms: u64,
+    /// The peer has it, and someone else is just receiving it here: it is still waited for.
+    busy: bool,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -69,7 +78,7 @@ impl Fetcher {
             config,
             listing: Listing::default(),
             queue: VecDeque::new(),
-            absent: BTreeMap::new(),
+            put_off: BTreeMap::new(),
             leaving: BTreeMap::new(),
             abandoned: BTreeSet::new(),
             receiving: Vec::new(),
@@ -91,7 +100,7 @@ impl Fetcher {
                 let mut receiving = self.receiving.remove(at);
                 receiving.urgent = true;
                 self.receiving.insert(0, receiving);
-            } else if !self.absent.contains_key(&blob) {
+            } else if !self.put_off.contains_key(&blob) {
                 self.queue.retain(|wish| wish.blob != blob);
                 self.queue.push_front(Wish { blob, urgent: true });
             }
@@ -103,7 +112,7 @@ impl Fetcher {
         self.listing.after = blobs.last().copied().or(self.listing.after);
         self.listing.exhausted = blobs.len() < WANTED_BATCH;
         for &blob in blobs {
-            let known = self.absent.contains_key(&blob)
+            let known = self.put_off.contains_key(&blob)
                 || self.receiving.iter().any(|receiving| receiving.blob == blob)
                 || self.queue.iter().any(|wish| wish.blob == blob);
             if !known {
@@ -114,7 +123,7 @@ impl Fetcher {
 
     /// The peer now has a blob that it did not have.
     pub(super) fn take_have(&mut self, blob: BlobHash) {
-        if !self.leaving.contains_key(&blob) && self.absent.remove(&blob).is_some() {
+        if !self.leaving.contains_key(&blob) && self.put_off.remove(&blob).is_some() {
             self.queue.push_back(Wish { blob, urgent: false });
         }
     }
@@ -122,7 +131,7 @@ impl Fetcher {
     /// The blob became whole here through someone else: nothing more is asked for it.
     pub(super) fn completed_elsewhere(&mut self, blob: BlobHash) {
         self.queue.retain(|wish| wish.blob != blob);
-        self.absent.remove(&blob);
+        self.put_off.remove(&blob);
     }
 
     pub(super) fn take_manifest(
@@ -137,7 +146,7 @@ impl Fetcher {
         };
         let Some(bytes) = manifest else {
             self.receiving.remove(at);
-            self.note_absent(blob, now_ms);
+            self.put_off(blob, self.until_retry(None, now_ms));
             return Ok(());
         };
         let manifest =
@@ -189,7 +198,7 @@ impl Fetcher {
         if bytes.is_empty() {
             self.receiving[at].refused(index);
             self.window.forget((len, 0));
-            self.give_up(at, 0, now_ms, out);
+            self.give_up(at, 0, self.until_retry(None, now_ms), out);
             return Ok(());
         }
         if bytes.len() as u64 != len {
@@ -263,10 +272,9 @@ impl Fetcher {
 
     pub(super) fn timer(&mut self, now_ms: u64) {
         self.now_ms = now_ms;
-        let retry_ms = self.config.absent_retry_ms;
-        let before = self.absent.len();
-        self.absent.retain(|_, since_ms| now_ms < *since_ms + retry_ms);
-        if self.absent.len() < before {
+        let before = self.put_off.len();
+        self.put_off.retain(|_, put_off| now_ms < put_off.retry_at_ms);
+        if self.put_off.len() < before {
             self.listing.changed = true;
         }
     }
@@ -347,7 +355,7 @@ impl Fetcher {
     }
 
     pub(super) fn next_timeout(&self) -> Option<u64> {
-        let retry = self.absent.values().min().map(|since_ms| since_ms + self.config.absent_retry_ms);
+        let retry = self.put_off.values().map(|put_off| put_off.retry_at_ms).min();
         // A sync that is due and not started waits for the disk, not for the time: a timer would only spin.
         let sync = self.window.next_sync().filter(|&at_ms| at_ms > self.now_ms);
         [sync, retry].into_iter().flatten().min()
@@ -357,7 +365,10 @@ impl Fetcher {
     pub(super) fn is_idle(&self) -> bool {
         let listed =
             !self.listing.changed && !self.listing.asked && !self.listing.urgent_asked && self.listing.exhausted;
-        self.receiving.is_empty() && self.leaving.is_empty() && (self.full || listed && self.queue.is_empty())
+        let put_off = self.put_off.values().all(|put_off| !put_off.busy);
+        self.receiving.is_empty()
+            && self.leaving.is_empty()
+            && (self.full || listed && put_off && self.queue.is_empty())
     }
 
     pub(super) fn progress(&self) -> Progress {
@@ -397,7 +408,7 @@ impl Fetcher {
             return Err(Violation::new(format!("content of {blob} does not match its hash")));
         }
         self.note_full(failure, out);
-        self.give_up(at, 1, self.now_ms, out);
+        self.give_up(at, 1, self.until_retry(Some(failure), self.now_ms), out);
         Ok(())
     }
 
@@ -410,7 +421,7 @@ impl Fetcher {
 
     /// Stops receiving a blob for now, when `done` of its disk requests have just ended. What is durable stays for the
     /// next time.
-    fn give_up(&mut self, at: usize, done: usize, now_ms: u64, out: &mut Outbox) {
+    fn give_up(&mut self, at: usize, done: usize, until: PutOff, out: &mut Outbox) {
         let receiving = self.receiving.remove(at);
         let blob = receiving.blob;
         self.window.forget(receiving.bytes_not_durable());
@@ -423,7 +434,7 @@ impl Fetcher {
                 self.leaving.insert(blob, under_way);
             }
         }
-        self.note_absent(blob, now_ms);
+        self.put_off(blob, until);
     }
 
     /// A disk request of a blob that was given up is done: after the last one the claim is released.
@@ -450,12 +461,19 @@ impl Fetcher {
         Ok(())
     }
 
-    fn note_absent(&mut self, blob: BlobHash, now_ms: u64) {
-        if self.absent.len() == ABSENT_MAX
-            && let Some(oldest) = self.absent.iter().min_by_key(|(_, since_ms)| **since_ms).map(|(blob, _)| *blob)
+    /// How long a blob is left alone that the peer did not have, or that could not be written here.
+    fn until_retry(&self, failure: Option<WriteFailure>, now_ms: u64) -> PutOff {
+        let busy = failure == Some(WriteFailure::Busy);
+        let wait_ms = if busy { self.config.busy_retry_ms } else { self.config.absent_retry_ms };
+        PutOff { retry_at_ms: now_ms + wait_ms, busy }
+    }
+
+    fn put_off(&mut self, blob: BlobHash, until: PutOff) {
+        if self.put_off.len() == PUT_OFF_MAX
+            && let Some(next) = self.put_off.iter().min_by_key(|(_, until)| until.retry_at_ms).map(|(blob, _)| *blob)
         {
-            self.absent.remove(&oldest);
+            self.put_off.remove(&next);
         }
-        self.absent.insert(blob, now_ms);
+        self.put_off.insert(blob, until);
     }
 }
