@@ -149,9 +149,18 @@ pub async fn start(config: Config, stop: CancellationToken) -> anyhow::Result<Ru
         let records = records.clone();
         async move { records.replay_quarantine().await.map(|_| ()).map_err(anyhow::Error::from) }
     });
-    repeat(&tasks, &stop, OPENS_INTERVAL, "write down openings", move || {
+    repeat(&tasks, &stop, OPENS_INTERVAL, "write down openings", {
         let library = library.clone();
-        async move { library.flush_opens().await.map_err(anyhow::Error::from) }
+        move || {
+            let library = library.clone();
+            async move { library.flush_opens().await.map_err(anyhow::Error::from) }
+        }
+    });
+    tasks.spawn(async move {
+        stop.cancelled().await;
+        if let Err(error) = library.flush_opens().await {
+            tracing::warn!(error = &error as &dyn std::error::Error, "the last openings were not written down");
+        }
     });
     Ok(Running { http: http_address, enrolment: enrolment_address, quic: quic_address, tasks })
 }
@@ -168,7 +177,7 @@ async fn serve_until<L>(
     serve_http(listener, router, &limits, stop.cancelled_owned()).await;
 }
 
-/// Does something again and again, and once more at the end. A failure is for the next time.
+/// Does something again and again until told to stop. A failure is for the next time.
 fn repeat<F>(
     tasks: &TaskTracker,
     stop: &CancellationToken,
@@ -183,15 +192,16 @@ fn repeat<F>(
         let mut due = tokio::time::interval(interval);
         due.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
-            let is_last = tokio::select! {
-                _ = due.tick() => false,
-                () = stop.cancelled() => true,
+            let acted = tokio::select! {
+                _ = due.tick() => tokio::select! {
+                    acted = act() => acted,
+                    // Whatever it was doing, another process or the next start can take it up.
+                    () = stop.cancelled() => return,
+                },
+                () = stop.cancelled() => return,
             };
-            if let Err(error) = act().await {
+            if let Err(error) = acted {
                 tracing::warn!(error = format!("{error:#}"), "could not {what}; it is tried again");
-            }
-            if is_last {
-                return;
             }
         }
     });

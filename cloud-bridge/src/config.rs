@@ -129,7 +129,7 @@ pub enum LogFormat {
 
 impl Default for LogConfig {
     fn default() -> Self {
-        Self { filter: "info".into(), format: LogFormat::Text }
+        Self { filter: "info,sqlx::postgres::notice=warn".into(), format: LogFormat::Text }
     }
 }
 

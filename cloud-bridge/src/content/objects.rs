@@ -141,7 +141,7 @@ impl Objects {
     /// Objects under `prefix` that are older than `age`, from the first [`KEYS_MAX`].
     pub(super) async fn older_than(&self, prefix: &str, age: Duration) -> Result<Vec<String>, ObjectError> {
         let answer = self.client.list_objects_v2().bucket(&self.bucket).prefix(prefix).send().await;
-        let answer = answer.map_err(|error| ObjectError::new("list", prefix, error))?;
+        let answer = answer.map_err(|error| ObjectError::new("list", &format!("{prefix}*"), error))?;
         let old = answer.contents().iter().filter(|object| is_older(object.last_modified(), age));
         Ok(old.filter_map(|object| object.key().map(str::to_owned)).collect())
     }
@@ -192,7 +192,7 @@ impl Objects {
     /// Multipart uploads under `prefix` that are older than `age`, from the first [`KEYS_MAX`].
     pub(super) async fn uploads_older_than(&self, prefix: &str, age: Duration) -> Result<Vec<OpenUpload>, ObjectError> {
         let answer = self.client.list_multipart_uploads().bucket(&self.bucket).prefix(prefix).send().await;
-        let answer = answer.map_err(|error| ObjectError::new("list uploads", prefix, error))?;
+        let answer = answer.map_err(|error| ObjectError::new("list uploads", &format!("{prefix}*"), error))?;
         let old = answer.uploads().iter().filter(|upload| is_older(upload.initiated(), age));
         Ok(old
             .filter_map(|upload| {
