@@ -7,7 +7,7 @@ use std::{
 
 use rand::Rng;
 
-use crate::{process::tests, seed::generator};
+use crate::{process::source_tree, seed::generator};
 
 /// A file of the built-in library.
 pub struct RealFile {
@@ -17,7 +17,7 @@ pub struct RealFile {
 
 /// An EPUB and a PDF in two languages, a recording, a film and pictures.
 pub fn real() -> Vec<RealFile> {
-    let folder = tests().join("../node/builtin/library");
+    let folder = source_tree().join("node/builtin/library");
     let listed = fs::read_dir(&folder).unwrap_or_else(|error| panic!("list {}: {error}", folder.display()));
     let mut files: Vec<RealFile> = listed
         .map(|entry| {

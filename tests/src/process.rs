@@ -204,6 +204,11 @@ pub(crate) fn testbed(file: impl AsRef<OsStr>) -> PathBuf {
     tests().join("testbed").join(file.as_ref())
 }
 
+/// The root of the source tree.
+pub fn source_tree() -> &'static Path {
+    tests().parent().expect("the folder of the tests is in one")
+}
+
 /// The folder `tests` of the source tree.
 pub(crate) fn tests() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
