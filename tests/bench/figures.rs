@@ -248,7 +248,7 @@ fn write_noise(path: &PathBuf, len: u64) {
     let mut bytes = [0; 32];
     for _ in 0..len / 64 {
         reader.fill(&mut bytes);
-        let line: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+        let line = blake3::Hash::from_bytes(bytes).to_hex();
         file.write_all(line.as_bytes()).expect("room on the disk");
     }
     file.flush().expect("room on the disk");

@@ -65,9 +65,10 @@ fn is_cross_site(parts: &Parts) -> bool {
 /// Whether a host, with or without its port, is an address or a name that only the local network gives.
 fn is_this_machine(host: &str) -> bool {
     let Ok(authority) = host.parse::<Authority>() else { return false };
-    let name = authority.host();
-    let address = name.trim_matches(['[', ']']);
-    address.parse::<IpAddr>().is_ok() || name == "localhost" || name.ends_with(".local")
+    let name = authority.host().to_ascii_lowercase();
+    let is_address = name.trim_matches(['[', ']']).parse::<IpAddr>().is_ok();
+    // `.local` is answered by the network itself (RFC 6762), never by the name service.
+    is_address || name == "localhost" || name.rsplit('.').next() == Some("local")
 }
 
 /// The token of a data folder, made on first use. Only the folder's owner can read it.
