@@ -38,6 +38,8 @@ async fn nothing_is_lost_while_postgres_is_away() {
     proxy.set(Passage::Open);
     during.arrives(&fleet).await;
     fleet.events(&[before.events(), during.events()].concat(), SOON).await;
+    before.is_there(&fleet).await;
+    during.is_there(&fleet).await;
 }
 
 #[tokio::test]
@@ -49,7 +51,8 @@ async fn nothing_is_lost_while_s3_is_away() {
     })
     .await;
     let node = joined(&fleet).await;
-    Work::of(&node, "before").await.arrives(&fleet).await;
+    let before = Work::of(&node, "before").await;
+    before.arrives(&fleet).await;
 
     proxy.set(Passage::Refused);
     let during = Work::of(&node, "during").await;
@@ -60,7 +63,9 @@ async fn nothing_is_lost_while_s3_is_away() {
 
     proxy.set(Passage::Open);
     during.arrives(&fleet).await;
-    fleet.events(&during.events(), SOON).await;
+    fleet.events(&[before.events(), during.events()].concat(), SOON).await;
+    before.is_there(&fleet).await;
+    during.is_there(&fleet).await;
 }
 
 #[tokio::test]
@@ -139,6 +144,12 @@ impl Work {
     async fn arrives(&self, fleet: &Fleet) {
         wait_until("the records to be rows", SOON, async || self.has_row(fleet).await).await;
         wait_until("the content to be stored", SOON, async || fleet.has_stored(&self.content).await).await;
+        self.is_there(fleet).await;
+    }
+
+    async fn is_there(&self, fleet: &Fleet) {
+        assert!(self.has_row(fleet).await, "the records are rows");
+        assert!(fleet.has_stored(&self.content).await, "the content is stored");
         assert_eq!(fleet.object(&self.content).await.expect("an object"), self.bytes, "byte for byte");
     }
 
