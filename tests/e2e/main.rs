@@ -8,6 +8,7 @@
 //! - `power`: a node under write load, killed again and again
 //! - `strangers`: who is refused, and that it is counted
 //! - `hostile_files`: what an import refuses
+//! - `large_files`: files larger than memory
 //! - `upkeep`: status, verify, backup, restore, restart
 //! - `pages`: the library in a browser
 //! - `api`: the limits and errors of `/v1`, and schemathesis
@@ -16,6 +17,7 @@ mod apart;
 mod api;
 mod cuts;
 mod hostile_files;
+mod large_files;
 mod main_job;
 mod outages;
 mod pages;
