@@ -7,3 +7,4 @@ mod invariants;
 mod liars;
 mod regressions;
 mod transport;
+mod two_versions;
