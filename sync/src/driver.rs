@@ -116,7 +116,11 @@ where
     let result = 'session: loop {
         while let Some(output) = session.poll() {
             match output {
-                Output::Send(lane, message) => lanes.send(lane, message.to_frame()),
+                Output::Send(lane, message) => {
+                    if let Err(error) = lanes.send(lane, message.to_frame()) {
+                        break 'session Err(RunError::Link(error));
+                    }
+                }
                 Output::Disk(request) => {
                     disk.spawn(disk::carry_out(request, peer, Arc::clone(&records), Arc::clone(&blobs)));
                 }

@@ -10,6 +10,7 @@
 //! - [`driver`], [`quic`]: the pump between a session, its stores and a real connection.
 //! - `sim` (feature `sim`): virtual time, lossy links and crashing stores, to check the invariants of docs/ARCHITECTURE.md.
 
+mod cbor;
 pub mod chunk;
 pub mod domain;
 pub mod driver;

@@ -1,9 +1,12 @@
 //! The promises of this crate, tested from outside: over the simulator, over real connections, and against bytes that
 //! released versions wrote.
 
+mod bystanders;
+mod corpus;
 mod fleet;
 mod golden;
 mod invariants;
 mod liars;
 mod regressions;
 mod transport;
+mod two_versions;
