@@ -3,6 +3,7 @@
 
 mod bystanders;
 mod corpus;
+mod congestion;
 mod fleet;
 mod golden;
 mod invariants;
