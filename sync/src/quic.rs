@@ -1,6 +1,7 @@
 //! The QUIC transport: mutual TLS with certificates of the fleet's own authority, one stream for each lane.
 //!
 //! - [`identity`]: keys, signing requests and certificates; which replica a certificate names.
+//! - [`signature`]: what a replica signs outside of sessions, and who has signed.
 //! - [`tls`]: what each end demands of the other.
 //! - [`endpoint`]: dialling and listening, with limits that suit bad links.
 //! - [`link`]: a connection as the driver sees it.
@@ -10,8 +11,10 @@
 pub mod endpoint;
 pub mod identity;
 pub mod link;
+pub mod signature;
 pub mod tls;
 
 pub use endpoint::{ConnectError, Dialer, Listener, TransportConfig};
 pub use identity::{Authority, Identity, IdentityError, PeerIdentity, PeerRole, SigningRequest};
 pub use link::QuicLink;
+pub use signature::{Signatory, SignatureError};
