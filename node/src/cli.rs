@@ -4,6 +4,7 @@
 //! beside a running node; where none runs, it starts one for as long as it takes, without the public web server
 //! ([`session`]). So each command is written once, in `local`.
 
+mod bundle;
 mod import;
 mod report;
 mod session;
@@ -16,6 +17,7 @@ use anyhow::Context;
 use clap::{Args, Parser, Subcommand};
 use tracing_subscriber::EnvFilter;
 
+use self::bundle::BundleCommand;
 use self::session::NodeSession;
 use crate::config::{Config, LogConfig};
 use crate::local::{BackupRequest, EnrollRequest, RestoreRequest, VerifyRequest};
@@ -38,6 +40,7 @@ Examples:
   alexandria --listen 0.0.0.0:8080            open it to the phones and laptops of the network
   alexandria import ~/Books ~/talk.mp3        add a folder and a file, beside the running node
   alexandria status                           what is held, what is going on
+  alexandria bundle export /media/stick/library.bundle
   alexandria enroll --bridge cloud.example.org:8443 --token TOKEN
   alexandria sync --once                      replicate now, then stop";
 
@@ -88,6 +91,11 @@ enum Command {
     Restore {
         /// The file that `backup` wrote
         file: PathBuf,
+    },
+    /// Carry the library where no link reaches: write it to a stick, take it in from one
+    Bundle {
+        #[command(subcommand)]
+        command: BundleCommand,
     },
     /// Join a fleet, with a token that its operator made
     Enroll {
@@ -156,6 +164,7 @@ async fn run_in(session: &NodeSession, command: Command) -> anyhow::Result<ExitC
             let file = std::path::absolute(file).context("find the backup file")?;
             report::restore(client.restore(&RestoreRequest { file }).await?).await
         }
+        Command::Bundle { command } => bundle::run(client, command).await,
         Command::Enroll { bridge, token } => {
             let enrolled = client.enroll(&EnrollRequest { bridge, token }).await?;
             println!("Enrolled as node {} with bridge {}.", enrolled.node, enrolled.bridge);

@@ -1,12 +1,15 @@
-//! Work in the background: taking in files, looking at pictures, checking and looking after what is kept.
+//! Work in the background: taking in files, bundles on sticks, looking at pictures, checking and looking after what is
+//! kept.
 //!
 //! Each job tells its progress as it goes. None of them knows who asked: the command line, a page, or the start of the
 //! node.
 
 pub mod analyse;
+pub mod bundle;
 pub mod import;
 pub mod upkeep;
 pub mod verify;
 
+pub use bundle::Bundles;
 pub use import::{ImportConfig, Importer};
 pub use upkeep::UpkeepConfig;

@@ -26,7 +26,7 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
 use crate::search::{Indexed, Search, SearchError};
-use crate::store::{Change, ChangeError, Condition, OpenError, Store};
+use crate::store::{Change, ChangeError, Condition, OpenError, Store, StoreError};
 
 /// Records and content.
 #[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
@@ -169,26 +169,41 @@ impl Library {
     ///
     /// [`ChangeError`] if it cannot be made.
     pub async fn collection_titled(&self, title: &str) -> Result<RecordId, ChangeError> {
-        let records = &self.inner.store.records;
-        let mut listing = crate::store::Listing::of(Collection::KIND, crate::store::records::ROWS_MAX);
-        loop {
-            let page = records.list(&listing)?;
-            let titled = page.entries.iter().find(|entry| {
-                Collection::from_record(&entry.stored.record)
-                    .is_some_and(|collection| !collection.disabled && collection.title == title)
-            });
-            if let Some(entry) = titled {
-                return Ok(entry.stored.record.key.id);
-            }
-            match page.next {
-                Some(next) => listing.after = Some(next),
-                None => break,
-            }
+        if let Some(id) = self.collection_with(|_, collection| collection.title == title)? {
+            return Ok(id);
         }
         let id = self.mint();
         let collection = Collection { title: title.to_owned(), ..Collection::default() };
-        records.change_one(Change::create(BucketId::Catalogue, id, collection)).await?;
+        let create = Change::create(BucketId::Catalogue, id, collection);
+        self.inner.store.records.change_one(create).await?;
         Ok(id)
+    }
+
+    /// The collection with this title or this id, if there is one.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError`] if the store cannot be read.
+    pub fn find_collection(&self, name: &str) -> Result<Option<RecordId>, StoreError> {
+        let asked = name.parse::<RecordId>().ok();
+        self.collection_with(|id, collection| collection.title == name || Some(id) == asked)
+    }
+
+    /// The first collection that readers see and that is `chosen`.
+    fn collection_with(&self, chosen: impl Fn(RecordId, &Collection) -> bool) -> Result<Option<RecordId>, StoreError> {
+        let mut listing = crate::store::Listing::of(Collection::KIND, crate::store::records::ROWS_MAX);
+        loop {
+            let page = self.inner.store.records.list(&listing)?;
+            let found = page.entries.iter().find_map(|entry| {
+                let record = &entry.stored.record;
+                let collection = Collection::from_record(record).filter(|collection| !collection.disabled)?;
+                chosen(record.key.id, &collection).then_some(record.key.id)
+            });
+            match (found, page.next) {
+                (None, Some(next)) => listing.after = Some(next),
+                (found, _) => return Ok(found),
+            }
+        }
     }
 }
 

@@ -3,6 +3,7 @@
 //! [`serve`] runs one until it is told to stop. After a restore it takes the node apart and puts it together anew.
 
 mod backup;
+mod bundle;
 mod local;
 mod status;
 

@@ -50,6 +50,7 @@ use std::path::{Path, PathBuf};
 
 pub use blobs::{BlobSession, Blobs};
 pub use change::Change;
+pub(crate) use disk::{remove_if_there, rename_durably, write_durably};
 pub use engine::{Direction, EngineError};
 pub use error::{ChangeError, OpenError, StoreError};
 pub use listing::{Listed, ListedPage, Listing, Order, Place};

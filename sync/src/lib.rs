@@ -8,8 +8,10 @@
 //! - [`store`]: the two ports that a replica implements (records and blobs).
 //! - [`wire`], [`session`]: frames, and the state machine that speaks them. No clock, no randomness, no I/O.
 //! - [`driver`], [`quic`]: the pump between a session, its stores and a real connection.
+//! - [`bundle`]: the same frames in a file, signed, for where no link reaches.
 //! - `sim` (feature `sim`): virtual time, lossy links and crashing stores, to check the invariants of docs/ARCHITECTURE.md.
 
+pub mod bundle;
 mod cbor;
 pub mod chunk;
 pub mod domain;

@@ -12,6 +12,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::net::UnixStream;
 
+use super::bundles::{BundleExportLine, BundleExportRequest, BundleImportLine, BundleRequest, BundleSurvey};
 use super::messages::{
     BackupLine, BackupRequest, EnrollRequest, Enrolled, ImportLine, ImportRequest, RestoreLine, RestoreRequest, Status,
     SyncLine, TokenAnswer, VerifyLine, VerifyRequest,
@@ -92,6 +93,22 @@ impl Client {
     /// Writes a backup.
     pub async fn backup(&self, request: &BackupRequest) -> Result<Lines<BackupLine>, ClientError> {
         self.stream("/backup", request).await
+    }
+
+    /// Writes a bundle.
+    pub async fn export_bundle(&self, request: &BundleExportRequest) -> Result<Lines<BundleExportLine>, ClientError> {
+        self.stream("/bundle/export", request).await
+    }
+
+    /// Looks at a bundle or a receipt.
+    pub async fn survey_bundle(&self, request: &BundleRequest) -> Result<BundleSurvey, ClientError> {
+        let answer = self.send(Method::POST, "/bundle/survey", serde_json::to_vec(request)?).await?;
+        Ok(serde_json::from_slice(&whole(answer).await?)?)
+    }
+
+    /// Takes in a bundle or a receipt.
+    pub async fn import_bundle(&self, request: &BundleRequest) -> Result<Lines<BundleImportLine>, ClientError> {
+        self.stream("/bundle/import", request).await
     }
 
     /// Puts a backup back.

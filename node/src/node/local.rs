@@ -14,7 +14,7 @@ use serde::Serialize;
 use tokio::sync::{Notify, mpsc};
 use tokio_stream::wrappers::ReceiverStream;
 
-use super::{backup, status};
+use super::{backup, bundle, status};
 use crate::jobs::import::LINES_WAITING_MAX;
 use crate::jobs::{Importer, verify};
 use crate::library::Library;
@@ -54,6 +54,9 @@ pub(super) fn router(state: LocalState) -> Router {
         .route("/verify", post(verify_all))
         .route("/backup", post(back_up))
         .route("/restore", post(restore))
+        .route("/bundle/export", post(bundle::export))
+        .route("/bundle/survey", post(bundle::survey))
+        .route("/bundle/import", post(bundle::import))
         .route("/enroll", post(join_fleet))
         .route("/sync", post(sync))
         .fallback(alexandria_api::problem::not_found)
@@ -143,7 +146,7 @@ async fn sync(State(state): State<LocalState>) -> Response {
 }
 
 /// An answer of JSON lines.
-fn stream<T: Serialize + Send + 'static>(lines: mpsc::Receiver<T>) -> Response {
+pub(super) fn stream<T: Serialize + Send + 'static>(lines: mpsc::Receiver<T>) -> Response {
     let lines = ReceiverStream::new(lines).map(|line| {
         let mut text = serde_json::to_vec(&line).unwrap_or_default();
         text.push(b'\n');
@@ -153,7 +156,7 @@ fn stream<T: Serialize + Send + 'static>(lines: mpsc::Receiver<T>) -> Response {
 }
 
 /// The whole chain of causes: whoever asks on this socket owns the node.
-fn failed(error: &(dyn std::error::Error + 'static)) -> Problem {
+pub(super) fn failed(error: &(dyn std::error::Error + 'static)) -> Problem {
     let mut detail = error.to_string();
     let mut cause = error.source();
     while let Some(error) = cause {

@@ -144,6 +144,11 @@ impl FrameHeader {
         Ok(Self { body_len, frame_type, flags })
     }
 
+    /// The frame's type, as on the wire.
+    pub fn frame_type(&self) -> u8 {
+        self.frame_type
+    }
+
     /// Reads the body that belongs to this head; `None` for an optional type that is not known here.
     ///
     /// # Errors

@@ -1,9 +1,10 @@
 //! The promises of this crate, tested from outside: over the simulator, over real connections, and against bytes that
 //! released versions wrote.
 
+mod bundles;
 mod bystanders;
-mod corpus;
 mod congestion;
+mod corpus;
 mod fleet;
 mod golden;
 mod invariants;
