@@ -227,9 +227,13 @@ impl SimBlobs {
     /// Blobs of records in buckets that `peer` may have.
     fn referred(&self, inner: &Inner, peer: NodeId) -> BTreeSet<BlobHash> {
         let Some(scope) = inner.scopes.get(&peer) else { return BTreeSet::new() };
-        let records = self.records.all();
-        let permitted = records.iter().filter(|record| scope.contains(record.key.bucket));
-        permitted.filter_map(|record| Blob::from_record(record)?.hash).collect()
+        let mut referred = BTreeSet::new();
+        self.records.for_each(|record| {
+            if record.key.kind == Blob::KIND && scope.contains(record.key.bucket) {
+                referred.extend(Blob::from_record(record).and_then(|blob| blob.hash));
+            }
+        });
+        referred
     }
 }
 

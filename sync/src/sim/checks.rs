@@ -1,6 +1,7 @@
 //! The invariants of docs/ARCHITECTURE.md, as far as a world can see them.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use super::link::Quality;
 use super::records::UNKNOWN_FIELDS_FROM;
@@ -55,12 +56,14 @@ impl World<'_> {
             if let Some(fault) = here.records.feed_fault() {
                 faults.push((5, format!("replica {at}: {fault}")));
             }
-            let (tombstones, live): (Vec<Record>, Vec<Record>) =
-                here.records.all().into_iter().partition(Record::is_tombstone);
-            if let Some(back) = live.iter().find(|record| here.deleted.contains(&record.key)) {
-                faults.push((6, format!("replica {at} had deleted {:?} and shows it again", back.key)));
-            }
-            here.deleted.extend(tombstones.into_iter().map(|record| record.key));
+            let (records, deleted) = (Arc::clone(&here.records), &mut here.deleted);
+            records.for_each(|record| {
+                if record.is_tombstone() {
+                    deleted.insert(record.key);
+                } else if deleted.contains(&record.key) {
+                    faults.push((6, format!("replica {at} had deleted {:?} and shows it again", record.key)));
+                }
+            });
         }
         for (invariant, fault) in faults {
             self.violate(invariant, &fault);
@@ -125,8 +128,11 @@ impl World<'_> {
         let welcome = || self.replicas.iter().enumerate().filter(|(_, replica)| replica.revoked_us.is_none());
         let mut wanted = Vec::new();
         for (at, here) in welcome() {
-            for record in here.records.all() {
-                let Some(blob) = Blob::from_record(&record).and_then(|blob| blob.hash) else { continue };
+            here.records.for_each(|record| {
+                if record.key.kind != Blob::KIND {
+                    return;
+                }
+                let Some(blob) = Blob::from_record(record).and_then(|blob| blob.hash) else { return };
                 let may_give = here.is_bridge() || here.scope.contains(record.key.bucket);
                 let holds = here.blobs.is_sound(blob);
                 *holders.entry(record.key).or_default() |= holds && may_give;
@@ -134,7 +140,7 @@ impl World<'_> {
                 if !holds && here.blobs.whole(blob).is_none() {
                     wanted.push((at, record.key, blob));
                 }
-            }
+            });
         }
         let missing = wanted.into_iter().find(|(_, key, _)| holders.get(key).is_some_and(|&held| held));
         missing.map(|(at, _, blob)| format!("replica {at} never got {blob}"))

@@ -188,6 +188,13 @@ impl SimRecords {
         self.lock().tables.records.values().map(|row| row.record.clone()).collect()
     }
 
+    /// Looks at everything held, in order of keys.
+    pub fn for_each(&self, mut look: impl FnMut(&Record)) {
+        for row in self.lock().tables.records.values() {
+            look(&row.record);
+        }
+    }
+
     /// One record.
     pub fn get(&self, key: RecordKey) -> Option<Record> {
         self.lock().tables.records.get(&key).map(|row| row.record.clone())
