@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::link::Quality;
 use super::records::UNKNOWN_FIELDS_FROM;
-use super::replica::{Replica, Written};
+use super::replica::Written;
 use super::world::{ABSENT_RETRY_MS, IDLE_US, NOTICE_US, QUICK_DISK_US, REDIAL_US, RESTART_US, World};
 use crate::domain::{Blob, Typed};
 use crate::hlc::DRIFT_BOUND_MS;
@@ -98,7 +98,7 @@ impl World<'_> {
         let mut faults = Vec::new();
         for (at, node) in self.replicas.iter().enumerate().filter(|(_, node)| node.revoked_us.is_none()) {
             let Some(bridge) = node.dials.map(|bridge| &self.replicas[bridge]) else { continue };
-            if self.set_aside_at(&[node, bridge]) {
+            if [node, bridge].iter().any(|end| !end.records.quarantined().is_empty()) {
                 continue;
             }
             let theirs = by_bucket(&bridge.records.all());
@@ -116,10 +116,6 @@ impl World<'_> {
         for fault in faults {
             self.violate(1, &fault);
         }
-    }
-
-    fn set_aside_at(&self, replicas: &[&Replica]) -> bool {
-        replicas.iter().any(|replica| !replica.records.quarantined().is_empty())
     }
 
     /// Content that is sound somewhere and not everywhere where it is wanted.

@@ -70,7 +70,7 @@ pub struct Step {
     pub(super) chance: u64,
 }
 
-#[derive(Clone, Debug)]
+#[derive(Clone, Copy, Debug)]
 pub(super) enum Deed {
     /// A person does something.
     Person(Wish),

@@ -71,8 +71,6 @@ struct Connection {
     ends: [usize; 2],
     quality: [Quality; 2],
     ways: [Direction; 2],
-    /// Something kept packets back for so long that what then comes at once says nothing about the link's rate.
-    was_swallowed: bool,
     /// Chunks handed to the link on each way, with their lengths.
     chunks: [BTreeMap<(BlobHash, u32), u64>; 2],
 }
@@ -152,7 +150,7 @@ impl<'p> World<'p> {
             self.check_end();
         }
         self.figures.virtual_ms = self.now_us / 1000;
-        let wires = self.connections.values().map(|connection| connection.figures()).collect::<Vec<_>>();
+        let wires = self.connections.values().map(Connection::figures).collect::<Vec<_>>();
         for wire in wires {
             self.figures.add(&wire);
         }

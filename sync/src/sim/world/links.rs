@@ -52,7 +52,6 @@ impl World<'_> {
             ends: [node, bridge],
             quality,
             ways: quality.map(|quality| Direction::new(quality, control_last)),
-            was_swallowed: false,
             chunks: Default::default(),
         };
         self.connections.insert(id, connection);
@@ -173,7 +172,6 @@ impl World<'_> {
             }
             let now_us = self.now_us;
             let Some(connection) = self.connections.get_mut(&id) else { continue };
-            connection.was_swallowed = true;
             for way in &mut connection.ways {
                 way.swallow_until(until_us, now_us);
             }

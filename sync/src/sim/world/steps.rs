@@ -14,10 +14,9 @@ use crate::wire::CloseReason;
 impl World<'_> {
     pub(super) fn take_step(&mut self, number: usize) {
         self.steps_left -= 1;
-        let step = self.plan.steps[number].clone();
+        let step = &self.plan.steps[number];
         self.rng = Seeded::new(step.chance);
-        let replica = step.replica;
-        self.take_deed(replica, step.deed);
+        self.take_deed(step.replica, step.deed);
         self.check_running();
     }
 
