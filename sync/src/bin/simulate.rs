@@ -13,17 +13,18 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use alexandria_sync::sim::{Figures, Plan, Sweep, judge, shrink};
 
 const USAGE: &str = "\
-usage: tests/simulate [HOW LONG] [--seeds N] [--from SEED] [--jobs N]
+usage: tests/simulate [HOW LONG] [--seeds N] [--from SEED] [--jobs N] [--tries N]
 
   HOW LONG      30s, 20m or 2h; without it and without --seeds, 1m
   --seeds N     so many worlds instead
   --from SEED   the first one; without it, chosen by the time
   --jobs N      threads; without it, one for each core
+  --tries N     worlds that are lived through to make a failing one small, at most; without it, 2000
 
 Ends with 1 if a promise was broken, after the first world in which one was.";
 
-/// Worlds that are lived through to make a failing one small, at most.
-const SHRINK_TRIES_MAX: u32 = 2_000;
+/// Worlds that are lived through to make a failing one small, at most, unless told otherwise.
+const SHRINK_TRIES_MAX: u64 = 2_000;
 const TELL_EVERY: Duration = Duration::from_secs(30);
 const YEAR_MS: f64 = 365.25 * 24.0 * 3600.0 * 1000.0;
 
@@ -32,6 +33,7 @@ struct Options {
     seeds: u64,
     from: u64,
     jobs: usize,
+    tries: u32,
 }
 
 fn main() -> ExitCode {
@@ -48,7 +50,7 @@ fn main() -> ExitCode {
     println!("\ninvariant {} is broken in the world of seed {}: {}", broken.invariant, broken.seed, broken.text);
     println!("replay: tests/simulate --from {} --seeds 1", broken.seed);
     println!("making it small ...");
-    match shrink(&Plan::of(broken.seed), None, broken.invariant, SHRINK_TRIES_MAX) {
+    match shrink(&Plan::of(broken.seed), None, broken.invariant, options.tries) {
         Some(shrunk) => println!("after {} tries: {}\n{}", shrunk.tries, shrunk.text, shrunk.plan),
         None => println!("{}", Plan::of(broken.seed)),
     }
@@ -59,7 +61,8 @@ fn parse(arguments: impl Iterator<Item = String>) -> Result<Options, String> {
     let cores = thread::available_parallelism().map_or(1, usize::from);
     let now_s = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
     // Seeds of two runs do not meet.
-    let mut options = Options { until: None, seeds: u64::MAX, from: now_s << 20, jobs: cores };
+    let mut options = Options { until: None, seeds: u64::MAX, from: now_s << 20, jobs: cores, tries: 0 };
+    let mut tries = SHRINK_TRIES_MAX;
     let mut arguments = arguments;
     while let Some(argument) = arguments.next() {
         let mut number = || {
@@ -69,10 +72,12 @@ fn parse(arguments: impl Iterator<Item = String>) -> Result<Options, String> {
         match argument.as_str() {
             "--seeds" => options.seeds = number()?,
             "--from" => options.from = number()?,
+            "--tries" => tries = number()?,
             "--jobs" => options.jobs = number()?.clamp(1, 1024) as usize,
             text => options.until = Some(duration(text).ok_or(format!("`{text}` is not understood"))?),
         }
     }
+    options.tries = u32::try_from(tries).unwrap_or(u32::MAX);
     if options.until.is_none() && options.seeds == u64::MAX {
         options.until = Some(Duration::from_mins(1));
     }

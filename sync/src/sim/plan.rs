@@ -193,13 +193,14 @@ fn deed(rng: &mut Seeded, replica: usize) -> Deed {
 }
 
 fn wish(rng: &mut Seeded) -> Wish {
-    match rng.below(100) {
-        0..=23 => Wish::Create,
-        24 => Wish::Catalogue { records: rng.between(100, CATALOGUE_RECORDS_MAX) },
-        25..=54 => Wish::Edit,
-        55..=63 => Wish::Delete,
-        64..=73 => Wish::Count,
-        74..=81 => Wish::UnknownKind,
+    match rng.below(1000) {
+        0..=245 => Wish::Create,
+        // A session has to hold much only now and then, and much to look through takes long.
+        246..=249 => Wish::Catalogue { records: rng.between(100, CATALOGUE_RECORDS_MAX) },
+        250..=549 => Wish::Edit,
+        550..=639 => Wish::Delete,
+        640..=739 => Wish::Count,
+        740..=819 => Wish::UnknownKind,
         _ => Wish::Import(rng.below(ops::CONTENTS)),
     }
 }

@@ -26,7 +26,7 @@ pub fn shrink(plan: &Plan, sabotage: Option<Sabotage>, invariant: u8, tries_max:
         let mut at = 0;
         let mut any_left_out = false;
         while at < shrunk.plan.steps.len() {
-            if shrunk.tries == tries_max {
+            if shrunk.tries >= tries_max {
                 return Some(shrunk);
             }
             let mut smaller = shrunk.plan.clone();
