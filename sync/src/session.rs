@@ -54,6 +54,8 @@ pub struct Config {
     pub busy_retry_ms: u64,
     /// The peer's hello must be here within this, in milliseconds.
     pub hello_deadline_ms: u64,
+    /// Bytes of received records that may wait to be applied, before the lane is held back.
+    pub backlog_bytes_max: usize,
 }
 
 impl Default for Config {
@@ -68,6 +70,7 @@ impl Default for Config {
             absent_retry_ms: 5 * 60 * 1000,
             busy_retry_ms: 3_000,
             hello_deadline_ms: 30_000,
+            backlog_bytes_max: pull::BACKLOG_BYTES_MAX,
         }
     }
 }
@@ -154,6 +157,29 @@ pub struct Progress {
     pub bytes_sent: u64,
 }
 
+/// What a session keeps in memory, in bytes (invariant 15): each has its limit, whatever the peer does.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct Held {
+    /// Records received and not applied, and the page that waits to be sent: [`Config::backlog_bytes_max`] and two pages.
+    pub record_bytes: usize,
+    /// Chunks received and not durable: [`Config::window_bytes_max`]. What is sent is read only when a lane is free.
+    pub content_bytes: usize,
+    /// What is wanted, asked, offered and remembered, with the manifests at hand: limits on how many there are of each.
+    pub list_bytes: usize,
+}
+
+impl std::ops::Add for Held {
+    type Output = Self;
+
+    fn add(self, other: Self) -> Self {
+        Self {
+            record_bytes: self.record_bytes + other.record_bytes,
+            content_bytes: self.content_bytes + other.content_bytes,
+            list_bytes: self.list_bytes + other.list_bytes,
+        }
+    }
+}
+
 /// A rule of the protocol that the peer broke.
 #[derive(Debug)]
 pub(crate) struct Violation(pub(crate) String);
@@ -233,7 +259,7 @@ impl Session {
         let mut outbox = Outbox::default();
         outbox.control(Message::Hello(local.clone()));
         Self {
-            puller: pull::Puller::new(scope.clone(), config.page_bytes),
+            puller: pull::Puller::new(scope.clone(), config.page_bytes, config.backlog_bytes_max),
             server: serve::Server::new(scope, local.epoch),
             fetcher: fetch::Fetcher::new(config.clone(), now_ms),
             provider: provide::Provider::default(),
@@ -293,6 +319,11 @@ impl Session {
         progress.rows_behind = self.puller.rows_behind();
         progress.bytes_sent = self.provider.bytes_sent();
         progress
+    }
+
+    /// What it keeps in memory now.
+    pub fn held(&self) -> Held {
+        self.puller.held() + self.server.held() + self.fetcher.held() + self.provider.held()
     }
 
     /// Takes note of a disk request that was still under way when the session ended. Before [`Self::receiving`].

@@ -15,7 +15,7 @@ use bytes::Bytes;
 use self::blob::{Receiving, Stage};
 use self::window::Window;
 use super::provide::ASKS_MAX;
-use super::{Config, DiskDone, DiskRequest, Event, Outbox, Progress, Violation, WriteFailure};
+use super::{Config, DiskDone, DiskRequest, Event, Held, Outbox, Progress, Violation, WriteFailure};
 use crate::chunk::{BlobHash, Have, Manifest};
 use crate::wire::Message;
 
@@ -379,6 +379,17 @@ impl Fetcher {
             bytes_received: self.bytes_received,
             ..Progress::default()
         }
+    }
+
+    pub(super) fn held(&self) -> Held {
+        let manifests = self.receiving.iter().filter_map(Receiving::manifest);
+        let list_bytes = manifests.map(|manifest| size_of_val(manifest.chunks())).sum::<usize>()
+            + self.receiving.len() * size_of::<Receiving>()
+            + self.queue.len() * size_of::<Wish>()
+            + self.put_off.len() * size_of::<(BlobHash, PutOff)>()
+            + self.abandoned.len() * size_of::<(BlobHash, u32)>()
+            + self.leaving.len() * size_of::<(BlobHash, usize)>();
+        Held { content_bytes: self.window.not_durable() as usize, list_bytes, ..Held::default() }
     }
 
     /// What to do about blobs that were begun when the session ends.

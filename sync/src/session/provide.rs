@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::{DiskRequest, Outbox, Violation};
+use super::{DiskRequest, Held, Outbox, Violation};
 use crate::chunk::{BlobHash, Manifest};
 use crate::wire::message::CONTENT_LANES;
 use crate::wire::{Lane, Message};
@@ -147,6 +147,19 @@ impl Provider {
             && self.manifest_answers.is_empty()
             && self.urgent.is_empty()
             && self.background.is_empty()
+    }
+
+    pub(super) fn held(&self) -> Held {
+        let answers = self.manifest_answers.iter().map(|answer| match answer {
+            Message::Manifest { manifest: Some(manifest), .. } => manifest.len(),
+            _ => 0,
+        });
+        let manifests = self.manifests.iter().map(|manifest| size_of_val(manifest.chunks()));
+        let names = self.manifest_asks.len() + self.missed.len();
+        let list_bytes = answers.chain(manifests).sum::<usize>()
+            + names * size_of::<BlobHash>()
+            + (self.urgent.len() + self.background.len()) * size_of::<ChunkAsk>();
+        Held { list_bytes, ..Held::default() }
     }
 
     pub(super) fn bytes_sent(&self) -> u64 {

@@ -6,7 +6,7 @@
 use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
-use super::{DiskRequest, Outbox, Scope, Violation};
+use super::{DiskRequest, Held, Outbox, Scope, Violation};
 use crate::id::{BucketId, Epoch, NodeId, Seq};
 use crate::store::{BucketHead, Page, Peer};
 use crate::wire::frame::OFFER_BUCKETS_MAX;
@@ -186,6 +186,18 @@ impl Server {
                 budget_bytes: serving.page_bytes,
             });
         }
+    }
+
+    pub(super) fn held(&self) -> Held {
+        let record_bytes = match &self.waiting {
+            Some(Message::Page { records, .. }) => records.iter().map(Vec::len).sum(),
+            _ => 0,
+        };
+        let names = self.queue.len() + self.early_changes.len();
+        let list_bytes = self.offered.len() * size_of::<(BucketId, Option<Seq>)>()
+            + self.serving.len() * size_of::<(BucketId, Serving)>()
+            + names * size_of::<BucketId>();
+        Held { record_bytes, list_bytes, ..Held::default() }
     }
 
     pub(super) fn is_idle(&self) -> bool {
