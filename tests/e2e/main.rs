@@ -3,6 +3,7 @@
 //! - `testbed`: the harness keeps its own promises
 //! - `main_job`: an offline library reaches PostgreSQL, S3, SNS and another node; what is made in the cloud reaches nodes
 //! - `apart`: edits on both sides while there is no link come together
+//! - `bundles`: a library that travels on a stick
 //! - `cuts`: node and bridge killed in the middle of a transfer
 //! - `outages`: PostgreSQL, S3 and SNS away for a while
 //! - `power`: a node under write load, killed again and again
@@ -15,6 +16,7 @@
 
 mod apart;
 mod api;
+mod bundles;
 mod cuts;
 mod hostile_files;
 mod large_files;

@@ -2,6 +2,7 @@
 
 mod cuts;
 mod golden;
+mod lies;
 mod refusals;
 mod ways;
 
