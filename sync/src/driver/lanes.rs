@@ -220,3 +220,57 @@ async fn write_lane<L: Link>(
         tracing::debug!(?lane, %error, "a lane can no longer be written");
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Mutex;
+
+    use tokio::io::DuplexStream;
+
+    use super::*;
+
+    /// A connection to a peer that says nothing and reads nothing.
+    #[derive(Default)]
+    struct DeafLink {
+        unread: Mutex<Vec<DuplexStream>>,
+    }
+
+    impl Link for DeafLink {
+        type Writer = DuplexStream;
+        type Reader = DuplexStream;
+
+        async fn open(&self, _: Lane) -> io::Result<DuplexStream> {
+            let (here, there) = tokio::io::duplex(64);
+            self.unread.lock().unwrap().push(there);
+            Ok(here)
+        }
+
+        async fn accept(&self) -> io::Result<(Lane, DuplexStream)> {
+            std::future::pending().await
+        }
+
+        async fn closed(&self) {
+            std::future::pending::<()>().await;
+        }
+
+        fn close(&self) {}
+    }
+
+    /// A peer can make a session speak: each of its offers is answered. Answers that it does not read do not fill the memory.
+    #[tokio::test]
+    async fn a_peer_that_does_not_listen_is_dropped_before_what_waits_for_it_fills_the_memory() {
+        let mut lanes = Lanes::start(Arc::new(DeafLink::default()));
+        let frame = Bytes::from(vec![0; 4096]);
+        let mut sent = 0;
+        let refused = loop {
+            assert!(sent < 10_000, "it takes in frames without end");
+            match lanes.send(Lane::Control, frame.clone()) {
+                Ok(()) => sent += 1,
+                Err(error) => break error,
+            }
+        };
+        assert_eq!(refused.kind(), io::ErrorKind::TimedOut);
+        assert!(sent * 4096 > CONTROL_UNREAD_BYTES_MAX / 2, "an honest session may have that much to say: {sent}");
+        lanes.stop().await;
+    }
+}

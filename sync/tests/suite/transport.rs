@@ -1,14 +1,11 @@
 //! Sessions over real QUIC on the loopback.
 
-use std::io;
-use std::sync::Mutex;
 use std::time::Duration;
 
 use alexandria_sync::driver::{HostInput, Link, RunError};
 use alexandria_sync::quic::{ConnectError, Dialer, IdentityError, PeerRole, TransportConfig};
 use alexandria_sync::session::{Config, Event};
 use alexandria_sync::wire::{CloseReason, FRAME_HEADER_BYTES, FrameHeader, Lane, Message};
-use tokio::io::{AsyncWriteExt as _, DuplexStream};
 
 use crate::fleet::{Connected, DEADLINE, Site, authority, bridge_identity, connect, dial, identity, listen, node_id};
 
@@ -191,52 +188,6 @@ async fn broken_frames_close_the_session_with_their_reason() {
     assert_eq!(answer_to(Lane::Control, &[0, 0, 0, 1, 1, 0, 0x05]).await, violation);
     let quiet = Message::Quiet { dealt_with: 1 }.to_frame();
     assert_eq!(answer_to(Lane::Content(3), &quiet).await, violation);
-}
-
-/// A connection to a peer that speaks on its control lane and reads nothing.
-struct DeafLink {
-    speaks: Mutex<Option<DuplexStream>>,
-    unread: Mutex<Vec<DuplexStream>>,
-}
-
-impl Link for DeafLink {
-    type Writer = DuplexStream;
-    type Reader = DuplexStream;
-
-    async fn open(&self, _: Lane) -> io::Result<DuplexStream> {
-        let (here, there) = tokio::io::duplex(64);
-        self.unread.lock().unwrap().push(there);
-        Ok(here)
-    }
-
-    async fn accept(&self) -> io::Result<(Lane, DuplexStream)> {
-        let speaks = self.speaks.lock().unwrap().take();
-        match speaks {
-            Some(speaks) => Ok((Lane::Control, speaks)),
-            None => std::future::pending().await,
-        }
-    }
-
-    async fn closed(&self) {
-        std::future::pending::<()>().await;
-    }
-
-    fn close(&self) {}
-}
-
-/// Each offer is answered; the answers to a peer that does not read them do not fill the memory.
-#[tokio::test]
-async fn a_peer_that_makes_the_session_speak_and_does_not_listen_is_dropped() {
-    let (mut peer, speaks) = tokio::io::duplex(64 * 1024);
-    let link = DeafLink { speaks: Mutex::new(Some(speaks)), unread: Mutex::default() };
-    let running = Site::new(2).run(node_id(1), link, Config::default());
-    let flood = async move {
-        peer.write_all(&Message::Hello(Site::new(1).hello()).to_frame()).await.expect("it is read");
-        let offers = Message::Offer(vec![]).to_frame().repeat(1000);
-        while peer.write_all(&offers).await.is_ok() {}
-    };
-    let (ended, ()) = tokio::join!(running.wait_end(), flood);
-    assert!(matches!(&ended, Err(RunError::Link(error)) if error.kind() == io::ErrorKind::TimedOut), "{ended:?}");
 }
 
 #[tokio::test]
