@@ -47,7 +47,7 @@ pub struct Config {
     pub sync_after_ms: u64,
     /// Blobs received at the same time, at most.
     pub blobs_in_flight_max: usize,
-    /// A blob that the peer did not have is asked for again after this long, in milliseconds.
+    /// A blob that the peer did not have, or for which there was no room, is asked for again after this long, in milliseconds.
     pub absent_retry_ms: u64,
     /// A blob that another session is receiving is asked for again after this long, in milliseconds: that session may
     /// be a dead one of the same peer.

@@ -40,8 +40,8 @@ pub(super) struct Fetcher {
     /// In order of asking; urgent ones in front.
     receiving: Vec<Receiving>,
     window: Window,
-    /// No room here; set until [`Self::wants_changed`].
-    full: bool,
+    /// No room here, and when to see whether there is again: a disk does not tell.
+    full_until_ms: Option<u64>,
     bytes_received: u64,
     now_ms: u64,
 }
@@ -82,7 +82,7 @@ impl Fetcher {
             leaving: BTreeMap::new(),
             abandoned: BTreeSet::new(),
             receiving: Vec::new(),
-            full: false,
+            full_until_ms: None,
             bytes_received: 0,
             now_ms,
         }
@@ -90,7 +90,7 @@ impl Fetcher {
 
     pub(super) fn wants_changed(&mut self) {
         self.listing.changed = true;
-        self.full = false;
+        self.full_until_ms = None;
     }
 
     pub(super) fn take_urgent(&mut self, blobs: &[BlobHash]) {
@@ -277,6 +277,9 @@ impl Fetcher {
         if self.put_off.len() < before {
             self.listing.changed = true;
         }
+        if self.full_until_ms.is_some_and(|at_ms| at_ms <= now_ms) {
+            self.wants_changed();
+        }
     }
 
     /// Lists, asks, makes durable and ends, as far as the limits allow.
@@ -289,7 +292,7 @@ impl Fetcher {
     }
 
     fn list(&mut self, out: &mut Outbox) {
-        if self.listing.urgent_asked || self.listing.asked || !self.queue.is_empty() || self.full {
+        if self.listing.urgent_asked || self.listing.asked || !self.queue.is_empty() || self.is_full() {
             return;
         }
         if self.listing.changed {
@@ -304,7 +307,7 @@ impl Fetcher {
     }
 
     fn ask_manifests(&mut self, out: &mut Outbox) {
-        while !self.full && self.receiving.len() < self.config.blobs_in_flight_max {
+        while !self.is_full() && self.receiving.len() < self.config.blobs_in_flight_max {
             let Some(Wish { blob, urgent }) = self.queue.pop_front() else { return };
             if self.leaving.contains_key(&blob) || self.receiving.iter().any(|receiving| receiving.blob == blob) {
                 continue;
@@ -358,7 +361,7 @@ impl Fetcher {
         let retry = self.put_off.values().map(|put_off| put_off.retry_at_ms).min();
         // A sync that is due and not started waits for the disk, not for the time: a timer would only spin.
         let sync = self.window.next_sync().filter(|&at_ms| at_ms > self.now_ms);
-        [sync, retry].into_iter().flatten().min()
+        [sync, retry, self.full_until_ms].into_iter().flatten().min()
     }
 
     /// Whether nothing is wanted that the peer may have.
@@ -368,7 +371,7 @@ impl Fetcher {
         let put_off = self.put_off.values().all(|put_off| !put_off.busy);
         self.receiving.is_empty()
             && self.leaving.is_empty()
-            && (self.full || listed && put_off && self.queue.is_empty())
+            && (self.is_full() || listed && put_off && self.queue.is_empty())
     }
 
     pub(super) fn progress(&self) -> Progress {
@@ -423,9 +426,13 @@ impl Fetcher {
         Ok(())
     }
 
+    fn is_full(&self) -> bool {
+        self.full_until_ms.is_some()
+    }
+
     fn note_full(&mut self, failure: WriteFailure, out: &mut Outbox) {
-        if failure == WriteFailure::Full && !self.full {
-            self.full = true;
+        if failure == WriteFailure::Full && !self.is_full() {
+            self.full_until_ms = Some(self.now_ms + self.config.absent_retry_ms);
             out.event(Event::ContentBlocked);
         }
     }

@@ -123,10 +123,16 @@ impl World<'_> {
         let mut holders: BTreeMap<RecordKey, bool> = BTreeMap::new();
         let welcome = || self.replicas.iter().enumerate().filter(|(_, replica)| replica.revoked_us.is_none());
         let mut wanted = Vec::new();
+        // A delete that only some have let in ends the way to the content.
+        let mut undecided: BTreeSet<RecordKey> = BTreeSet::new();
         for (at, here) in welcome() {
+            undecided.extend(here.records.quarantined().into_iter().map(|record| record.key));
             here.records.for_each(|record| {
                 if record.key.kind != Blob::KIND {
                     return;
+                }
+                if record.is_tombstone() {
+                    undecided.insert(record.key);
                 }
                 let Some(blob) = Blob::from_record(record).and_then(|blob| blob.hash) else { return };
                 let may_give = here.is_bridge() || here.scope.contains(record.key.bucket);
@@ -138,7 +144,8 @@ impl World<'_> {
                 }
             });
         }
-        let missing = wanted.into_iter().find(|(_, key, _)| holders.get(key).is_some_and(|&held| held));
+        let is_to_be_had = |key: &RecordKey| holders.get(key) == Some(&true) && !undecided.contains(key);
+        let missing = wanted.into_iter().find(|(_, key, _)| is_to_be_had(key));
         missing.map(|(at, _, blob)| format!("replica {at} never got {blob}"))
     }
 

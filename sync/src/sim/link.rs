@@ -22,6 +22,8 @@ const ACK_BYTES: u64 = 24;
 const LOST_IN_A_ROW_MAX: u32 = 12;
 /// Lanes in each direction.
 pub(super) const LANES: usize = CONTENT_LANES as usize + 2;
+/// Frames of class 0 may have waited this long before their link was mended.
+const WAITED_BEFORE_US: u64 = 600_000_000;
 /// What class 0 may wait under a full queue, in round trips.
 const ROUND_TRIPS_MAX: u64 = 3;
 
@@ -202,6 +204,19 @@ impl Direction {
     pub(super) fn swallow_until(&mut self, until_us: u64, now_us: u64) {
         self.hole_until_us = until_us;
         self.control_delays_us += until_us.saturating_sub(now_us);
+    }
+
+    /// Whether nothing arrives just now.
+    pub(super) fn is_swallowing(&self, now_us: u64) -> bool {
+        now_us < self.hole_until_us
+    }
+
+    /// What is sent from now on goes over a link of this quality.
+    pub(super) fn mend(&mut self, quality: Quality) {
+        self.quality = quality;
+        // What is queued has waited by the measure of the link as it was.
+        self.control_delays_us += WAITED_BEFORE_US;
+        self.times_are_bad = false;
     }
 
     /// What a packet of the other way costs this one.

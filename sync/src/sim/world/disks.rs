@@ -175,12 +175,12 @@ impl World<'_> {
         self.replicas[replica].blobs.set_full(true);
     }
 
+    /// There is room, and nobody tells the sessions: a disk does not.
     pub(super) fn make_room(&mut self, replica: usize) {
         let here = &self.replicas[replica];
         here.records.set_full(false);
         here.blobs.set_full(false);
         here.blobs.set_quota(u64::MAX);
-        self.tell_all(replica, || Input::WantsChanged);
     }
 
     /// A blob rots. If nobody else has it, then it is lost, and nobody is to blame.

@@ -136,6 +136,19 @@ impl World<'_> {
         }
     }
 
+    /// The link is good from now on; one that swallows what it is given is cut.
+    pub(super) fn mend(&mut self, id: u64) {
+        let now_us = self.now_us;
+        let Some(connection) = self.connections.get_mut(&id) else { return };
+        if connection.ways.iter().any(|way| way.is_swallowing(now_us)) {
+            return self.cut(id);
+        }
+        for (way, quality) in connection.ways.iter_mut().zip(&mut connection.quality) {
+            *quality = Quality { lane_window: quality.lane_window, price: quality.price, ..Quality::GOOD };
+            way.mend(*quality);
+        }
+    }
+
     /// The link comes and goes: as soon as it is there it is cut again.
     pub(super) fn flap(&mut self, replica: usize, times: u64) {
         self.cut_one(replica);

@@ -43,10 +43,7 @@ impl World<'_> {
                 self.replicas[replica].wall = wall;
                 self.replicas[replica].clock_is_right &= wall.is_right();
             }
-            Deed::ContentRoom(bytes) => {
-                self.replicas[replica].blobs.set_quota(bytes);
-                self.tell_all(replica, || Input::WantsChanged);
-            }
+            Deed::ContentRoom(bytes) => self.replicas[replica].blobs.set_quota(bytes),
             Deed::DiskFull => self.fill_disk(replica),
             Deed::DiskRoom => self.make_room(replica),
             Deed::SetDiskPace(pace) => self.replicas[replica].disk_pace = pace,
@@ -98,7 +95,12 @@ impl World<'_> {
         self.silent_until_us = 0;
         let ids: Vec<u64> = self.connections.keys().copied().collect();
         for id in ids {
-            self.cut(id);
+            // What has stopped for want of something must go on by itself, in the session in which it stopped.
+            if self.rng.chance(50) {
+                self.mend(id);
+            } else {
+                self.cut(id);
+            }
         }
         for replica in 0..self.replicas.len() {
             self.replicas[replica].hole_until_us = 0;
