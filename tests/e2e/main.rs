@@ -4,6 +4,7 @@
 //! - `main_job`: an offline library reaches PostgreSQL, S3, SNS and another node; what is made in the cloud reaches nodes
 //! - `apart`: edits on both sides while there is no link come together
 //! - `cuts`: node and bridge killed in the middle of a transfer
+//! - `budget`: a link with a budget, and content that is read while it comes
 //! - `outages`: PostgreSQL, S3 and SNS away for a while
 //! - `power`: a node under write load, killed again and again
 //! - `strangers`: who is refused, and that it is counted
@@ -14,6 +15,7 @@
 
 mod apart;
 mod api;
+mod budget;
 mod cuts;
 mod hostile_files;
 mod main_job;

@@ -89,7 +89,7 @@ impl World {
             }
             Event::BlobReceived { .. } => self.figures.blobs += 1,
             Event::ContentBlocked => self.figures.full += 1,
-            Event::PeerHello(_) | Event::Applied(..) => {}
+            Event::PeerHello(_) | Event::Applied(..) | Event::CreditShort(_) => {}
         }
     }
 
