@@ -23,7 +23,9 @@ use alexandria_sync::session::{
 use alexandria_sync::sim::{self, SimBlobs, SimRecords};
 use alexandria_sync::store::RecordStore as _;
 use alexandria_sync::wire::message::CONTENT_LANES;
-use alexandria_sync::wire::{CloseReason, FrameHeader, Hello, Lane, Message, Offered, PROTOCOL_MAX, PROTOCOL_MIN};
+use alexandria_sync::wire::{
+    Class, CloseReason, FrameHeader, Hello, Lane, Message, Offered, PROTOCOL_MAX, PROTOCOL_MIN,
+};
 use bytes::Bytes;
 
 use super::decoders::reread;
@@ -158,7 +160,7 @@ impl Conversation {
             9 => self.hear(Message::ChunkAsk {
                 blob: any_blob(script),
                 index: script.number() as u32,
-                urgent: script.chance(),
+                class: Class::of_content(script.below(8) as u8),
             }),
             10 | 11 => self.hear_manifest(script),
             12 | 13 => self.hear_chunk(script),

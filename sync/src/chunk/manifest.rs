@@ -110,6 +110,14 @@ impl Manifest {
         (index < self.chunks.len()).then(|| self.offsets[index])
     }
 
+    /// The chunk that holds the byte at `offset_bytes`; the first if there is none.
+    pub fn chunk_at(&self, offset_bytes: u64) -> u32 {
+        if offset_bytes >= self.size_bytes() {
+            return 0;
+        }
+        (self.offsets.partition_point(|&start| start <= offset_bytes) - 1) as u32
+    }
+
     /// The chunk at `index`; `None` past the last.
     pub fn chunk(&self, index: u32) -> Option<Chunk> {
         self.chunks.get(index as usize).copied()

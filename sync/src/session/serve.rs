@@ -6,6 +6,7 @@
 use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
+use super::credit::Credit;
 use super::{DiskRequest, Held, Outbox, Scope, Violation};
 use crate::id::{BucketId, Epoch, NodeId, Seq};
 use crate::store::{BucketHead, Page, Peer};
@@ -165,11 +166,15 @@ impl Server {
         self.lane_busy = false;
     }
 
-    pub(super) fn pump(&mut self, out: &mut Outbox) {
+    pub(super) fn pump(&mut self, credit: &mut Credit, out: &mut Outbox) {
         if !self.lane_busy
+            && credit.lets_records()
             && let Some(message) = self.waiting.take()
         {
             self.lane_busy = true;
+            if let Message::Page { records, .. } = &message {
+                credit.note_page(records);
+            }
             out.send(Lane::Records, message);
         }
         if self.reading.is_none()

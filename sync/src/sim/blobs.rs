@@ -19,7 +19,8 @@ use crate::chunk::{BlobHash, ChunkIndex, Have, Manifest};
 use crate::domain::{Blob, Typed};
 use crate::id::NodeId;
 use crate::session::Scope;
-use crate::store::{BlobStore, WriteBlobError};
+use crate::store::{BlobStore, Wanted, WriteBlobError};
+use crate::wire::Class;
 
 const CHUNK_INDEX_ENTRIES: usize = 10_000;
 
@@ -298,20 +299,27 @@ impl Inner {
     }
 }
 
+/// Each class has some, always the same.
+fn any_class(blob: BlobHash) -> Class {
+    [Class::Software, Class::Pinned, Class::Background][usize::from(blob.as_bytes()[0]) % 3]
+}
+
 impl BlobStore for SimBlobs {
     type Error = Infallible;
 
-    async fn urgent(&self, peer: NodeId) -> Result<Vec<BlobHash>, Infallible> {
+    async fn urgent(&self, peer: NodeId) -> Result<Vec<Wanted>, Infallible> {
         let inner = self.lock();
         let referred = self.referred(&inner, peer);
-        Ok(inner.urgent.iter().filter(|blob| referred.contains(blob)).copied().collect())
+        let urgent = inner.urgent.iter().filter(|blob| referred.contains(blob));
+        Ok(urgent.map(|&blob| Wanted { blob, class: Class::Reader, size_bytes: 0, from_bytes: 0 }).collect())
     }
 
-    async fn wanted(&self, peer: NodeId, after: Option<BlobHash>, limit: usize) -> Result<Vec<BlobHash>, Infallible> {
+    async fn wanted(&self, peer: NodeId, after: Option<BlobHash>, limit: usize) -> Result<Vec<Wanted>, Infallible> {
         let inner = self.lock();
         let wanted = self.referred(&inner, peer).into_iter();
         let wanted = wanted.filter(|blob| after.is_none_or(|after| *blob > after));
-        Ok(wanted.filter(|blob| !inner.disk.whole.contains_key(blob)).take(limit).collect())
+        let missing = wanted.filter(|blob| !inner.disk.whole.contains_key(blob)).take(limit);
+        Ok(missing.map(|blob| Wanted { blob, class: any_class(blob), size_bytes: 0, from_bytes: 0 }).collect())
     }
 
     async fn manifest(&self, reader: NodeId, blob: BlobHash) -> Result<Option<Manifest>, Infallible> {

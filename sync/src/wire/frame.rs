@@ -9,6 +9,7 @@ use bytes::{BufMut, Bytes, BytesMut};
 use minicbor::bytes::ByteVec;
 use minicbor::{Decode, Encode};
 
+use super::class::Class;
 use super::message::{CloseReason, Hello, Message, Offered};
 use crate::cbor;
 use crate::chunk::{BlobHash, CHUNK_BYTES_MAX};
@@ -224,8 +225,13 @@ fn decode_message(frame_type: u8, body: &Bytes) -> Result<Message, DecodeFrameEr
             Message::Manifest { blob, manifest: manifest.map(Vec::from) }
         }
         frame_type::CHUNK_ASK => {
-            let ChunkAskBody { blob, index, urgent } = read(frame_type, body)?;
-            Message::ChunkAsk { blob, index, urgent }
+            let ChunkAskBody { blob, index, urgent, class } = read(frame_type, body)?;
+            let class = match class {
+                Some(number) => Class::of_content(number),
+                None if urgent => Class::Reader,
+                None => Class::Background,
+            };
+            Message::ChunkAsk { blob, index, class }
         }
         frame_type::CHUNK => {
             let Some((head, _)) = body.split_first_chunk::<CHUNK_HEAD_BYTES>() else {
@@ -266,8 +272,16 @@ impl Message {
                 frame_type::MANIFEST,
                 &ManifestBody { blob: *blob, manifest: manifest.clone().map(ByteVec::from) },
             ),
-            Self::ChunkAsk { blob, index, urgent } => {
-                small(frame_type::CHUNK_ASK, &ChunkAskBody { blob: *blob, index: *index, urgent: *urgent })
+            Self::ChunkAsk { blob, index, class } => {
+                // The two classes that have been there from the start say nothing new.
+                let class_number = match class {
+                    Class::Software | Class::Pinned => Some(class.number()),
+                    _ => None,
+                };
+                small(
+                    frame_type::CHUNK_ASK,
+                    &ChunkAskBody { blob: *blob, index: *index, urgent: class.is_urgent(), class: class_number },
+                )
             }
             Self::Chunk { blob, index, bytes } => {
                 let mut frame = head(frame_type::CHUNK, 0, CHUNK_HEAD_BYTES + bytes.len());
@@ -375,6 +389,8 @@ struct ChunkAskBody {
     #[n(2)]
     #[cbor(default)]
     urgent: bool,
+    #[n(3)]
+    class: Option<u8>,
 }
 
 #[derive(Decode, Encode)]
@@ -428,7 +444,9 @@ mod tests {
             Message::ManifestAsk { blob },
             Message::Manifest { blob, manifest: None },
             Message::Manifest { blob, manifest: Some(vec![1, 2, 3]) },
-            Message::ChunkAsk { blob, index: 4, urgent: true },
+            Message::ChunkAsk { blob, index: 4, class: Class::Reader },
+            Message::ChunkAsk { blob, index: 4, class: Class::Pinned },
+            Message::ChunkAsk { blob, index: 5, class: Class::Background },
             Message::Chunk { blob, index: 4, bytes: Bytes::from_static(b"chunk") },
             Message::Have { blob },
             Message::Quiet { dealt_with: 12 },
@@ -520,7 +538,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn no_body_makes_decoding_panic(which in 0usize..12, at in any::<prop::sample::Index>(), byte: u8, cut in any::<prop::sample::Index>()) {
+        fn no_body_makes_decoding_panic(which in 0usize..14, at in any::<prop::sample::Index>(), byte: u8, cut in any::<prop::sample::Index>()) {
             let mut frame = samples()[which].to_frame().to_vec();
             let at = FRAME_HEADER_BYTES + at.index(frame.len() - FRAME_HEADER_BYTES);
             frame[at] = byte;

@@ -11,7 +11,7 @@ use alexandria_sync::session::{
     Closed, Collections, Config, DiskDone, DiskRequest, Event, Input, Output, Scope, Session, WriteFailure,
 };
 use alexandria_sync::sim;
-use alexandria_sync::wire::{CloseReason, Hello, Lane, Message, Offered, PROTOCOL_MAX};
+use alexandria_sync::wire::{Class, CloseReason, Hello, Lane, Message, Offered, PROTOCOL_MAX};
 use bytes::Bytes;
 
 use crate::fleet::{NOW_UNIX_S, Site, node_id};
@@ -88,7 +88,9 @@ impl Victim {
         let blob = manifest.blob();
         let mut victim = Self::wanting(blob);
         victim.hear(Message::Manifest { blob, manifest: Some(manifest.to_bytes()) });
-        assert!(victim.sent.contains(&Message::ChunkAsk { blob, index: 0, urgent: false }));
+        let is_asked =
+            |message: &Message| matches!(message, Message::ChunkAsk { blob: asked, index: 0, .. } if *asked == blob);
+        assert!(victim.sent.iter().any(is_asked));
         victim
     }
 
@@ -380,7 +382,8 @@ fn a_flood_of_asks_is_refused_before_it_fills_the_memory() {
     let mut asks = 0;
     while stuck.closed.is_none() && asks < 10_000 {
         asks += 1;
-        let ask = Message::ChunkAsk { blob: blob(asks), index: 0, urgent: asks % 2 == 0 };
+        let class = if asks % 2 == 0 { Class::Reader } else { Class::Background };
+        let ask = Message::ChunkAsk { blob: blob(asks), index: 0, class };
         stuck.session.handle(Input::Message(Lane::Control, ask), 0);
         while let Some(output) = stuck.session.poll() {
             if let Output::Closed(closed) = output {

@@ -164,7 +164,7 @@ async fn both_ends_learn_why_a_session_was_closed() {
     let mut at_node = node.run(bridge.id, node_link, Config::default());
     let at_bridge = bridge.run(node.id, bridge_link, Config::default());
     at_node.wait_quiet().await;
-    at_bridge.host.send(HostInput::Stop(CloseReason::NotWelcome)).await.unwrap();
+    at_bridge.host.send(HostInput::Stop(CloseReason::NotWelcome, String::new())).await.unwrap();
     let (here, there) = tokio::join!(at_bridge.wait_end(), at_node.wait_end());
     let (here, there) = (here.unwrap(), there.unwrap());
     assert_eq!((here.reason, here.by_peer), (CloseReason::NotWelcome, false));

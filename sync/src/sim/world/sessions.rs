@@ -146,7 +146,7 @@ impl World<'_> {
                     self.take_time(replica, peer, hello.unix_ms);
                 }
             }
-            Event::Applied(..) => {}
+            Event::Applied(..) | Event::CreditShort(_) => {}
         }
     }
 
