@@ -94,6 +94,8 @@ const GROWTH_MAX: f64 = 1.25;
 /// What a mark of congestion (ECN) leaves of the window (RFC 8511).
 const MARKED_SHARE: f64 = 0.85;
 
+/// How long a peer may put off acknowledging a single datagram (RFC 9000, section 18.2: max_ack_delay).
+const ACK_DELAY_MAX: Duration = Duration::from_millis(25);
 /// What is in flight during a refresh, as a part of what the line holds.
 const REFRESH_SHARE: f64 = 0.85;
 /// What IPv6 and UDP add to a datagram.
@@ -223,7 +225,7 @@ impl LinkController {
             Phase::Cruise => {
                 if let Some(round) = ended {
                     self.steer(round, rtt_min);
-                    if self.path.is_stale(now) {
+                    if self.path.is_stale(now) && !round.app_limited {
                         self.refresh(rtt_min, now);
                     }
                 }
@@ -265,7 +267,8 @@ impl LinkController {
         }
         let waits = self.path.rtt_now().unwrap_or(rtt_min).saturating_sub(rtt_min);
         let waits_long = waits > rtt_min.mul_f64(STARTUP_QUEUE_SHARE).max(QUEUE_MIN);
-        if waits_long || startup.flat_rounds >= STARTUP_ROUNDS || self.loss.is_excessive() {
+        let is_full = waits_long || startup.flat_rounds >= STARTUP_ROUNDS || self.loss.is_excessive();
+        if is_full && !batch.app_limited {
             let rate = self.path.rate_within(rtt_min).unwrap_or(startup.rate_max);
             self.settle(rate, rate * rtt_min.as_secs_f64());
             self.capacity = self.capacity.max(startup.train_max);
@@ -303,8 +306,8 @@ impl LinkController {
         }
         let waits_at_least = round.rtt_min.saturating_sub(rtt_min).as_secs_f64();
         let waits_on_average = round.rtt_mean.saturating_sub(rtt_min).as_secs_f64();
-        if round.app_limited && waits_at_least < self.allowed_wait(rtt_min) {
-            // Too little was sent to learn anything from it.
+        if round.app_limited && waits_at_least < allowed_wait(rtt_min) + ACK_DELAY_MAX.as_secs_f64() {
+            // Too little was sent to learn anything from it, and single datagrams are acknowledged late.
             self.unfilled_rounds = 0;
             return;
         }
@@ -341,14 +344,9 @@ impl LinkController {
         self.rates.iter().copied().fold(0.0, f64::max)
     }
 
-    /// For how long data may wait, in seconds.
-    fn allowed_wait(&self, rtt_min: Duration) -> f64 {
-        (rtt_min.as_secs_f64() * QUEUE_SHARE).max(QUEUE_MIN.as_secs_f64())
-    }
-
     /// Bytes that may stand in the queue.
     fn allowance(&self, rtt_min: Duration) -> f64 {
-        (self.rate() * self.allowed_wait(rtt_min)).max(QUEUE_DATAGRAMS_MIN * self.mtu as f64)
+        (self.rate() * allowed_wait(rtt_min)).max(QUEUE_DATAGRAMS_MIN * self.mtu as f64)
     }
 
     /// Bytes that may stand in the queue besides, because others stand there: never more than this connection's share of
@@ -357,6 +355,11 @@ impl LinkController {
         let grown = f64::from(self.crowded_rounds) / f64::from(CROWDED_ROUNDS);
         grown * (self.capacity * CROWDED_SHARE).min(self.rate()) * rtt_min.as_secs_f64()
     }
+}
+
+/// For how long data may wait, in seconds.
+fn allowed_wait(rtt_min: Duration) -> f64 {
+    (rtt_min.as_secs_f64() * QUEUE_SHARE).max(QUEUE_MIN.as_secs_f64())
 }
 
 impl Controller for LinkController {

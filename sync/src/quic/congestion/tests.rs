@@ -174,3 +174,22 @@ fn when_everything_is_lost_it_starts_again_from_the_minimum() {
     controller.on_congestion_event(pipe.now, now, true, 100_000);
     assert_eq!(controller.window(), WINDOW_DATAGRAMS_MIN * u64::from(MTU));
 }
+
+/// Single datagrams are acknowledged late; that is no queue, and the little that they carry is no rate.
+#[test]
+fn what_little_is_said_in_quiet_times_changes_nothing() {
+    let now = Instant::now();
+    for busy_before in [false, true] {
+        let mut controller = LinkController::new(CongestionConfig::default(), now, MTU);
+        let mut pipe = Pipe::new(now, Duration::from_millis(40), 1000);
+        pipe.run(&mut controller, Duration::from_secs(if busy_before { 5 } else { 0 }));
+        let (before, phase) = (controller.window(), controller.phase);
+        for second in 1..100 {
+            let sent = pipe.now + Duration::from_secs(second);
+            controller.acknowledge(sent, 100, true);
+            controller.acknowledged(sent + Duration::from_millis(40 + if second == 1 { 0 } else { 24 }));
+        }
+        assert_eq!(controller.window(), before, "busy before: {busy_before}");
+        assert_eq!(std::mem::discriminant(&controller.phase), std::mem::discriminant(&phase));
+    }
+}

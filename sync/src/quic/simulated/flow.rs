@@ -185,7 +185,7 @@ impl Flow {
     }
 
     fn write(&mut self) {
-        const PIECE: [u8; 64 * 1024] = [0; 64 * 1024];
+        static PIECE: [u8; 64 * 1024] = [0; 64 * 1024];
         let Some((_, connection)) = &mut self.sender.connection else { return };
         while connection.poll().is_some() {}
         if connection.is_handshaking() {
