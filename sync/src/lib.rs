@@ -7,7 +7,8 @@
 //! - [`chunk`]: content, its hashes and its manifests.
 //! - [`store`]: the two ports that a replica implements (records and blobs).
 //! - [`wire`], [`session`]: frames, and the state machine that speaks them. No clock, no randomness, no I/O.
-//! - [`driver`], [`quic`]: the pump between a session, its stores and a real connection.
+//! - [`identity`], [`tls`], [`tickets`]: who is at the other end, and how it proves that.
+//! - [`driver`], [`transport`], [`quic`], [`tcp`]: the pump between a session, its stores and a real connection.
 //! - `sim` (feature `sim`): virtual time, lossy links and crashing stores, to check the invariants of docs/ARCHITECTURE.md.
 
 pub mod chunk;
@@ -15,6 +16,7 @@ pub mod domain;
 pub mod driver;
 pub mod hlc;
 pub mod id;
+pub mod identity;
 pub mod merge;
 #[cfg(feature = "openapi")]
 mod openapi;
@@ -24,4 +26,8 @@ pub mod session;
 #[cfg(feature = "sim")]
 pub mod sim;
 pub mod store;
+pub mod tcp;
+pub mod tickets;
+pub mod tls;
+pub mod transport;
 pub mod wire;

@@ -6,6 +6,7 @@
 //! - `cuts`: node and bridge killed in the middle of a transfer
 //! - `outages`: PostgreSQL, S3 and SNS away for a while
 //! - `power`: a node under write load, killed again and again
+//! - `transports`: TCP where no UDP goes through
 //! - `strangers`: who is refused, and that it is counted
 //! - `hostile_files`: what an import refuses
 //! - `upkeep`: status, verify, backup, restore, restart
@@ -22,4 +23,5 @@ mod pages;
 mod power;
 mod strangers;
 mod testbed;
+mod transports;
 mod upkeep;

@@ -5,5 +5,7 @@ mod fleet;
 mod golden;
 mod invariants;
 mod liars;
+mod reconnect;
 mod regressions;
+mod tcp;
 mod transport;
