@@ -4,19 +4,25 @@
 //! - [`membership`]: what the node keeps of it.
 //! - `link`: whether the link may be used, and how far. `tell`: what the library hears of it.
 //! - [`Replicator`]: dials, runs a session until it ends, and dials again after a growing, jittered wait.
+//! - `connect`: over QUIC or TCP, as `transport_choice` decides from what `network_memory` knows of the `network`.
 //!
 //! Not here: what is said in a session (`alexandria_sync::session`), and what is kept (`store`).
 
 pub mod enroll;
 pub mod membership;
 
+mod connect;
 mod dial;
 mod link;
+mod network;
+mod network_memory;
 mod relay;
 mod tell;
+mod transport_choice;
 
 pub use dial::{Replicator, SyncEnd};
 pub use link::LinkConfig;
+pub use transport_choice::TransportSetting;
 
 use serde::{Deserialize, Serialize};
 
@@ -36,6 +42,10 @@ pub struct ReplicationConfig {
     pub bridge: Option<String>,
     /// What the link may be used for.
     pub link: LinkConfig,
+    /// The same over TCP; the one for QUIC, or what enrolment said, if not given.
+    pub bridge_tcp: Option<String>,
+    /// What sessions are carried by.
+    pub transport: TransportSetting,
 }
 
 impl Default for ReplicationConfig {
@@ -47,6 +57,8 @@ impl Default for ReplicationConfig {
             stall_timeout_s: 120,
             bridge: None,
             link: LinkConfig::default(),
+            bridge_tcp: None,
+            transport: TransportSetting::Auto,
         }
     }
 }

@@ -40,8 +40,8 @@ pub use segment::{SEGMENT_BYTES, SEGMENT_BYTES_MAX, SEGMENT_FRAMES_MAX, SEGMENTS
 pub use survey::{KindCounts, Survey, SurveyError, survey};
 
 use crate::id::{BucketId, Seq};
+use crate::identity::{Identity, PeerRole};
 use crate::merge::ReceiverClock;
-use crate::quic::{Identity, PeerRole};
 use crate::store::Peer;
 use crate::wire::{FRAME_HEADER_BYTES, Hello};
 

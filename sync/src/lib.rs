@@ -9,7 +9,8 @@
 //! - [`wire`], [`session`]: frames, and the state machine that speaks them. No clock, no randomness, no I/O.
 //! - [`budget`]: what a link may be used for, and what was used.
 //! - [`outlook`]: what is still to come, and why it waits.
-//! - [`driver`], [`quic`]: the pump between a session, its stores and a real connection.
+//! - [`identity`], [`signature`], [`tls`], [`tickets`]: who is at the other end, and how it proves that.
+//! - [`driver`], [`transport`], [`quic`], [`tcp`]: the pump between a session, its stores and a real connection.
 //! - [`bundle`]: the same frames in a file, signed, for where no link reaches.
 //! - `sim` (feature `sim`): virtual time, lossy links and crashing stores, to check the invariants of docs/ARCHITECTURE.md.
 
@@ -21,6 +22,7 @@ pub mod domain;
 pub mod driver;
 pub mod hlc;
 pub mod id;
+pub mod identity;
 pub mod merge;
 #[cfg(feature = "openapi")]
 mod openapi;
@@ -28,7 +30,12 @@ pub mod outlook;
 pub mod quic;
 pub mod record;
 pub mod session;
+pub mod signature;
 #[cfg(feature = "sim")]
 pub mod sim;
 pub mod store;
+pub mod tcp;
+pub mod tickets;
+pub mod tls;
+pub mod transport;
 pub mod wire;

@@ -8,6 +8,7 @@
 //! - `budget`: a link with a budget, and content that is read while it comes
 //! - `outages`: PostgreSQL, S3 and SNS away for a while
 //! - `power`: a node under write load, killed again and again
+//! - `transports`: TCP where no UDP goes through
 //! - `strangers`: who is refused, and that it is counted
 //! - `hostile_files`: what an import refuses
 //! - `large_files`: files larger than memory
@@ -28,4 +29,5 @@ mod pages;
 mod power;
 mod strangers;
 mod testbed;
+mod transports;
 mod upkeep;

@@ -8,7 +8,7 @@ use std::{
 
 use alexandria_sync::{
     id::NodeId,
-    quic::{Authority, PeerIdentity, PeerRole, SigningRequest},
+    identity::{Authority, PeerIdentity, PeerRole, SigningRequest},
 };
 use serde_json::json;
 

@@ -97,14 +97,18 @@ fn describe(replication: &ReplicationStatus) -> String {
         let next = replication.next_attempt_s.map(|seconds| format!("; next attempt in {seconds} s"));
         return format!("not connected to {bridge}: {error}{}", next.unwrap_or_default());
     }
+    let over = match (&replication.transport, &replication.transport_reason) {
+        (Some(transport), Some(reason)) => format!(" over {transport} ({reason})"),
+        _ => String::new(),
+    };
     if let Some(wait) = &replication.wait {
-        return format!("connected to {bridge}: {wait}");
+        return format!("connected to {bridge}{over}: {wait}");
     }
     if replication.rows_behind == 0 && replication.blobs_receiving == 0 {
-        return format!("connected to {bridge}, up to date");
+        return format!("connected to {bridge}{over}, up to date");
     }
     format!(
-        "connected to {bridge}, {} records and {} of content to come at {}/s",
+        "connected to {bridge}{over}, {} records and {} of content to come at {}/s",
         HumanCount(replication.rows_behind),
         HumanBytes(replication.bytes_to_receive),
         HumanBytes(replication.receive_rate)

@@ -22,8 +22,8 @@ use std::sync::Arc;
 use alexandria_sync::bundle::{Issuer, Receiver};
 use alexandria_sync::hlc::DRIFT_BOUND_MS;
 use alexandria_sync::id::{BucketId, NodeId};
+use alexandria_sync::identity::{Identity, IdentityError, PeerRole};
 use alexandria_sync::merge::ReceiverClock;
-use alexandria_sync::quic::{Identity, IdentityError, PeerRole};
 use alexandria_sync::store::Peer;
 use alexandria_sync::wire::{Hello, PROTOCOL_MAX, PROTOCOL_MIN};
 

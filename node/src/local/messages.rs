@@ -130,6 +130,10 @@ pub struct ReplicationStatus {
     pub address: String,
     /// Whether a session is open.
     pub connected: bool,
+    /// What carries it: `QUIC` or `TCP`.
+    pub transport: Option<String>,
+    /// Why that.
+    pub transport_reason: Option<String>,
     /// When both sides last held the same, in milliseconds since 1970.
     pub last_quiet_unix_ms: Option<u64>,
     /// When it is tried again, in seconds from now, if no session is open.

@@ -1,6 +1,5 @@
 //! Dials the bridge, runs a session until it ends, waits, and dials again.
 
-use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -8,20 +7,21 @@ use alexandria_sync::driver::{self, HOST_INPUTS_MAX, HostInput, Reports, RunErro
 use alexandria_sync::hlc::ClockQuality;
 use alexandria_sync::id::NodeId;
 use alexandria_sync::outlook::Wait;
-use alexandria_sync::quic::{ConnectError, Dialer, PeerIdentity, PeerRole};
 use alexandria_sync::session::{self, Closed, Collections, Event, Progress, Scope, Session};
+use alexandria_sync::transport::Transport;
 use alexandria_sync::wire::{CloseReason, Hello, PROTOCOL_MAX, PROTOCOL_MIN};
 use rand::Rng;
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 
 use super::ReplicationConfig;
+use super::connect::{self, Connector, NoConnection};
 use super::link::{Link, LinkError};
 use super::membership::{Membership, MembershipError};
 use super::relay::relay;
+use super::transport_choice::Why;
 use crate::library::Library;
 use crate::local::messages::ReplicationStatus;
-use crate::store::time::BUILD_UNIX_MS;
 
 /// Events that may wait for the host; the session waits when they are more.
 const EVENTS_MAX: usize = 64;
@@ -33,18 +33,12 @@ const QUIET_AFTER: Duration = Duration::from_secs(1);
 /// Why one attempt did not come to a session, or the session not to its end.
 #[derive(Debug, thiserror::Error)]
 enum AttemptError {
-    #[error("the bridge's address {0} is not known to the name service")]
-    Unresolved(String),
-    #[error("look up the bridge's address")]
-    Lookup(#[source] std::io::Error),
     #[error(transparent)]
     Membership(#[from] MembershipError),
     #[error(transparent)]
     Link(#[from] LinkError),
-    #[error("there is no way to the bridge")]
-    NoRoute(#[source] std::io::Error),
     #[error(transparent)]
-    Connect(#[from] ConnectError),
+    Connect(#[from] NoConnection),
     #[error(transparent)]
     Run(#[from] RunError),
     #[error("the bridge ended the session: {0:?} {1}")]
@@ -71,6 +65,7 @@ pub struct Replicator {
 pub(super) struct Inner {
     pub(super) library: Library,
     pub(super) config: ReplicationConfig,
+    connector: Connector,
     pub(super) link: Arc<Link>,
     pub(super) state: watch::Sender<State>,
     /// Counts occasions to dial now.
@@ -87,6 +82,8 @@ pub(super) struct Inner {
 pub(super) struct State {
     bridge: Option<(NodeId, String)>,
     connected: bool,
+    /// What carries the session, and why.
+    transport: Option<(Transport, Why)>,
     progress: Progress,
     last_quiet_unix_ms: Option<u64>,
     last_error: Option<String>,
@@ -102,6 +99,7 @@ impl Replicator {
     /// A replicator that does nothing until [`Self::run`].
     pub fn new(library: Library, config: ReplicationConfig) -> Self {
         let inner = Inner {
+            connector: Connector::new(library.data_dir(), &config),
             link: Arc::new(Link::new(&library, &config.link)),
             library,
             config,
@@ -129,6 +127,8 @@ impl Replicator {
             bridge,
             address,
             connected: state.connected,
+            transport: state.transport.map(|(transport, _)| transport.to_string()),
+            transport_reason: state.transport.map(|(_, why)| why.to_string()),
             last_quiet_unix_ms: state.last_quiet_unix_ms,
             next_attempt_s: next_attempt_s.map(|at| at.saturating_duration_since(Instant::now()).as_secs()),
             last_error: state.last_error,
@@ -247,6 +247,7 @@ impl Replicator {
                 }
                 inner.state.send_modify(|state| {
                     state.connected = false;
+                    state.transport = None;
                     state.progress = Progress::default();
                     state.attempts += 1;
                 });
@@ -269,27 +270,21 @@ impl Replicator {
         let inner = &self.inner;
         let data_dir = inner.library.data_dir();
         let Some(membership) = Membership::load(data_dir)? else { return Ok(()) };
-        let identity = membership.identity(data_dir)?;
-        let address = inner.config.bridge.clone().unwrap_or_else(|| membership.address.clone());
+        let address = inner.connector.address(&membership, Transport::Quic).to_owned();
         inner.state.send_modify(|state| state.bridge = Some((membership.bridge, address.clone())));
-        let expected = PeerIdentity { role: PeerRole::Bridge, id: membership.bridge };
-        let resolved = resolve(&address).await?;
-        has_route(resolved).map_err(AttemptError::NoRoute)?;
+        inner.connector.check_route(&membership).await?;
         let link_use = inner.link.open().await?;
-        let connected = async {
-            let dialer = Dialer::new(resolved, &link_use.transport())?;
-            let link = dialer.connect(resolved, &identity, expected, BUILD_UNIX_MS / 1000).await?;
-            Ok::<_, ConnectError>((dialer, link))
-        };
-        let (_dialer, link) = match connected.await {
+        let store = inner.library.store();
+        let now_unix_ms = store.records.now_unix_ms();
+        let connected = match inner.connector.connect(&membership, &link_use.transport(), now_unix_ms).await {
             Ok(connected) => connected,
             Err(error) => {
                 link_use.failed().await;
                 return Err(error.into());
             }
         };
+        let (over, why) = (connected.link.transport(), connected.why);
 
-        let store = inner.library.store();
         let node = store.records.identity();
         let hello = Hello {
             protocol_min: PROTOCOL_MIN,
@@ -310,27 +305,33 @@ impl Replicator {
         let (progress, progressed) = watch::channel(Progress::default());
         inner.state.send_modify(|state| {
             state.connected = true;
+            state.transport = Some((over, why));
             state.last_error = None;
             state.wait = None;
         });
-        tracing::info!(peer.id = %membership.bridge, %address, "connected to the bridge");
+        tracing::info!(peer.id = %membership.bridge, %address, transport = %over, %why, "connected to the bridge");
         let relaying = tokio::spawn(relay(store.clone(), host.clone()));
-        let wire = link.wire_bytes();
+        let wire = connected.link.wire_bytes();
         let measured = move || {
             let crossed = wire();
             crossed.sent + crossed.received
         };
         let watching = link_use.watch(measured, host.clone(), self.waits());
+        let measuring = tokio::spawn(connect::measure(progressed.clone(), connected.link.wire_bytes()));
         let listening = tokio::spawn(self.clone().listen(heard, progressed, watching.short()));
-        let stopping = tokio::spawn(stop_with(inner.library.clone(), inner.renew.subscribe(), host));
+        let probe = (why == Why::Probe).then_some(connect::PROBE_TIME);
+        let stopping = tokio::spawn(stop_with(inner.library.clone(), inner.renew.subscribe(), probe, host));
         let records = Arc::new(store.records.clone());
         let blobs = Arc::new(store.blobs.session());
-        let ended =
-            driver::run(session, membership.bridge, records, blobs, link, inputs, Reports { events, progress }).await;
+        let reports = Reports { events, progress };
+        let ended = driver::run(session, membership.bridge, records, blobs, connected.link, inputs, reports).await;
         relaying.abort();
         stopping.abort();
         let _ = listening.await;
         watching.finish().await;
+        let goodput = measuring.await.ok().flatten();
+        let is_broken = matches!(ended, Err(RunError::Link(_)));
+        inner.connector.note_end(&connected.way, goodput, is_broken, store.records.now_unix_ms());
         match ended? {
             Closed { reason: CloseReason::Done | CloseReason::GoingAway, .. } => Ok(()),
             Closed { reason, text, by_peer: true } => Err(AttemptError::ClosedByBridge(reason, text)),
@@ -413,23 +414,18 @@ impl Drop for Asked<'_> {
     }
 }
 
-/// Ends the session when the library closes, or when it is asked to end.
-async fn stop_with(library: Library, mut renew: watch::Receiver<u64>, host: mpsc::Sender<HostInput>) {
+/// Ends the session when the library closes, when it is asked to end, or when its time is over.
+async fn stop_with(
+    library: Library,
+    mut renew: watch::Receiver<u64>,
+    time: Option<Duration>,
+    host: mpsc::Sender<HostInput>,
+) {
     tokio::select! {
         () = library.closed() => {}
         _ = renew.changed() => {}
+        () = tokio::time::sleep(time.unwrap_or(Duration::MAX)) => {}
     }
     // A session that is gone needs no stopping.
     let _ = host.send(HostInput::Stop(CloseReason::GoingAway, String::new())).await;
-}
-
-/// Whether datagrams to there would leave this machine: so that a missing network costs nothing.
-fn has_route(to: SocketAddr) -> std::io::Result<()> {
-    let from: SocketAddr = if to.is_ipv4() { ([0, 0, 0, 0], 0).into() } else { ([0u16; 8], 0).into() };
-    std::net::UdpSocket::bind(from)?.connect(to)
-}
-
-async fn resolve(address: &str) -> Result<SocketAddr, AttemptError> {
-    let mut found = tokio::net::lookup_host(address).await.map_err(AttemptError::Lookup)?;
-    found.next().ok_or_else(|| AttemptError::Unresolved(address.to_owned()))
 }

@@ -16,6 +16,7 @@ use alexandria_sync::driver::HostInput;
 use alexandria_sync::hlc::ClockQuality;
 use alexandria_sync::outlook::{BudgetLeft, Wait};
 use alexandria_sync::quic::TransportConfig;
+use alexandria_sync::quic::congestion::CongestionConfig;
 use alexandria_sync::wire::CloseReason;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
@@ -152,6 +153,10 @@ impl LinkUse {
             lane_window_bytes: exposure.lane_window_bytes.min(usual.lane_window_bytes),
             send_window_bytes: exposure.send_window_bytes.min(usual.send_window_bytes),
             keep_alive: if self.link.metered { METERED_KEEP_ALIVE } else { usual.keep_alive },
+            is_sparing: self.link.metered,
+            congestion: CongestionConfig {
+                rate_limit_bits_per_s: self.link.policy.rate_bytes_per_s.map(|rate| rate * 8),
+            },
             ..usual
         }
     }

@@ -16,8 +16,9 @@ use super::{BUCKETS_MAX, OnProgress, Progress, Receipt, StoreError};
 use crate::chunk::{BlobHash, Manifest};
 use crate::domain::{Blob, Typed};
 use crate::id::{BucketId, NodeId, Seq};
-use crate::quic::{Identity, SignatureError};
+use crate::identity::Identity;
 use crate::record::Record;
+use crate::signature::SignatureError;
 use crate::store::{BlobStore, BucketHead, Peer, RecordStore};
 use crate::wire::{FRAME_HEADER_BYTES, Hello, Message, Offered};
 

@@ -12,7 +12,8 @@ use super::segment::{Frame, ReadSegmentError, Segment, SegmentReader};
 use super::{BUCKETS_MAX, Ending, Issuer, Receiver, VALIDITY_MS_MAX, date};
 use crate::hlc::ClockQuality;
 use crate::id::{BucketId, Epoch, NodeId, Seq};
-use crate::quic::{PeerRole, Signatory, SignatureError};
+use crate::identity::PeerRole;
+use crate::signature::{Signatory, SignatureError};
 use crate::store::Peer;
 use crate::wire::{DecodeFrameError, Message, PROTOCOL_MAX, PROTOCOL_MIN};
 

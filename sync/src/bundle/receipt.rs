@@ -12,7 +12,7 @@ use super::segment::{SEGMENT_BYTES, SegmentReader, SegmentWriter, WriteSegmentEr
 use super::{BUCKETS_MAX, Issuer, OpenError, Receiver, StoreError};
 use crate::chunk::BlobHash;
 use crate::id::{BucketId, Seq};
-use crate::quic::{Identity, PeerRole};
+use crate::identity::{Identity, PeerRole};
 use crate::store::{BlobStore, Peer, RecordStore};
 use crate::wire::{Hello, Message};
 

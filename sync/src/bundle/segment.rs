@@ -11,7 +11,8 @@ use bytes::Bytes;
 use minicbor::bytes::ByteVec;
 
 use super::format::{self, Seal};
-use crate::quic::{Identity, Signatory, SignatureError};
+use crate::identity::Identity;
+use crate::signature::{Signatory, SignatureError};
 use crate::wire::{DecodeFrameError, FRAME_HEADER_BYTES, FrameHeader};
 
 /// A segment is closed once it has this many bytes, at the latest: what a cut may cost.

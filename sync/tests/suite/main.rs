@@ -10,6 +10,8 @@ mod fleet;
 mod golden;
 mod invariants;
 mod liars;
+mod reconnect;
 mod regressions;
+mod tcp;
 mod transport;
 mod two_versions;

@@ -46,7 +46,7 @@ proptest! {
         rate_limit_bits_per_s in prop::option::of(1u64..10_000_000_000),
     ) {
         let began = Instant::now();
-        let mut now = began + Duration::from_secs(60);
+        let mut now = began + Duration::from_mins(1);
         let config = CongestionConfig { rate_limit_bits_per_s };
         let mut controller = LinkController::new(config, now, MTU);
         for happening in happenings {

@@ -13,9 +13,10 @@ use quinn_proto::{
 };
 
 use crate::id::NodeId;
+use crate::identity::{Authority, BRIDGE_SERVER_NAME, Identity, PeerIdentity, PeerRole, SigningRequest};
 use crate::quic::endpoint::TransportConfig;
-use crate::quic::identity::{Authority, BRIDGE_SERVER_NAME, Identity, PeerIdentity, PeerRole, SigningRequest};
-use crate::quic::tls;
+use crate::tickets::TicketSecret;
+use crate::tls::{ClientTls, ServerTls};
 use crate::wire::message::CONTENT_LANES;
 
 /// Datagrams that quinn hands to the kernel in one call.
@@ -119,11 +120,12 @@ impl Flow {
             }
             transport
         };
-        let tls = tls::server_config(&ends.bridge).expect("the certificate is good");
+        let secret = TicketSecret::derived_from(b"simulated");
+        let tls = ServerTls::new(&ends.bridge, &secret).expect("the certificate is good").quic;
         let mut server =
             ServerConfig::with_crypto(Arc::new(QuicServerConfig::try_from(tls).expect("TLS 1.3 is there")));
         server.transport_config(transport());
-        let tls = tls::client_config(&ends.node, NOW_UNIX_S).expect("the certificate is good");
+        let tls = ClientTls::new(&ends.node, NOW_UNIX_S).expect("the certificate is good").quic;
         let mut client = ClientConfig::new(Arc::new(QuicClientConfig::try_from(tls).expect("TLS 1.3 is there")));
         client.transport_config(transport());
 

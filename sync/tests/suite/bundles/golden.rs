@@ -7,7 +7,7 @@ use std::{env, fs};
 use alexandria_sync::bundle::{Ending, Export};
 use alexandria_sync::domain::{Author, Typed};
 use alexandria_sync::id::{BucketId, RecordId};
-use alexandria_sync::quic::{Identity, PeerIdentity, PeerRole, SigningRequest};
+use alexandria_sync::identity::{Identity, PeerIdentity, PeerRole, SigningRequest};
 use alexandria_sync::record::RecordKey;
 
 use super::{Place, collection};

@@ -2,7 +2,7 @@
 
 use alexandria_sync::bundle::{Export, ImportError, OpenError, Reader, Receipt, VALIDITY_MS, VALIDITY_MS_MAX};
 use alexandria_sync::id::{BucketId, Epoch};
-use alexandria_sync::quic::PeerRole;
+use alexandria_sync::identity::PeerRole;
 use alexandria_sync::sim::Seeded;
 use alexandria_sync::store::Peer;
 

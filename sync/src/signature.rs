@@ -12,7 +12,7 @@ use rustls::{RootCertStore, SignatureScheme};
 use rustls_pki_types::{CertificateDer, UnixTime};
 use x509_parser::prelude::{FromDer, X509Certificate};
 
-use super::identity::{Identity, IdentityError, PeerIdentity, valid_from_unix_s};
+use crate::identity::{Identity, IdentityError, PeerIdentity, valid_from_unix_s};
 
 const SCHEME: SignatureScheme = SignatureScheme::ECDSA_NISTP256_SHA256;
 
