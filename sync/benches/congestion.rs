@@ -26,7 +26,7 @@ const PATIENCE: Duration = Duration::from_hours(12);
 /// Who shares a line: how long each is alone, then left to settle, then measured.
 const ALONE: Duration = Duration::from_secs(5);
 const SETTLING: Duration = Duration::from_secs(10);
-const MEASURED: Duration = Duration::from_secs(60);
+const MEASURED: Duration = Duration::from_mins(1);
 
 fn main() {
     let args: Vec<String> = std::env::args().skip(1).filter(|arg| arg != "--bench").collect();

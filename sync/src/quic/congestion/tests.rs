@@ -46,7 +46,7 @@ proptest! {
         rate_limit_bits_per_s in prop::option::of(1u64..10_000_000_000),
     ) {
         let began = Instant::now();
-        let mut now = began + Duration::from_secs(60);
+        let mut now = began + Duration::from_mins(1);
         let config = CongestionConfig { rate_limit_bits_per_s };
         let mut controller = LinkController::new(config, now, MTU);
         for happening in happenings {
@@ -192,4 +192,16 @@ fn what_little_is_said_in_quiet_times_changes_nothing() {
         assert_eq!(controller.window(), before, "busy before: {busy_before}");
         assert_eq!(std::mem::discriminant(&controller.phase), std::mem::discriminant(&phase));
     }
+}
+
+/// A busy machine answers a hundred times later than the path is long; that is no reason to fall to the minimum.
+#[test]
+fn a_busy_machine_on_a_short_path_is_not_taken_for_a_full_queue() {
+    let now = Instant::now();
+    let mut controller = LinkController::new(CongestionConfig::default(), now, MTU);
+    let mut pipe = Pipe::new(now, Duration::from_micros(300), 20_000);
+    pipe.run(&mut controller, Duration::from_secs(2));
+    pipe.rtt = Duration::from_millis(30);
+    pipe.run(&mut controller, Duration::from_secs(5));
+    assert!(controller.window() > 8 * WINDOW_DATAGRAMS_MIN * u64::from(MTU), "{}", controller.window());
 }
