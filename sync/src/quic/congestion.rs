@@ -62,6 +62,9 @@ const QUEUE_SHARE: f64 = 0.05;
 const QUEUE_MIN: Duration = Duration::from_millis(2);
 /// ... and how many datagrams at least.
 const QUEUE_DATAGRAMS_MIN: f64 = 2.0;
+/// On paths shorter than this what waits is mostly the two machines: the allowance stays what the line's highest rate
+/// carries in [`QUEUE_MIN`], however long a busy processor lets an acknowledgement wait.
+const SHORT_PATH: Duration = Duration::from_millis(10);
 /// Round trips of a round may differ by so much of the shortest without being taken for a queue.
 const JITTER_SHARE_MAX: f64 = 0.25;
 
@@ -346,7 +349,8 @@ impl LinkController {
 
     /// Bytes that may stand in the queue.
     fn allowance(&self, rtt_min: Duration) -> f64 {
-        (self.rate() * allowed_wait(rtt_min)).max(QUEUE_DATAGRAMS_MIN * self.mtu as f64)
+        let least = if rtt_min < SHORT_PATH { self.capacity * QUEUE_MIN.as_secs_f64() } else { 0.0 };
+        (self.rate() * allowed_wait(rtt_min)).max(least).max(QUEUE_DATAGRAMS_MIN * self.mtu as f64)
     }
 
     /// Bytes that may stand in the queue besides, because others stand there: never more than this connection's share of

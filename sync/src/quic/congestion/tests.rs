@@ -193,3 +193,15 @@ fn what_little_is_said_in_quiet_times_changes_nothing() {
         assert_eq!(std::mem::discriminant(&controller.phase), std::mem::discriminant(&phase));
     }
 }
+
+/// A busy machine answers a hundred times later than the path is long; that is no reason to fall to the minimum.
+#[test]
+fn a_busy_machine_on_a_short_path_is_not_taken_for_a_full_queue() {
+    let now = Instant::now();
+    let mut controller = LinkController::new(CongestionConfig::default(), now, MTU);
+    let mut pipe = Pipe::new(now, Duration::from_micros(300), 20_000);
+    pipe.run(&mut controller, Duration::from_secs(2));
+    pipe.rtt = Duration::from_millis(30);
+    pipe.run(&mut controller, Duration::from_secs(5));
+    assert!(controller.window() > 8 * WINDOW_DATAGRAMS_MIN * u64::from(MTU), "{}", controller.window());
+}
