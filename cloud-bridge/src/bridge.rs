@@ -4,7 +4,7 @@ use std::future::Future;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use alexandria_api::serve::serve as serve_http;
+use alexandria_api::serve::{serve as serve_http, without_delay};
 use alexandria_sync::quic::{Listener, TransportConfig};
 use anyhow::Context;
 use tokio::net::TcpListener;
@@ -174,7 +174,7 @@ async fn serve_until<L>(
     L: axum::serve::Listener,
     L::Addr: Clone + Send + Sync + 'static,
 {
-    serve_http(listener, router, &limits, stop.cancelled_owned()).await;
+    serve_http(without_delay(listener), router, &limits, stop.cancelled_owned()).await;
 }
 
 /// Does something again and again until told to stop. A failure is for the next time.

@@ -198,7 +198,7 @@ impl Replication {
                     Err(RecvError::Closed) => return,
                 },
                 () = stop.cancelled() => {
-                    let _ = host.send(HostInput::Stop(CloseReason::GoingAway)).await;
+                    let _ = host.send(HostInput::Stop(CloseReason::GoingAway, "the bridge stops".into())).await;
                     // The session ends when it has told its peer; letting go of `host` now would say it again.
                     host.closed().await;
                     return;
@@ -217,7 +217,7 @@ impl Replication {
     fn end_earlier(&self, node: NodeId) {
         for running in self.shared.running().values().filter(|running| running.node == node) {
             // One that is too full to hear of it ends by itself, later.
-            let _ = running.stop.try_send(HostInput::Stop(CloseReason::GoingAway));
+            let _ = running.stop.try_send(HostInput::Stop(CloseReason::GoingAway, "a newer session is open".into()));
         }
     }
 
@@ -236,7 +236,7 @@ impl Replication {
         for running in self.shared.running().values().filter(|running| revoked.contains(&running.node)) {
             tracing::info!(node.id = %running.node, "the session of a revoked node is ended");
             // A full queue is tried again at the next look.
-            let _ = running.stop.try_send(HostInput::Stop(CloseReason::NotWelcome));
+            let _ = running.stop.try_send(HostInput::Stop(CloseReason::NotWelcome, "the node was revoked".into()));
         }
     }
 }
@@ -255,6 +255,7 @@ async fn hear(mut events: mpsc::Receiver<Event>) {
             }
             Event::BlobReceived { blob, size_bytes } => tracing::info!(blob.hash = %blob, size_bytes, "a blob arrived"),
             Event::ContentBlocked => tracing::warn!("there is no room for content"),
+            Event::CreditShort(_) => {}
             Event::Applied(bucket, applied) => tracing::debug!(%bucket, ?applied, "a page was merged"),
             Event::Quiet => tracing::debug!("both ends hold the same"),
         }

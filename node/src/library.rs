@@ -2,6 +2,7 @@
 //!
 //! - [`catalogue`]: the library as the `/v1` API and the pages see it.
 //! - [`acquire`]: how a file becomes a medium with its authors, its cover and its content.
+//! - [`outlook`]: what is still to come, and why it waits.
 //! - [`builtin`]: the small library that an empty node offers.
 //!
 //! What always holds: what a record names is wanted content of its bucket, written in the same commit.
@@ -11,19 +12,21 @@
 pub mod acquire;
 pub mod builtin;
 pub mod catalogue;
+pub mod outlook;
 
 mod content;
 mod lists;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use alexandria_sync::domain::{Collection, Typed};
 use alexandria_sync::id::{BucketId, RecordId};
 use alexandria_sync::record::RecordKey;
 use rand::Rng;
 use serde::{Deserialize, Serialize};
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 
 use crate::search::{Indexed, Search, SearchError};
 use crate::store::{Change, ChangeError, Condition, OpenError, Store, StoreError};
@@ -38,6 +41,10 @@ pub struct StoreConfig {
     pub content_bytes_max: Option<u64>,
     /// Room that content leaves free on the disk, in bytes.
     pub min_free_bytes: u64,
+    /// Readers that may wait for content on its way here.
+    pub readers_waiting_max: usize,
+    /// How long one waits for the next bytes, in seconds.
+    pub reader_wait_s: u64,
 }
 
 impl Default for StoreConfig {
@@ -47,6 +54,8 @@ impl Default for StoreConfig {
             cache_bytes: store.cache_bytes,
             content_bytes_max: store.content_bytes_max,
             min_free_bytes: store.min_free_bytes,
+            readers_waiting_max: 64,
+            reader_wait_s: 60,
         }
     }
 }
@@ -74,6 +83,11 @@ struct Inner {
     search: Arc<Search>,
     /// Files on their way into a collection, so that the same one is not taken twice at once.
     acquiring: acquire::InProgress,
+    /// One for each reader that may wait for content.
+    readers: Arc<Semaphore>,
+    reader_wait: Duration,
+    /// What replication tells of the link.
+    prospects: outlook::Prospects,
     /// Set once, when the node shuts down: waits end.
     closing: watch::Sender<bool>,
 }
@@ -103,6 +117,9 @@ impl Library {
             store,
             search: Arc::new(search),
             acquiring: acquire::InProgress::default(),
+            readers: Arc::new(Semaphore::new(config.readers_waiting_max)),
+            reader_wait: Duration::from_secs(config.reader_wait_s),
+            prospects: outlook::Prospects::default(),
             closing: watch::Sender::new(false),
         };
         Ok((Self { inner: Arc::new(inner) }, indexed))

@@ -136,6 +136,7 @@ impl Node {
         })];
         if let Some(listener) = public {
             let router = http::router(&library, NodeWriteGuard::new(&token), &Metrics::default(), &config.http);
+            let listener = alexandria_api::serve::without_delay(listener);
             servers.push(tokio::spawn(async move {
                 alexandria_api::serve::serve(listener, router, &limits, told(stopped)).await;
             }));

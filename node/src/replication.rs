@@ -2,6 +2,7 @@
 //!
 //! - [`enroll`]: a one-time token becomes a certificate.
 //! - [`membership`]: what the node keeps of it.
+//! - `link`: whether the link may be used, and how far. `tell`: what the library hears of it.
 //! - [`Replicator`]: dials, runs a session until it ends, and dials again after a growing, jittered wait.
 //!
 //! Not here: what is said in a session (`alexandria_sync::session`), and what is kept (`store`).
@@ -10,9 +11,12 @@ pub mod enroll;
 pub mod membership;
 
 mod dial;
+mod link;
 mod relay;
+mod tell;
 
 pub use dial::{Replicator, SyncEnd};
+pub use link::LinkConfig;
 
 use serde::{Deserialize, Serialize};
 
@@ -30,10 +34,19 @@ pub struct ReplicationConfig {
     pub stall_timeout_s: u64,
     /// The bridge's address for replication, HOST:PORT; what enrolment said if not given.
     pub bridge: Option<String>,
+    /// What the link may be used for.
+    pub link: LinkConfig,
 }
 
 impl Default for ReplicationConfig {
     fn default() -> Self {
-        Self { automatic: true, retry_min_s: 1, retry_max_s: 300, stall_timeout_s: 120, bridge: None }
+        Self {
+            automatic: true,
+            retry_min_s: 1,
+            retry_max_s: 300,
+            stall_timeout_s: 120,
+            bridge: None,
+            link: LinkConfig::default(),
+        }
     }
 }

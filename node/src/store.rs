@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! DATA/lock                     held while a process uses the folder
+//! DATA/link-spent               what was used of the link's budgets (`link`)
 //! DATA/node-id                  who this node is, even when its records are lost
 //! DATA/records/                 the tree (`engine`; its rows are described in `keys`)
 //! DATA/records.commit           the number of a commit that was durable (`guard`)
@@ -33,6 +34,7 @@ mod engine;
 pub mod error;
 mod guard;
 mod keys;
+pub mod link;
 pub mod listing;
 mod meta;
 mod overlay;

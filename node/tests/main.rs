@@ -1,5 +1,6 @@
 //! What the node promises to those who use its parts.
 
+mod replication;
 mod store {
     mod blobs;
     mod crash;

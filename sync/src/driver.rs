@@ -20,6 +20,7 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 use self::lanes::{Arrived, Lanes};
+use crate::budget::Word;
 use crate::chunk::BlobHash;
 use crate::id::{BucketId, NodeId};
 use crate::session::{Closed, DiskDone, DiskRequest, Event, Input, Output, Progress, Session};
@@ -62,8 +63,10 @@ pub enum HostInput {
     WantsChanged,
     /// A blob has become whole here, from elsewhere.
     BlobCompleted(BlobHash),
-    /// End the session.
-    Stop(CloseReason),
+    /// What may follow what had crossed the wire a moment ago.
+    Credit(Word),
+    /// End the session: why, and in words.
+    Stop(CloseReason, String),
 }
 
 /// What the host hears from a running session.
@@ -116,7 +119,11 @@ where
     let result = 'session: loop {
         while let Some(output) = session.poll() {
             match output {
-                Output::Send(lane, message) => lanes.send(lane, message.to_frame()),
+                Output::Send(lane, message) => {
+                    if let Err(error) = lanes.send(lane, message.to_frame()) {
+                        break 'session Err(RunError::Link(error));
+                    }
+                }
                 Output::Disk(request) => {
                     disk.spawn(disk::carry_out(request, peer, Arc::clone(&records), Arc::clone(&blobs)));
                 }
@@ -134,7 +141,8 @@ where
                 Some(HostInput::LocalChange(bucket)) => Input::LocalChange(bucket),
                 Some(HostInput::WantsChanged) => Input::WantsChanged,
                 Some(HostInput::BlobCompleted(blob)) => Input::BlobCompleted(blob),
-                Some(HostInput::Stop(reason)) => Input::Stop(reason, String::new()),
+                Some(HostInput::Credit(word)) => Input::Credit(word),
+                Some(HostInput::Stop(reason, text)) => Input::Stop(reason, text),
                 None => {
                     host_gone = true;
                     Input::Stop(CloseReason::GoingAway, String::new())

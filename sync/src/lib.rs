@@ -7,11 +7,15 @@
 //! - [`chunk`]: content, its hashes and its manifests.
 //! - [`store`]: the two ports that a replica implements (records and blobs).
 //! - [`wire`], [`session`]: frames, and the state machine that speaks them. No clock, no randomness, no I/O.
+//! - [`budget`]: what a link may be used for, and what was used.
+//! - [`outlook`]: what is still to come, and why it waits.
 //! - [`driver`], [`quic`]: the pump between a session, its stores and a real connection.
 //! - [`bundle`]: the same frames in a file, signed, for where no link reaches.
 //! - `sim` (feature `sim`): virtual time, lossy links and crashing stores, to check the invariants of docs/ARCHITECTURE.md.
 
+pub mod budget;
 pub mod bundle;
+mod cbor;
 pub mod chunk;
 pub mod domain;
 pub mod driver;
@@ -20,6 +24,7 @@ pub mod id;
 pub mod merge;
 #[cfg(feature = "openapi")]
 mod openapi;
+pub mod outlook;
 pub mod quic;
 pub mod record;
 pub mod session;

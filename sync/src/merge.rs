@@ -6,7 +6,8 @@
 //! - Fields are joined one by one, each by the rule that its tag carries. An old node therefore merges fields that it
 //!   does not know exactly as a new one does.
 //!
-//! [`admit`] adds the bound on drift: one wrong clock must not overwrite everyone.
+//! [`admit`] adds the bound on drift, so that one wrong clock does not overwrite everyone, and keeps out what would make a record
+//! larger than any replica reads: two versions that are within the limits may join to one that is not.
 
 use std::cmp::Ordering;
 
@@ -73,6 +74,9 @@ pub enum QuarantineReason {
     /// No honest clock writes this.
     #[error("its newest stamp lies past the year 2200")]
     BeyondTime,
+    /// Each half was within the limits of a record; the two together could not be read back, nor sent on.
+    #[error("joined with the version here it is over the limits of a record")]
+    TooLarge,
 }
 
 /// What becomes of a received record.
@@ -106,6 +110,8 @@ pub fn admit(held: Option<Record>, received: Record, clock: ReceiverClock) -> Ad
     let equals_received = merged == received;
     if merged == held {
         Admission::Superseded { equals_received }
+    } else if !equals_received && merged.check_size().is_err() {
+        Admission::Quarantine(QuarantineReason::TooLarge)
     } else {
         Admission::Apply { record: merged, equals_received }
     }
@@ -189,6 +195,22 @@ mod tests {
             Admission::Quarantine(QuarantineReason::AheadOfClock { ahead_ms: DRIFT_BOUND_MS + 1 })
         );
         assert!(matches!(admit(None, received, clock(ClockQuality::Estimated)), Admission::Apply { .. }));
+    }
+
+    /// Two versions of as many fields as a record may have, none of them in both.
+    #[test]
+    fn a_version_that_would_make_the_record_larger_than_any_replica_reads_is_set_aside() {
+        let version = |from: u32| {
+            let fields = (from..from + 256).map(|number| (FieldTag::lww(number), Value::encode(&number)));
+            Record::new(key(), fields, Stamp::default()).unwrap()
+        };
+        let (held, received) = (version(0), version(1000));
+        let clock = ReceiverClock { unix_ms: 0, quality: ClockQuality::Trusted, drift_bound_ms: DRIFT_BOUND_MS };
+        let admission = admit(Some(held.clone()), received, clock);
+        assert_eq!(admission, Admission::Quarantine(QuarantineReason::TooLarge));
+        // What takes nothing in is not in the way.
+        let deleted = held.deleted(Stamp::default());
+        assert!(matches!(admit(Some(held), deleted, clock), Admission::Apply { .. }));
     }
 
     #[test]

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use alexandria_sync::id::{Epoch, NodeId, RecordId};
+use alexandria_sync::outlook::{Outlook, Wait};
 use serde::{Deserialize, Serialize};
 
 /// Take in files.
@@ -147,6 +148,12 @@ pub struct ReplicationStatus {
     pub bytes_received: u64,
     /// Content bytes sent in this session.
     pub bytes_sent: u64,
+    /// Bytes of content that the bridge has asked for and that have not left.
+    pub bytes_to_send: u64,
+    /// Why something waits.
+    pub wait: Option<Wait>,
+    /// What is still to come; told with the status only.
+    pub outlook: Option<Outlook>,
 }
 
 /// Check everything.

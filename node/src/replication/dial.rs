@@ -7,7 +7,8 @@ use std::time::Duration;
 use alexandria_sync::driver::{self, HOST_INPUTS_MAX, HostInput, Reports, RunError};
 use alexandria_sync::hlc::ClockQuality;
 use alexandria_sync::id::NodeId;
-use alexandria_sync::quic::{ConnectError, Dialer, PeerIdentity, PeerRole, TransportConfig};
+use alexandria_sync::outlook::Wait;
+use alexandria_sync::quic::{ConnectError, Dialer, PeerIdentity, PeerRole};
 use alexandria_sync::session::{self, Closed, Collections, Event, Progress, Scope, Session};
 use alexandria_sync::wire::{CloseReason, Hello, PROTOCOL_MAX, PROTOCOL_MIN};
 use rand::Rng;
@@ -15,6 +16,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 
 use super::ReplicationConfig;
+use super::link::{Link, LinkError};
 use super::membership::{Membership, MembershipError};
 use super::relay::relay;
 use crate::library::Library;
@@ -38,6 +40,10 @@ enum AttemptError {
     #[error(transparent)]
     Membership(#[from] MembershipError),
     #[error(transparent)]
+    Link(#[from] LinkError),
+    #[error("there is no way to the bridge")]
+    NoRoute(#[source] std::io::Error),
+    #[error(transparent)]
     Connect(#[from] ConnectError),
     #[error(transparent)]
     Run(#[from] RunError),
@@ -59,30 +65,33 @@ pub enum SyncEnd {
 /// Replicates with the bridge of this node's fleet. Clones are handles on the same one.
 #[derive(Clone)]
 pub struct Replicator {
-    inner: Arc<Inner>,
+    pub(super) inner: Arc<Inner>,
 }
 
-struct Inner {
-    library: Library,
-    config: ReplicationConfig,
-    state: watch::Sender<State>,
+pub(super) struct Inner {
+    pub(super) library: Library,
+    pub(super) config: ReplicationConfig,
+    pub(super) link: Arc<Link>,
+    pub(super) state: watch::Sender<State>,
     /// Counts occasions to dial now.
     wake: watch::Sender<u64>,
     /// Replications under way that somebody asked for.
     asked: watch::Sender<u64>,
     /// Counts requests to end the session that is open.
     renew: watch::Sender<u64>,
-    next_attempt: Mutex<Option<Instant>>,
+    pub(super) next_attempt: Mutex<Option<Instant>>,
 }
 
 /// What is known about replication.
 #[derive(Clone, Debug, Default)]
-struct State {
+pub(super) struct State {
     bridge: Option<(NodeId, String)>,
     connected: bool,
     progress: Progress,
     last_quiet_unix_ms: Option<u64>,
     last_error: Option<String>,
+    /// Why something waits.
+    pub(super) wait: Option<Wait>,
     /// Attempts that have ended.
     attempts: u64,
     /// Times that both sides held the same.
@@ -93,6 +102,7 @@ impl Replicator {
     /// A replicator that does nothing until [`Self::run`].
     pub fn new(library: Library, config: ReplicationConfig) -> Self {
         let inner = Inner {
+            link: Arc::new(Link::new(&library, &config.link)),
             library,
             config,
             state: watch::Sender::new(State::default()),
@@ -128,6 +138,9 @@ impl Replicator {
             receive_rate: state.progress.receive_rate,
             bytes_received: state.progress.bytes_received,
             bytes_sent: state.progress.bytes_sent,
+            bytes_to_send: state.progress.bytes_to_send,
+            wait: state.wait,
+            outlook: None,
         })
     }
 
@@ -182,6 +195,12 @@ impl Replicator {
             if may_be_quiet && moved_at.elapsed() > QUIET_AFTER {
                 self.end_session();
             }
+            if let Some(wait) = &now.wait
+                && now.connected
+                && moved_at.elapsed() > QUIET_AFTER
+            {
+                return SyncEnd::Failed(wait.to_string());
+            }
             if moved_at.elapsed() > stall {
                 return SyncEnd::Failed(format!("no progress for {} s", stall.as_secs()));
             }
@@ -197,10 +216,15 @@ impl Replicator {
         self.inner.renew.send_modify(|times| *times += 1);
     }
 
-    /// Dials whenever no session is open, until the library closes.
+    /// Dials whenever no session is open, and tells the library how the link stands, until the library closes.
     pub async fn run(&self) {
+        tokio::join!(self.dial(), self.tell());
+    }
+
+    async fn dial(&self) {
         let inner = &self.inner;
         let mut wake = inner.wake.subscribe();
+        let mut urgent = inner.library.store().blobs.urgent_changes();
         let mut wait = Duration::from_secs(inner.config.retry_min_s);
         loop {
             wake.borrow_and_update();
@@ -210,9 +234,15 @@ impl Replicator {
                 match self.attempt().await {
                     Ok(()) => wait = Duration::from_secs(inner.config.retry_min_s),
                     Err(error) => {
+                        let refused = matches!(error, AttemptError::ClosedByBridge(..));
                         let error = format!("{:#}", anyhow::Error::from(error));
                         tracing::info!(%error, "replication will be tried again");
-                        inner.state.send_modify(|state| state.last_error = Some(error));
+                        let text = error.clone();
+                        let waits = if refused { Wait::Refused { text } } else { Wait::NoLink { error: text } };
+                        inner.state.send_modify(|state| {
+                            state.last_error = Some(error);
+                            state.wait = Some(waits);
+                        });
                     }
                 }
                 inner.state.send_modify(|state| {
@@ -223,12 +253,14 @@ impl Replicator {
             }
             // Between half and the whole, so that a fleet that lost its bridge does not come back all at once.
             let jittered = wait.mul_f64(rand::rng().random_range(0.5..=1.0));
-            *inner.next_attempt.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now() + jittered);
+            let pause = self.pause(jittered);
             wait = (wait * 2).min(Duration::from_secs(inner.config.retry_max_s));
             tokio::select! {
                 () = inner.library.closed() => return,
                 _ = wake.changed() => wait = Duration::from_secs(inner.config.retry_min_s),
-                () = tokio::time::sleep(jittered) => {}
+                // A reader waits for something.
+                _ = urgent.changed(), if !self.is_held() => wait = self.soon().await,
+                () = tokio::time::sleep(pause) => {}
             }
         }
     }
@@ -242,8 +274,20 @@ impl Replicator {
         inner.state.send_modify(|state| state.bridge = Some((membership.bridge, address.clone())));
         let expected = PeerIdentity { role: PeerRole::Bridge, id: membership.bridge };
         let resolved = resolve(&address).await?;
-        let dialer = Dialer::new(resolved, &TransportConfig::default())?;
-        let link = dialer.connect(resolved, &identity, expected, BUILD_UNIX_MS / 1000).await?;
+        has_route(resolved).map_err(AttemptError::NoRoute)?;
+        let link_use = inner.link.open().await?;
+        let connected = async {
+            let dialer = Dialer::new(resolved, &link_use.transport())?;
+            let link = dialer.connect(resolved, &identity, expected, BUILD_UNIX_MS / 1000).await?;
+            Ok::<_, ConnectError>((dialer, link))
+        };
+        let (_dialer, link) = match connected.await {
+            Ok(connected) => connected,
+            Err(error) => {
+                link_use.failed().await;
+                return Err(error.into());
+            }
+        };
 
         let store = inner.library.store();
         let node = store.records.identity();
@@ -259,17 +303,25 @@ impl Replicator {
             features: 0,
         };
         let scope = Scope { site: node.node, collections: Collections::All };
-        let session = Session::new(session::Config::default(), hello, membership.bridge, scope, 0);
+        let config = session::Config { credit: link_use.credit(), ..session::Config::default() };
+        let session = Session::new(config, hello, membership.bridge, scope, 0);
         let (host, inputs) = mpsc::channel(HOST_INPUTS_MAX);
         let (events, heard) = mpsc::channel(EVENTS_MAX);
         let (progress, progressed) = watch::channel(Progress::default());
         inner.state.send_modify(|state| {
             state.connected = true;
             state.last_error = None;
+            state.wait = None;
         });
         tracing::info!(peer.id = %membership.bridge, %address, "connected to the bridge");
         let relaying = tokio::spawn(relay(store.clone(), host.clone()));
-        let listening = tokio::spawn(self.clone().listen(heard, progressed));
+        let wire = link.wire_bytes();
+        let measured = move || {
+            let crossed = wire();
+            crossed.sent + crossed.received
+        };
+        let watching = link_use.watch(measured, host.clone(), self.waits());
+        let listening = tokio::spawn(self.clone().listen(heard, progressed, watching.short()));
         let stopping = tokio::spawn(stop_with(inner.library.clone(), inner.renew.subscribe(), host));
         let records = Arc::new(store.records.clone());
         let blobs = Arc::new(store.blobs.session());
@@ -278,6 +330,7 @@ impl Replicator {
         relaying.abort();
         stopping.abort();
         let _ = listening.await;
+        watching.finish().await;
         match ended? {
             Closed { reason: CloseReason::Done | CloseReason::GoingAway, .. } => Ok(()),
             Closed { reason, text, by_peer: true } => Err(AttemptError::ClosedByBridge(reason, text)),
@@ -285,7 +338,12 @@ impl Replicator {
         }
     }
 
-    async fn listen(self, mut heard: mpsc::Receiver<Event>, mut progress: watch::Receiver<Progress>) {
+    async fn listen(
+        self,
+        mut heard: mpsc::Receiver<Event>,
+        mut progress: watch::Receiver<Progress>,
+        short: watch::Sender<Option<u64>>,
+    ) {
         let state = &self.inner.state;
         loop {
             let event = tokio::select! {
@@ -295,6 +353,7 @@ impl Replicator {
                 },
                 Ok(()) = progress.changed() => {
                     let now = *progress.borrow_and_update();
+                    short.send_replace(now.credit_short);
                     state.send_if_modified(|state| std::mem::replace(&mut state.progress, now) != now);
                     continue;
                 }
@@ -310,7 +369,13 @@ impl Replicator {
                 Event::BlobReceived { blob, size_bytes } => {
                     tracing::debug!(blob.hash = %blob, size_bytes, "content has arrived");
                 }
-                Event::ContentBlocked => tracing::warn!("no room for more content; records go on"),
+                Event::ContentBlocked => {
+                    tracing::warn!("no room for more content; records go on");
+                    state.send_modify(|state| state.wait = Some(Wait::NoRoom));
+                }
+                Event::CreditShort(bytes) => {
+                    short.send_replace(Some(bytes));
+                }
                 Event::Quiet => {
                     let now = self.inner.library.store().records.now_unix_ms();
                     state.send_modify(|state| {
@@ -355,7 +420,13 @@ async fn stop_with(library: Library, mut renew: watch::Receiver<u64>, host: mpsc
         _ = renew.changed() => {}
     }
     // A session that is gone needs no stopping.
-    let _ = host.send(HostInput::Stop(CloseReason::GoingAway)).await;
+    let _ = host.send(HostInput::Stop(CloseReason::GoingAway, String::new())).await;
+}
+
+/// Whether datagrams to there would leave this machine: so that a missing network costs nothing.
+fn has_route(to: SocketAddr) -> std::io::Result<()> {
+    let from: SocketAddr = if to.is_ipv4() { ([0, 0, 0, 0], 0).into() } else { ([0u16; 8], 0).into() };
+    std::net::UdpSocket::bind(from)?.connect(to)
 }
 
 async fn resolve(address: &str) -> Result<SocketAddr, AttemptError> {

@@ -15,7 +15,7 @@
 //! | `l` links | kind 2, side 1, end 16, other end 16, bucket 17 | |
 //! | `b` who refers to a blob | hash 32, kind 2, bucket 17, id 16 | |
 //! | `h` blobs held | hash 32 | see `row` |
-//! | `w` blobs wanted | hash 32 | |
+//! | `w` blobs wanted | hash 32 | size 8, where the record says it |
 //! | `m` meta | name | see `meta` |
 //!
 //! `r`, `c`, `q`, `h`, `y` and `m` are what is known; all others follow from them and are made anew by `rebuild`.

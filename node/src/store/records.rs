@@ -299,7 +299,7 @@ impl Shared {
     }
 }
 
-fn read_reference(row: &[u8]) -> Option<RecordKey> {
+pub(super) fn read_reference(row: &[u8]) -> Option<RecordKey> {
     let mut key = KeyReader::new(row);
     key.blob()?;
     let kind = key.kind()?;

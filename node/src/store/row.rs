@@ -80,7 +80,7 @@ impl Quarantined {
         let (tag, ahead_ms) = match self.reason {
             SetAside::Stamp(QuarantineReason::AheadOfClock { ahead_ms }) => (0, ahead_ms),
             SetAside::Stamp(QuarantineReason::BeyondTime) => (1, 0),
-            SetAside::TooLarge => (2, 0),
+            SetAside::Stamp(QuarantineReason::TooLarge) | SetAside::TooLarge => (2, 0),
         };
         let mut value = vec![tag];
         value.extend(ahead_ms.to_be_bytes());

@@ -62,14 +62,27 @@ pub(crate) fn put(rows: &mut Overlay<'_>, record: Record, arrived_from: Option<P
 
 /// Makes the row of table `w` right: a blob is wanted if a bucket's blob record names it and it is not here.
 pub(crate) fn settle_wanted(rows: &mut Overlay<'_>, blob: BlobHash) -> Result<(), StoreError> {
-    let wanted =
-        !rows.contains(&keys::held(blob))? && rows.any_with_prefix(&keys::references_of_kind(blob, Blob::KIND))?;
-    if wanted {
-        rows.put(keys::wanted(blob), Vec::new());
-    } else {
-        rows.remove(keys::wanted(blob));
+    let reference = rows.any_with_prefix(&keys::references_of_kind(blob, Blob::KIND))?;
+    match reference {
+        Some(reference) if !rows.contains(&keys::held(blob))? => {
+            let size = size_in_record(rows, &reference)?;
+            rows.put(keys::wanted(blob), size.map_or(Vec::new(), |size| size.to_be_bytes().to_vec()));
+        }
+        _ => rows.remove(keys::wanted(blob)),
     }
     Ok(())
+}
+
+/// The size of a blob, as the record says that names it.
+fn size_in_record(rows: &Overlay<'_>, reference: &[u8]) -> Result<Option<u64>, StoreError> {
+    let Some(key) = super::records::read_reference(reference) else { return Ok(None) };
+    let blob = read(rows, key)?.and_then(|row| Blob::from_record(&row.record));
+    Ok(blob.map(|blob| blob.size_bytes).filter(|size| *size > 0))
+}
+
+/// The size in a row of table `w`; 0 if nobody knows.
+pub(crate) fn wanted_size(value: &[u8]) -> u64 {
+    value.try_into().map_or(0, u64::from_be_bytes)
 }
 
 fn head(rows: &Overlay<'_>, key: RecordKey) -> Result<Seq, StoreError> {

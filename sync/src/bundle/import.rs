@@ -293,7 +293,7 @@ impl<R: RecordStore, B: BlobStore> Importer<'_, R, B> {
     async fn is_wanted(&self, blob: BlobHash) -> Result<bool, ImportError> {
         let next = self.blobs.wanted(self.imported.issuer.hello.node, before(blob), 1).await;
         let next = next.map_err(|error| ImportError::Store(error.into()))?;
-        Ok(next.first() == Some(&blob))
+        Ok(next.first().is_some_and(|wanted| wanted.blob == blob))
     }
 }
 

@@ -64,8 +64,8 @@ impl Receipt {
         while !lacks_more {
             let wanted = blobs.wanted(exporter.node, after, WANTED_AT_ONCE).await?;
             let Some(last) = wanted.last() else { break };
-            after = Some(*last);
-            lacks.extend(wanted);
+            after = Some(last.blob);
+            lacks.extend(wanted.into_iter().map(|wanted| wanted.blob));
             lacks_more = lacks.len() > LACKS_MAX;
         }
         let lacks = lacks.into_iter().take(LACKS_MAX).collect();

@@ -9,6 +9,7 @@ use quinn::crypto::rustls::{QuicClientConfig, QuicServerConfig};
 use quinn::{IdleTimeout, VarInt};
 use rustls_pki_types::CertificateDer;
 
+use super::congestion::CongestionConfig;
 use super::identity::{BRIDGE_SERVER_NAME, Identity, IdentityError, PeerIdentity, PeerRole};
 use super::link::QuicLink;
 use super::tls;
@@ -28,6 +29,8 @@ pub struct TransportConfig {
     pub keep_alive: Duration,
     /// Handshakes under way at once, at most.
     pub incoming_max: usize,
+    /// How much may be in flight.
+    pub congestion: CongestionConfig,
 }
 
 impl Default for TransportConfig {
@@ -38,12 +41,14 @@ impl Default for TransportConfig {
             idle_timeout: Duration::from_secs(30),
             keep_alive: Duration::from_secs(8),
             incoming_max: 1024,
+            congestion: CongestionConfig::default(),
         }
     }
 }
 
 impl TransportConfig {
-    fn to_quinn(&self) -> Arc<quinn::TransportConfig> {
+    /// The settings in quinn's terms.
+    pub fn to_quinn(&self) -> Arc<quinn::TransportConfig> {
         let lanes = u32::from(CONTENT_LANES) + 2;
         let mut transport = quinn::TransportConfig::default();
         transport
@@ -57,7 +62,7 @@ impl TransportConfig {
             .datagram_receive_buffer_size(None)
             .max_idle_timeout(IdleTimeout::try_from(self.idle_timeout).ok())
             .keep_alive_interval(Some(self.keep_alive))
-            .congestion_controller_factory(Arc::new(quinn::congestion::BbrConfig::default()));
+            .congestion_controller_factory(Arc::new(self.congestion));
         Arc::new(transport)
     }
 }

@@ -4,7 +4,6 @@
 //! at the end of the log is cut off on recovery. [`Sabotage`] breaks one promise at a time, to see its check fail.
 
 use std::collections::BTreeMap;
-use std::convert::Infallible;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::Sabotage;
@@ -19,6 +18,11 @@ use crate::store::{Applied, BucketHead, Cursor, Page, Peer, RecordStore};
 pub const BUILD_DATE_UNIX_MS: u64 = 1_767_225_600_000;
 /// Fields of this number and up are unknown to an old replica.
 pub const UNKNOWN_FIELDS_FROM: u32 = 900;
+
+/// There is no room on the disk. Nothing was changed.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
+#[error("the disk is full")]
+pub struct Full;
 
 /// Records in memory.
 #[derive(Debug)]
@@ -40,6 +44,8 @@ struct Inner {
     sabotage: Option<Sabotage>,
     /// Batches at the end of the log that only look durable; none unless sabotaged.
     unsynced: usize,
+    /// There is room for deletes only.
+    full: bool,
 }
 
 #[derive(Clone, Debug)]
@@ -138,22 +144,55 @@ impl SimRecords {
         inner.clock.set_quality(quality);
     }
 
-    /// Writes what `edit` makes of the record held and a new stamp; durable, and returned, unless it makes nothing.
+    /// Fills the disk up, but for what deletes need, or makes room again.
+    pub fn set_full(&self, full: bool) {
+        self.lock().full = full;
+    }
+
+    /// Whether there is room for deletes only.
+    pub fn is_full(&self) -> bool {
+        self.lock().full
+    }
+
+    /// As [`Self::try_write`], on a disk that has room.
     pub fn write(&self, key: RecordKey, edit: impl FnOnce(Option<&Record>, Stamp) -> Option<Record>) -> Option<Record> {
+        self.try_write(key, edit).expect("the disk was not filled up")
+    }
+
+    /// Writes what `edit` makes of the record held and a new stamp; durable, and returned, unless it makes nothing.
+    ///
+    /// # Errors
+    ///
+    /// [`Full`] if there is no room, and it is not a delete.
+    pub fn try_write(
+        &self,
+        key: RecordKey,
+        edit: impl FnOnce(Option<&Record>, Stamp) -> Option<Record>,
+    ) -> Result<Option<Record>, Full> {
         let mut inner = self.lock();
         let now = inner.now.unix_ms;
         let stamp = inner.clock.stamp(now);
         let held = inner.tables.records.get(&key).map(|row| &row.record);
-        let record = edit(held, stamp)?;
+        let Some(record) = edit(held, stamp) else { return Ok(None) };
+        if inner.full && (!record.is_tombstone() || inner.sabotage == Some(Sabotage::FullDiskRefusesDeletes)) {
+            return Err(Full);
+        }
         let bytes = record.encode().into();
         let clock = Change::Clock(inner.clock.last());
         inner.commit(vec![Change::Put { bucket: key.bucket, bytes, origin: None }, clock]);
-        Some(record)
+        Ok(Some(record))
     }
 
     /// Everything held, tombstones too, in order of keys.
     pub fn all(&self) -> Vec<Record> {
         self.lock().tables.records.values().map(|row| row.record.clone()).collect()
+    }
+
+    /// Looks at everything held, in order of keys.
+    pub fn for_each(&self, mut look: impl FnMut(&Record)) {
+        for row in self.lock().tables.records.values() {
+            look(&row.record);
+        }
     }
 
     /// One record.
@@ -196,9 +235,21 @@ impl SimRecords {
         })
     }
 
+    /// How long what was set aside has to wait until some of it is admitted, in milliseconds, as far as only the time
+    /// stands in the way.
+    pub fn quarantine_waits_ms(&self) -> Option<u64> {
+        let inner = self.lock();
+        let bound_ms = inner.now.unix_ms + inner.now.drift_bound_ms;
+        let stamps = inner.tables.quarantine.iter().map(|record| record.newest_stamp().time.unix_ms());
+        stamps.min().map(|earliest_ms| earliest_ms.saturating_sub(bound_ms))
+    }
+
     /// Merges what was set aside and may now be admitted. Returns the buckets that changed.
     pub fn replay_quarantine(&self) -> Vec<BucketId> {
         let mut inner = self.lock();
+        if inner.full || inner.sabotage == Some(Sabotage::QuarantineIsForgotten) {
+            return Vec::new();
+        }
         let waiting = inner.tables.quarantine.clone();
         let mut changes = vec![Change::EmptyQuarantine];
         let (applied, buckets) = inner.admit_all(waiting, None, &mut changes);
@@ -214,9 +265,9 @@ impl SimRecords {
     /// Goes back to `copy`, as a new life with new feeds.
     pub fn restore(&self, copy: RecordsCopy, epoch: Epoch) {
         let mut inner = self.lock();
-        let now = inner.now;
+        let (now, full) = (inner.now, inner.full);
         *inner = Inner::recover(inner.node, copy.0, inner.sabotage);
-        inner.now = now;
+        (inner.now, inner.full) = (now, full);
         let incarnation = Incarnation(inner.tables.incarnation.0 + epoch.0 as u32);
         inner.commit(vec![Change::Life(incarnation, epoch)]);
         inner.unsynced = 0;
@@ -237,9 +288,9 @@ impl SimRecords {
         let lost = rng.below(inner.unsynced as u64 + 1) as usize;
         let mut log = std::mem::take(&mut inner.log);
         log.truncate(log.len() - lost);
-        let now = inner.now;
+        let (now, full) = (inner.now, inner.full);
         *inner = Inner::recover(inner.node, log, inner.sabotage);
-        inner.now = now;
+        (inner.now, inner.full) = (now, full);
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
@@ -257,7 +308,7 @@ impl Inner {
             drift_bound_ms: DRIFT_BOUND_MS,
         };
         let clock = Clock::new(node, tables.incarnation, now.quality, tables.clock);
-        let mut inner = Self { node, log, tables, clock, now, sabotage, unsynced: 0 };
+        let mut inner = Self { node, log, tables, clock, now, sabotage, unsynced: 0, full: false };
         inner.clock = inner.fresh_clock();
         inner
     }
@@ -334,6 +385,9 @@ impl Inner {
     /// What `merge::admit` says, or what a store would do that broke a promise.
     fn sabotaged(&self, held: Option<Record>, mut received: Record) -> Admission {
         match self.sabotage {
+            Some(Sabotage::BoundIsIgnored) => {
+                admit(held, received, ReceiverClock { quality: ClockQuality::Untrusted, ..self.now })
+            }
             Some(Sabotage::LastArrivalWins) if held.as_ref() != Some(&received) => {
                 Admission::Apply { record: received, equals_received: true }
             }
@@ -354,18 +408,21 @@ impl Inner {
 }
 
 impl RecordStore for SimRecords {
-    type Error = Infallible;
+    type Error = Full;
 
     fn epoch(&self) -> Epoch {
         self.lock().tables.epoch
     }
 
-    async fn heads(&self) -> Result<Vec<BucketHead>, Infallible> {
+    async fn heads(&self) -> Result<Vec<BucketHead>, Full> {
         Ok(self.lock().tables.heads.iter().map(|(&bucket, &head)| BucketHead { bucket, head }).collect())
     }
 
-    async fn page(&self, bucket: BucketId, after: Seq, reader: Peer, budget_bytes: u32) -> Result<Page, Infallible> {
+    async fn page(&self, bucket: BucketId, after: Seq, reader: Peer, budget_bytes: u32) -> Result<Page, Full> {
         let inner = self.lock();
+        if inner.full && inner.sabotage == Some(Sabotage::FullDiskRefusesReads) {
+            return Err(Full);
+        }
         let mut page = Page { records: Vec::new(), next: after, more: false };
         let Some(feed) = inner.tables.feeds.get(&bucket) else { return Ok(page) };
         let mut bytes = 0;
@@ -384,18 +441,15 @@ impl RecordStore for SimRecords {
         Ok(page)
     }
 
-    async fn cursor(&self, node: NodeId, bucket: BucketId) -> Result<Option<Cursor>, Infallible> {
+    async fn cursor(&self, node: NodeId, bucket: BucketId) -> Result<Option<Cursor>, Full> {
         Ok(self.lock().tables.cursors.get(&(node, bucket)).copied())
     }
 
-    async fn apply(
-        &self,
-        from: Peer,
-        bucket: BucketId,
-        records: Vec<Record>,
-        next: Seq,
-    ) -> Result<Applied, Infallible> {
+    async fn apply(&self, from: Peer, bucket: BucketId, records: Vec<Record>, next: Seq) -> Result<Applied, Full> {
         let mut inner = self.lock();
+        if inner.full {
+            return Err(Full);
+        }
         let mut changes = vec![Change::Cursor(from.node, bucket, Cursor { epoch: from.epoch, seq: next })];
         let (applied, _) = inner.admit_all(records, Some(from), &mut changes);
         inner.commit(changes);

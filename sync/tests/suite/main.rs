@@ -1,10 +1,15 @@
 //! The promises of this crate, tested from outside: over the simulator, over real connections, and against bytes that
 //! released versions wrote.
 
+mod budget;
 mod bundles;
+mod bystanders;
+mod congestion;
+mod corpus;
 mod fleet;
 mod golden;
 mod invariants;
 mod liars;
 mod regressions;
 mod transport;
+mod two_versions;

@@ -138,6 +138,25 @@ async fn after_a_cut_in_the_middle_of_a_blob_only_the_window_is_sent_again() {
     assert!(again <= 4_000_000, "{again} bytes were sent again");
 }
 
+/// A disk tells nobody that there is room again.
+#[tokio::test]
+async fn content_for_which_there_was_no_room_comes_once_there_is_without_being_asked_for() {
+    let Connected { node: node_link, bridge: bridge_link, listener: _listener, dialer: _dialer } = connect().await;
+    let (node, bridge) = (Site::new(1), Site::new(2));
+    let blob = bridge.import(9, 100_000);
+    node.blobs.set_quota(10);
+    let config = Config { absent_retry_ms: 50, ..Config::default() };
+    let mut at_node = node.run(bridge.id, node_link, config.clone());
+    let _at_bridge = bridge.run(node.id, bridge_link, config);
+    let blocked = async { while !matches!(at_node.events.recv().await, Some(Event::ContentBlocked)) {} };
+    tokio::time::timeout(DEADLINE, blocked).await.expect("it is told");
+
+    node.blobs.set_quota(u64::MAX);
+    let received = async { while !matches!(at_node.events.recv().await, Some(Event::BlobReceived { .. })) {} };
+    tokio::time::timeout(DEADLINE, received).await.expect("it comes");
+    assert!(node.blobs.whole(blob).is_some());
+}
+
 #[tokio::test]
 async fn both_ends_learn_why_a_session_was_closed() {
     let Connected { node: node_link, bridge: bridge_link, listener: _listener, dialer: _dialer } = connect().await;
@@ -145,7 +164,7 @@ async fn both_ends_learn_why_a_session_was_closed() {
     let mut at_node = node.run(bridge.id, node_link, Config::default());
     let at_bridge = bridge.run(node.id, bridge_link, Config::default());
     at_node.wait_quiet().await;
-    at_bridge.host.send(HostInput::Stop(CloseReason::NotWelcome)).await.unwrap();
+    at_bridge.host.send(HostInput::Stop(CloseReason::NotWelcome, String::new())).await.unwrap();
     let (here, there) = tokio::join!(at_bridge.wait_end(), at_node.wait_end());
     let (here, there) = (here.unwrap(), there.unwrap());
     assert_eq!((here.reason, here.by_peer), (CloseReason::NotWelcome, false));

@@ -96,7 +96,7 @@ impl Blobs {
         }
         let work = move |transaction: &mut Transaction<'_>| {
             // Decided by the writer: no record can come to refer to it between this look and the removal.
-            if transaction.rows.any_with_prefix(&keys::references(blob.hash))? {
+            if transaction.rows.any_with_prefix(&keys::references(blob.hash))?.is_some() {
                 return Ok(false);
             }
             let held = transaction.rows.contains(&keys::held(blob.hash))?;
