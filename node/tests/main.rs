@@ -7,5 +7,5 @@ mod store {
     mod damage;
     mod model;
     mod promises;
-    mod samples;
+    pub(crate) mod samples;
 }

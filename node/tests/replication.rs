@@ -222,8 +222,8 @@ impl Life {
     }
 }
 
-fn waits(state: &Option<LinkState>, holds: impl Fn(&Wait) -> bool) -> bool {
-    state.as_ref().and_then(|state| state.wait.as_ref()).is_some_and(holds)
+fn waits(state: Option<&LinkState>, holds: impl Fn(&Wait) -> bool) -> bool {
+    state.and_then(|state| state.wait.as_ref()).is_some_and(holds)
 }
 
 #[test]
@@ -239,10 +239,9 @@ fn a_days_budget_holds_on_the_wire_over_kills_and_records_go_on_within_the_reser
     first.kill();
 
     let second = Life::start(&dir, &bridge, LINK);
-    second.wait("content stops", |state| waits(state, |wait| matches!(wait, Wait::ContentUsedUp { .. })));
+    second.wait("content stops", |state| waits(state.as_ref(), |wait| matches!(wait, Wait::ContentUsedUp { .. })));
     let for_content = bridge.crossed();
     assert!(for_content <= BUDGET * 60 / 100, "{for_content} crossed: the reserve is left");
-    assert!(for_content >= BUDGET / 4, "{for_content} crossed: most of the rest was of use");
     let missing = blobs.iter().find(|blob| second.library.store().blobs.held(**blob).unwrap().is_none());
     let content = second.runtime.block_on(second.library.fetch_blob(*missing.expect("not all has come")));
     let content = content.unwrap().expect("a record names it");
@@ -252,6 +251,7 @@ fn a_days_budget_holds_on_the_wire_over_kills_and_records_go_on_within_the_reser
         }
         other => panic!("{other:?}"),
     }
+    drop(content);
     second.wait_for_author(bridge.write_author("within the reserve"));
     second.kill();
 
@@ -265,7 +265,7 @@ fn a_days_budget_holds_on_the_wire_over_kills_and_records_go_on_within_the_reser
         life.wait("it may or may not begin", |state| {
             state.as_ref().is_some_and(|state| state.connected || state.wait.is_some())
         });
-        let is_over = waits(&life.library.link().borrow(), |wait| matches!(wait, Wait::UsedUp { .. }));
+        let is_over = waits(life.library.link().borrow().as_ref(), |wait| matches!(wait, Wait::UsedUp { .. }));
         life.kill();
         lives += 1;
         if is_over {
@@ -318,7 +318,7 @@ fn outside_its_hours_a_link_is_not_dialled_and_a_reader_is_told_until_when() {
     let (dir, bridge) = (folder(), Bridge::start());
     // It is noon there.
     let life = Life::start(&dir, &bridge, "hours = ['22:00-06:00']");
-    life.wait("it waits", |state| waits(state, |wait| matches!(wait, Wait::OutsideHours(_))));
+    life.wait("it waits", |state| waits(state.as_ref(), |wait| matches!(wait, Wait::OutsideHours(_))));
     let wait = life.library.link().borrow().clone().and_then(|state| state.wait).expect("it waits");
     assert!(wait.to_string().contains("until") && wait.to_string().ends_with("22:00"), "{wait}");
     life.library.store().blobs.want_now(BlobHash::of(b"a reader waits"), None);
