@@ -139,7 +139,7 @@ pub async fn start(config: Config, stop: CancellationToken) -> anyhow::Result<Ru
     };
     let operator_routes = http::router(&served, &config.http.operator_token);
     let limits = config.http.limits.clone();
-    tasks.spawn(serve_until(http, operator_routes, limits.clone(), stop.clone()));
+    tasks.spawn(serve_until(without_delay(http), operator_routes, limits.clone(), stop.clone()));
     let enrolment_routes = listener::router(fleet.clone(), bridge_id, told);
     tasks.spawn(serve_until(enrolment, enrolment_routes, limits, stop.clone()));
     let replication =
@@ -198,7 +198,7 @@ async fn serve_until<L>(
     L: axum::serve::Listener,
     L::Addr: Clone + Send + Sync + 'static,
 {
-    serve_http(without_delay(listener), router, &limits, stop.cancelled_owned()).await;
+    serve_http(listener, router, &limits, stop.cancelled_owned()).await;
 }
 
 /// Does something again and again until told to stop. A failure is for the next time.

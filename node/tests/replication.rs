@@ -17,12 +17,15 @@ use alexandria_sync::domain::{Author, Blob, Typed};
 use alexandria_sync::driver::{HOST_INPUTS_MAX, HostInput, Reports, run};
 use alexandria_sync::hlc::ClockQuality;
 use alexandria_sync::id::{BucketId, Epoch, NodeId, RecordId};
+use alexandria_sync::identity::{Authority, Identity, PeerIdentity, PeerRole, SigningRequest};
 use alexandria_sync::outlook::Wait;
-use alexandria_sync::quic::{Authority, Identity, Listener, PeerIdentity, PeerRole, SigningRequest, TransportConfig};
+use alexandria_sync::quic::{Listener, TransportConfig};
 use alexandria_sync::record::RecordKey;
 use alexandria_sync::session::{self, Collections, Progress, Scope, Session};
 use alexandria_sync::sim::{SimBlobs, SimRecords};
 use alexandria_sync::store::RecordStore as _;
+use alexandria_sync::tickets::TicketSecret;
+use alexandria_sync::tls::ServerTls;
 use alexandria_sync::wire::{Hello, PROTOCOL_MAX, PROTOCOL_MIN};
 use futures::TryStreamExt;
 use tempfile::TempDir;
@@ -57,7 +60,8 @@ impl Bridge {
         let (certificate, key) = certified(&authority, PeerRole::Bridge, BRIDGE);
         let identity = Identity::from_pem(&certificate, &key, authority.certificate_pem()).expect("it was just made");
         let guard = runtime.enter();
-        let listener = Listener::bind(([127, 0, 0, 1], 0).into(), &identity, &TransportConfig::default());
+        let tls = ServerTls::new(&identity, &TicketSecret::derived_from(key.as_bytes())).expect("the identity is good");
+        let listener = Listener::bind(([127, 0, 0, 1], 0).into(), &tls, &TransportConfig::default());
         drop(guard);
         let listener = listener.expect("loopback has a free port");
         let address = listener.local_addr().expect("it is bound").to_string();
@@ -149,7 +153,8 @@ impl Bridge {
         let (certificate_pem, key) = certified(&self.authority, PeerRole::Node, node);
         std::fs::write(data_dir.join("fleet-key.pem"), key).expect("the folder is writable");
         let authority_pem = self.authority.certificate_pem().to_owned();
-        let membership = Membership { certificate_pem, authority_pem, bridge: BRIDGE, address: self.address.clone() };
+        let address = self.address.clone();
+        let membership = Membership { certificate_pem, authority_pem, bridge: BRIDGE, address, tcp_address: None };
         membership.save(data_dir).expect("the folder is writable");
     }
 }

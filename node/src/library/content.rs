@@ -152,7 +152,7 @@ impl Arriving {
             let durable = self.follower.durable_from(start).await.map_err(CatalogueError::store)?;
             match durable {
                 Some(Durable { bytes, .. }) if bytes.is_empty() => {
-                    return Err(self.late("it is shorter than its record says"));
+                    return Err(late("it is shorter than its record says"));
                 }
                 Some(durable) => return Ok(durable),
                 None if !is_asked_for => {
@@ -170,7 +170,7 @@ impl Arriving {
                 return Err(refusal);
             }
             let Some(left) = limit.checked_sub(began.elapsed()) else {
-                return Err(self.too_late(state));
+                return Err(too_late(state));
             };
             tokio::select! {
                 () = self.library.closed() => return Err(CatalogueError::Closing),
@@ -199,19 +199,19 @@ impl Arriving {
         };
         Some(CatalogueError::NotHereYet { why: wait.to_string(), retry_after_s })
     }
+}
 
-    fn too_late(&self, state: Option<LinkState>) -> CatalogueError {
-        let Some(state) = state else { return CatalogueError::Missing };
-        if state.connected {
-            return self.late("it is asked for, and takes longer than you can be kept waiting");
-        }
-        let next_s = state.next_attempt.map(|at| at.saturating_duration_since(Instant::now()).as_secs() + 1);
-        let retry_after_s = next_s.and_then(|seconds| u32::try_from(seconds).ok()).unwrap_or(RETRY_AFTER_S);
-        let why = state.wait.map_or_else(|| "no session with the bridge is open".to_owned(), |wait| wait.to_string());
-        CatalogueError::NotHereYet { why, retry_after_s }
+fn too_late(state: Option<LinkState>) -> CatalogueError {
+    let Some(state) = state else { return CatalogueError::Missing };
+    if state.connected {
+        return late("it is asked for, and takes longer than you can be kept waiting");
     }
+    let next_s = state.next_attempt.map(|at| at.saturating_duration_since(Instant::now()).as_secs() + 1);
+    let retry_after_s = next_s.and_then(|seconds| u32::try_from(seconds).ok()).unwrap_or(RETRY_AFTER_S);
+    let why = state.wait.map_or_else(|| "no session with the bridge is open".to_owned(), |wait| wait.to_string());
+    CatalogueError::NotHereYet { why, retry_after_s }
+}
 
-    fn late(&self, why: &str) -> CatalogueError {
-        CatalogueError::NotHereYet { why: why.to_owned(), retry_after_s: RETRY_AFTER_S }
-    }
+fn late(why: &str) -> CatalogueError {
+    CatalogueError::NotHereYet { why: why.to_owned(), retry_after_s: RETRY_AFTER_S }
 }

@@ -274,7 +274,7 @@ pub struct Enrolled {
 #[serde(tag = "event", rename_all = "snake_case")]
 pub enum SyncLine {
     /// How far it is.
-    Progress(ReplicationStatus),
+    Progress(Box<ReplicationStatus>),
     /// Both sides hold the same.
     Quiet,
     /// It did not come to that.

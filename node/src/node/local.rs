@@ -131,7 +131,7 @@ async fn sync(State(state): State<LocalState>) -> Response {
         let replicator = state.replicator.clone();
         let syncing = tokio::spawn(async move { replicator.sync_once(progress).await });
         while let Some(progress) = told.recv().await {
-            if lines.send(SyncLine::Progress(progress)).await.is_err() {
+            if lines.send(SyncLine::Progress(progress.into())).await.is_err() {
                 return;
             }
         }

@@ -48,7 +48,7 @@ pub(super) enum NoConnection {
     #[error(transparent)]
     Connect(#[from] ConnectError),
     #[error("{first}; {then}")]
-    Neither { first: ConnectError, then: ConnectError },
+    Neither { first: Box<ConnectError>, then: Box<ConnectError> },
 }
 
 /// Connects, and learns from it.
@@ -145,7 +145,7 @@ impl Connector {
         match (attempt.over(then, None).await, first) {
             (Ok(link), _) => Ok(connected(link, Why::FellBack)),
             (Err(NoConnection::Connect(then)), NoConnection::Connect(first)) => {
-                Err(NoConnection::Neither { first, then })
+                Err(NoConnection::Neither { first: first.into(), then: then.into() })
             }
             (Err(error), _) => Err(error),
         }

@@ -208,7 +208,7 @@ impl GoodputMeter {
             self.samples.pop_front();
             let moved = (content_bytes - first_content).min(wire.sent + wire.received - first_wire);
             if moved >= Self::MOVED_BYTES_MIN {
-                let rate = (moved as f64 / (at - first_at).as_secs_f64()) as u64;
+                let rate = (moved as f64 / at.saturating_sub(first_at).as_secs_f64()) as u64;
                 self.best = self.best.max(Some(rate));
             }
         }

@@ -3,7 +3,7 @@
 
 use alexandria_api::catalogue::Catalogue;
 use alexandria_sync::budget::Period;
-use alexandria_sync::outlook::{Outlook, Wait};
+use alexandria_sync::outlook::{Outlook, Until, Wait};
 use alexandria_sync::wire::Class;
 use maud::{Markup, html};
 
@@ -112,7 +112,7 @@ fn class_name(t: &Texts, class: Class) -> &'static str {
 
 /// A reason in the visitor's language. What a machine said stays as it is.
 fn wait_text(t: &Texts, wait: &Wait) -> Markup {
-    let until = wait.until().map(|until| until.to_clock()).unwrap_or_default();
+    let until = wait.until().map(Until::to_clock).unwrap_or_default();
     let text = match wait {
         Wait::OutsideHours(_) => t.wait_hours,
         Wait::UsedUp { period: Period::Day, .. } => t.wait_day,
