@@ -214,8 +214,9 @@ impl Direction {
     /// What is sent from now on goes over a link of this quality.
     pub(super) fn mend(&mut self, quality: Quality) {
         self.quality = quality;
-        // What is queued has waited by the measure of the link as it was.
+        // What is queued, or comes while a packet is still on its way, waits by the measure of the link as it was.
         self.control_delays_us += WAITED_BEFORE_US;
+        self.last_delay_us += WAITED_BEFORE_US;
         self.times_are_bad = false;
     }
 

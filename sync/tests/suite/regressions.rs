@@ -37,3 +37,9 @@ fn regression_content_comes_once_there_is_room_though_no_disk_says_so() {
     is_good(75);
     is_good(136);
 }
+
+/// Quiet that was on its way while something was written was taken for a promise about that, too.
+#[test]
+fn regression_quiet_says_nothing_about_what_is_written_while_it_is_on_its_way() {
+    is_good(1444);
+}

@@ -133,8 +133,10 @@ impl World<'_> {
                 if let Some(conversation) = self.replicas[replica].conversations.get_mut(&peer) {
                     conversation.quiet = true;
                     let connected = self.connections.contains_key(&conversation.connection);
-                    // With nobody else to bring news, quiet means equal at the very moment that it is told.
-                    if self.healed && connected && self.replicas.len() == 2 {
+                    // With nobody else to bring news, and nothing written since it began, quiet means equal at the very moment
+                    // that it is told.
+                    let began_after = conversation.connection > self.healed_serial;
+                    if began_after && connected && self.replicas.len() == 2 {
                         self.check_quiet_records();
                     }
                 }

@@ -92,6 +92,7 @@ impl World<'_> {
     /// Ends all faults but wrong clocks: links are good, disks are quick and have room, and damage is looked for.
     pub(super) fn heal(&mut self) {
         self.healed = true;
+        self.healed_serial = self.serial;
         self.silent_until_us = 0;
         let ids: Vec<u64> = self.connections.keys().copied().collect();
         for id in ids {
