@@ -5,6 +5,7 @@
 //! ([`session`]). So each command is written once, in `local`.
 
 mod import;
+mod quarantine;
 mod report;
 mod session;
 
@@ -12,13 +13,15 @@ use std::io::IsTerminal;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+use alexandria_sync::id::RecordId;
+use alexandria_sync::quarantine::QuarantineId;
 use anyhow::Context;
 use clap::{Args, Parser, Subcommand};
 use tracing_subscriber::EnvFilter;
 
 use self::session::NodeSession;
 use crate::config::{Config, LogConfig};
-use crate::local::{BackupRequest, EnrollRequest, RestoreRequest, VerifyRequest};
+use crate::local::{BackupRequest, EnrollRequest, EraseRequest, ReplayRequest, RestoreRequest, VerifyRequest};
 use crate::node;
 
 /// A digital library in a box: serves books, documents, podcasts, videos and images to the local network, with no
@@ -104,8 +107,43 @@ enum Command {
         #[arg(long, required = true)]
         once: bool,
     },
+    /// Erase a record for ever, here and at every node: what it says, the files that only it has, what was found in them
+    Erase {
+        /// What it is: media, author, category, collection, user, or the number of a kind
+        #[arg(value_name = "KIND")]
+        kind: String,
+        /// Its id
+        #[arg(value_name = "ID")]
+        id: RecordId,
+    },
+    /// Received records that were set aside, because their stamps lie in the future
+    #[command(subcommand)]
+    Quarantine(QuarantineCommand),
     /// Show the token that lets programs on other machines write
     Token,
+}
+
+#[derive(Debug, Subcommand)]
+enum QuarantineCommand {
+    /// Show them: why, who wrote them, how far ahead, since when
+    List {
+        /// One JSON object a line, for scripts
+        #[arg(long)]
+        json: bool,
+    },
+    /// Let in what the clock here now allows
+    Replay {
+        /// Only this one
+        id: Option<QuarantineId>,
+        /// As an edit of now, whenever it was written: it replaces what is here
+        #[arg(long, requires = "id")]
+        as_new_edit: bool,
+    },
+    /// Throw one away, for good
+    Drop {
+        /// Which
+        id: QuarantineId,
+    },
 }
 
 /// Runs the command that the arguments name.
@@ -162,6 +200,19 @@ async fn run_in(session: &NodeSession, command: Command) -> anyhow::Result<ExitC
             Ok(ExitCode::SUCCESS)
         }
         Command::Sync { once: _ } => report::sync(client.sync().await?).await,
+        Command::Erase { kind, id } => {
+            let answer = client.erase(&EraseRequest { kind, id }).await?;
+            for erasure in answer.erasures {
+                println!("erased from {}: erasure {}", erasure.bucket, erasure.id);
+            }
+            println!("it is out of sight; `alexandria status` tells when it has left this disk, too");
+            Ok(ExitCode::SUCCESS)
+        }
+        Command::Quarantine(QuarantineCommand::List { json }) => quarantine::list(client, json).await,
+        Command::Quarantine(QuarantineCommand::Replay { id, as_new_edit }) => {
+            quarantine::replay(client, ReplayRequest { id, as_new_edit }).await
+        }
+        Command::Quarantine(QuarantineCommand::Drop { id }) => quarantine::discard(client, id).await,
         Command::Token => {
             println!("{}", client.token().await?.token);
             Ok(ExitCode::SUCCESS)

@@ -2,6 +2,7 @@
 //!
 //! - [`catalogue`]: the library as the `/v1` API and the pages see it.
 //! - [`acquire`]: how a file becomes a medium with its authors, its cover and its content.
+//! - [`erase`]: the right to be forgotten.
 //! - [`builtin`]: the small library that an empty node offers.
 //!
 //! What always holds: what a record names is wanted content of its bucket, written in the same commit.
@@ -11,6 +12,7 @@
 pub mod acquire;
 pub mod builtin;
 pub mod catalogue;
+pub mod erase;
 
 mod content;
 mod lists;
@@ -20,6 +22,7 @@ use std::sync::Arc;
 
 use alexandria_sync::domain::{Collection, Typed};
 use alexandria_sync::id::{BucketId, RecordId};
+use alexandria_sync::quarantine::QuarantineLimits;
 use alexandria_sync::record::RecordKey;
 use rand::Rng;
 use serde::{Deserialize, Serialize};
@@ -38,6 +41,10 @@ pub struct StoreConfig {
     pub content_bytes_max: Option<u64>,
     /// Room that content leaves free on the disk, in bytes.
     pub min_free_bytes: u64,
+    /// Received records that are kept set aside, at most; a session that would bring more is ended.
+    pub quarantine_records_max: u64,
+    /// Bytes of them, at most.
+    pub quarantine_bytes_max: u64,
 }
 
 impl Default for StoreConfig {
@@ -47,6 +54,8 @@ impl Default for StoreConfig {
             cache_bytes: store.cache_bytes,
             content_bytes_max: store.content_bytes_max,
             min_free_bytes: store.min_free_bytes,
+            quarantine_records_max: store.quarantine.records_max,
+            quarantine_bytes_max: store.quarantine.bytes_max,
         }
     }
 }
@@ -92,6 +101,10 @@ impl Library {
             cache_bytes: config.cache_bytes,
             content_bytes_max: config.content_bytes_max,
             min_free_bytes: config.min_free_bytes,
+            quarantine: QuarantineLimits {
+                records_max: config.quarantine_records_max,
+                bytes_max: config.quarantine_bytes_max,
+            },
         })?;
         if let Condition::Rebuilt { records_kept, detail, set_aside, .. } = &store.condition {
             let set_aside = set_aside.display();

@@ -15,7 +15,7 @@
 //! ```
 //!
 //! Read in this order: [`records`] and [`change`] (what callers do), `writer` (group commit), `tables` and `keys`
-//! (what a change writes), [`replication`], [`blobs`]; then [`backup`] and [`rebuild`].
+//! (what a change writes), [`replication`], [`quarantine`], [`erase`], [`blobs`]; then [`backup`] and [`rebuild`].
 //!
 //! What always holds:
 //! - A call that returns `Ok` has made its effect durable.
@@ -30,12 +30,14 @@ pub mod blobs;
 pub mod change;
 mod disk;
 mod engine;
+pub mod erase;
 pub mod error;
 mod guard;
 mod keys;
 pub mod listing;
 mod meta;
 mod overlay;
+pub mod quarantine;
 pub mod rebuild;
 pub mod records;
 pub mod replication;
@@ -48,12 +50,16 @@ mod writer;
 use std::fs::{File, TryLockError};
 use std::path::{Path, PathBuf};
 
+use alexandria_sync::quarantine::QuarantineLimits;
+
 pub use blobs::{BlobSession, Blobs};
 pub use change::Change;
 pub use engine::{Direction, EngineError};
+pub use erase::EraseError;
 pub use error::{ChangeError, OpenError, StoreError};
 pub use listing::{Listed, ListedPage, Listing, Order, Place};
 pub use meta::Identity;
+pub use quarantine::{QuarantinePage, QuarantinePlace, Release, ReleaseError, Released};
 pub use rebuild::Condition;
 pub use records::{RecordStats, Records, Side, Stored, Version};
 pub use row::{Quarantined, SetAside, Totals};
@@ -73,6 +79,8 @@ pub struct Config {
     pub content_bytes_max: Option<u64>,
     /// Room that content leaves free on the disk, in bytes.
     pub min_free_bytes: u64,
+    /// How many received records are kept set aside.
+    pub quarantine: QuarantineLimits,
 }
 
 impl Config {
@@ -83,6 +91,7 @@ impl Config {
             cache_bytes: 32 * 1024 * 1024,
             content_bytes_max: None,
             min_free_bytes: 256 * 1024 * 1024,
+            quarantine: QuarantineLimits::default(),
         }
     }
 }
@@ -125,7 +134,7 @@ impl Store {
             .and_then(|()| guard::keep_ballast(&config.data_dir))
             .map_err(io("write beside the records in", &config.data_dir))?;
         let time = Time::new(identity, meta::hlc(&engine)?);
-        let shared = Shared::new(engine, identity, time, config.data_dir.clone(), lock)?;
+        let shared = Shared::new(engine, identity, time, config.data_dir.clone(), config.quarantine, lock)?;
         let records = Records::start(shared, commit).map_err(io("start the writer of", &config.data_dir))?;
         let blobs = Blobs::open(config, records.clone())?;
         Ok(Self { records, blobs, condition, unclean_stop })

@@ -1,10 +1,16 @@
 //! What the node promises to those who use its parts.
 
+mod node {
+    mod local;
+}
+
 mod store {
     mod blobs;
     mod crash;
     mod damage;
+    mod erase;
     mod model;
     mod promises;
-    mod samples;
+    mod quarantine;
+    pub(crate) mod samples;
 }

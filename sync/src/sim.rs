@@ -14,6 +14,7 @@ pub mod records;
 pub mod seeded;
 
 mod checks;
+mod erase;
 mod link;
 mod ops;
 mod replica;

@@ -13,6 +13,7 @@ use super::records::SimRecords;
 use super::seeded::Seeded;
 use crate::chunk::{BlobHash, ChunkIndex, Have, Manifest};
 use crate::domain::{Blob, Typed};
+use crate::erase;
 use crate::id::NodeId;
 use crate::session::Scope;
 use crate::store::{BlobStore, WriteBlobError};
@@ -158,6 +159,24 @@ impl SimBlobs {
         self.lock().disk.whole.keys().copied().collect()
     }
 
+    /// Removes what erasures list and no live record names, whole or in part; what a session is receiving just now stays
+    /// for the next time, which is told by `false`.
+    pub fn purge_erased(&self) -> bool {
+        let records = self.records.all();
+        let named = records.iter().filter(|record| record.key.kind != Blob::KIND).flat_map(erase::blobs_named);
+        let held = erase::content(&records).into_iter().map(|(_, blob)| blob);
+        let kept: BTreeSet<BlobHash> = held.chain(named).collect();
+        let erased = records.iter().filter_map(erase::Order::read).flat_map(|order| order.blobs);
+        let gone: BTreeSet<BlobHash> = erased.filter(|blob| !kept.contains(blob)).collect();
+        let mut inner = self.lock();
+        let busy = gone.iter().any(|blob| inner.claims.contains(blob));
+        inner.disk.whole.retain(|blob, _| !gone.contains(blob));
+        let Inner { disk, claims, .. } = &mut *inner;
+        disk.parts.retain(|blob, _| !gone.contains(blob) || claims.contains(blob));
+        inner.urgent.retain(|blob| !gone.contains(blob));
+        !busy
+    }
+
     /// Whether a chunk of `blob` is durable here, in whatever form.
     pub fn has_durable(&self, blob: BlobHash, index: u32) -> bool {
         let inner = self.lock();
@@ -224,8 +243,8 @@ impl SimBlobs {
     fn referred(&self, inner: &Inner, peer: NodeId) -> BTreeSet<BlobHash> {
         let Some(scope) = inner.scopes.get(&peer) else { return BTreeSet::new() };
         let records = self.records.all();
-        let permitted = records.iter().filter(|record| scope.contains(record.key.bucket));
-        permitted.filter_map(|record| Blob::from_record(record)?.hash).collect()
+        let content = erase::content(records.iter().filter(|record| scope.contains(record.key.bucket)));
+        content.into_iter().map(|(_, blob)| blob).collect()
     }
 }
 
