@@ -6,6 +6,7 @@
 
 mod bundle;
 mod import;
+mod quarantine;
 mod report;
 mod session;
 
@@ -13,6 +14,8 @@ use std::io::IsTerminal;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+use alexandria_sync::id::RecordId;
+use alexandria_sync::quarantine::QuarantineId;
 use anyhow::Context;
 use clap::{Args, Parser, Subcommand};
 use tracing_subscriber::EnvFilter;
@@ -20,7 +23,7 @@ use tracing_subscriber::EnvFilter;
 use self::bundle::BundleCommand;
 use self::session::NodeSession;
 use crate::config::{Config, LogConfig};
-use crate::local::{BackupRequest, EnrollRequest, RestoreRequest, VerifyRequest};
+use crate::local::{BackupRequest, EnrollRequest, EraseRequest, ReplayRequest, RestoreRequest, VerifyRequest};
 use crate::node;
 
 /// A digital library in a box: serves books, documents, podcasts, videos and images to the local network, with no
@@ -112,8 +115,43 @@ enum Command {
         #[arg(long, required = true)]
         once: bool,
     },
+    /// Erase a record for ever, here and at every node: what it says, the files that only it has, what was found in them
+    Erase {
+        /// What it is: media, author, category, collection, user, or the number of a kind
+        #[arg(value_name = "KIND")]
+        kind: String,
+        /// Its id
+        #[arg(value_name = "ID")]
+        id: RecordId,
+    },
+    /// Received records that were set aside, because their stamps lie in the future
+    #[command(subcommand)]
+    Quarantine(QuarantineCommand),
     /// Show the token that lets programs on other machines write
     Token,
+}
+
+#[derive(Debug, Subcommand)]
+enum QuarantineCommand {
+    /// Show them: why, who wrote them, how far ahead, since when
+    List {
+        /// One JSON object a line, for scripts
+        #[arg(long)]
+        json: bool,
+    },
+    /// Let in what the clock here now allows
+    Replay {
+        /// Only this one
+        id: Option<QuarantineId>,
+        /// As an edit of now, whenever it was written: it replaces what is here
+        #[arg(long, requires = "id")]
+        as_new_edit: bool,
+    },
+    /// Throw one away, for good
+    Drop {
+        /// Which
+        id: QuarantineId,
+    },
 }
 
 /// Runs the command that the arguments name.
@@ -171,6 +209,19 @@ async fn run_in(session: &NodeSession, command: Command) -> anyhow::Result<ExitC
             Ok(ExitCode::SUCCESS)
         }
         Command::Sync { once: _ } => report::sync(client.sync().await?).await,
+        Command::Erase { kind, id } => {
+            let answer = client.erase(&EraseRequest { kind, id }).await?;
+            for erasure in answer.erasures {
+                println!("erased from {}: erasure {}", erasure.bucket, erasure.id);
+            }
+            println!("it is out of sight; `alexandria status` tells when it has left this disk, too");
+            Ok(ExitCode::SUCCESS)
+        }
+        Command::Quarantine(QuarantineCommand::List { json }) => quarantine::list(client, json).await,
+        Command::Quarantine(QuarantineCommand::Replay { id, as_new_edit }) => {
+            quarantine::replay(client, ReplayRequest { id, as_new_edit }).await
+        }
+        Command::Quarantine(QuarantineCommand::Drop { id }) => quarantine::discard(client, id).await,
         Command::Token => {
             println!("{}", client.token().await?.token);
             Ok(ExitCode::SUCCESS)

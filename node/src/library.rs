@@ -3,6 +3,7 @@
 //! - [`catalogue`]: the library as the `/v1` API and the pages see it.
 //! - [`acquire`]: how a file becomes a medium with its authors, its cover and its content.
 //! - [`outlook`]: what is still to come, and why it waits.
+//! - [`erase`]: the right to be forgotten.
 //! - [`builtin`]: the small library that an empty node offers.
 //!
 //! What always holds: what a record names is wanted content of its bucket, written in the same commit.
@@ -12,6 +13,7 @@
 pub mod acquire;
 pub mod builtin;
 pub mod catalogue;
+pub mod erase;
 pub mod outlook;
 
 mod content;
@@ -23,6 +25,7 @@ use std::time::Duration;
 
 use alexandria_sync::domain::{Collection, Typed};
 use alexandria_sync::id::{BucketId, RecordId};
+use alexandria_sync::quarantine::QuarantineLimits;
 use alexandria_sync::record::RecordKey;
 use rand::Rng;
 use serde::{Deserialize, Serialize};
@@ -45,6 +48,10 @@ pub struct StoreConfig {
     pub readers_waiting_max: usize,
     /// How long one waits for the next bytes, in seconds.
     pub reader_wait_s: u64,
+    /// Received records that are kept set aside, at most; a session that would bring more is ended.
+    pub quarantine_records_max: u64,
+    /// Bytes of them, at most.
+    pub quarantine_bytes_max: u64,
 }
 
 impl Default for StoreConfig {
@@ -56,6 +63,8 @@ impl Default for StoreConfig {
             min_free_bytes: store.min_free_bytes,
             readers_waiting_max: 64,
             reader_wait_s: 60,
+            quarantine_records_max: store.quarantine.records_max,
+            quarantine_bytes_max: store.quarantine.bytes_max,
         }
     }
 }
@@ -106,6 +115,10 @@ impl Library {
             cache_bytes: config.cache_bytes,
             content_bytes_max: config.content_bytes_max,
             min_free_bytes: config.min_free_bytes,
+            quarantine: QuarantineLimits {
+                records_max: config.quarantine_records_max,
+                bytes_max: config.quarantine_bytes_max,
+            },
         })?;
         if let Condition::Rebuilt { records_kept, detail, set_aside, .. } = &store.condition {
             let set_aside = set_aside.display();

@@ -13,7 +13,8 @@ use std::path::{Path, PathBuf};
 
 pub use client::{Client, ClientError, Lines};
 pub use messages::{
-    BackupLine, BackupRequest, EnrollRequest, Enrolled, ImportLine, ImportRequest, RestoreLine, RestoreRequest, Status,
+    BackupLine, BackupRequest, DropRequest, EnrollRequest, Enrolled, EraseAnswer, EraseRequest, ImportLine,
+    ImportRequest, QuarantineLine, ReplayAnswer, ReplayRequest, RestoreLine, RestoreRequest, SetAsideRecord, Status,
     SyncLine, TokenAnswer, VerifyLine, VerifyRequest,
 };
 

@@ -5,6 +5,7 @@
 mod backup;
 mod bundle;
 mod local;
+mod quarantine;
 mod status;
 
 use std::path::{Path, PathBuf};
@@ -23,7 +24,7 @@ use crate::config::Config;
 use crate::http;
 use crate::http::guard::{NodeWriteGuard, load_or_make_token};
 use crate::http::health::Metrics;
-use crate::jobs::{Importer, analyse, upkeep, verify};
+use crate::jobs::{Importer, analyse, erase, upkeep, verify};
 use crate::library::{Library, builtin};
 use crate::local::ImportLine;
 use crate::replication::Replicator;
@@ -141,7 +142,7 @@ impl Node {
                 alexandria_api::serve::serve(listener, router, &limits, told(stopped)).await;
             }));
         }
-        let mut workers = vec![spawn_search(library.clone(), indexed)];
+        let mut workers = vec![spawn_search(library.clone(), indexed), tokio::spawn(erase::run(library.clone()))];
         workers.push(tokio::spawn({
             let replicator = replicator.clone();
             async move { replicator.run().await }

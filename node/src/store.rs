@@ -16,7 +16,7 @@
 //! ```
 //!
 //! Read in this order: [`records`] and [`change`] (what callers do), `writer` (group commit), `tables` and `keys`
-//! (what a change writes), [`replication`], [`blobs`]; then [`backup`] and [`rebuild`].
+//! (what a change writes), [`replication`], [`quarantine`], [`erase`], [`blobs`]; then [`backup`] and [`rebuild`].
 //!
 //! What always holds:
 //! - A call that returns `Ok` has made its effect durable.
@@ -31,6 +31,7 @@ pub mod blobs;
 pub mod change;
 mod disk;
 mod engine;
+pub mod erase;
 pub mod error;
 mod guard;
 mod keys;
@@ -38,6 +39,7 @@ pub mod link;
 pub mod listing;
 mod meta;
 mod overlay;
+pub mod quarantine;
 pub mod rebuild;
 pub mod records;
 pub mod replication;
@@ -50,13 +52,17 @@ mod writer;
 use std::fs::{File, TryLockError};
 use std::path::{Path, PathBuf};
 
+use alexandria_sync::quarantine::QuarantineLimits;
+
 pub use blobs::{BlobSession, Blobs};
 pub use change::Change;
 pub(crate) use disk::{remove_if_there, rename_durably, write_durably};
 pub use engine::{Direction, EngineError};
+pub use erase::EraseError;
 pub use error::{ChangeError, OpenError, StoreError};
 pub use listing::{Listed, ListedPage, Listing, Order, Place};
 pub use meta::Identity;
+pub use quarantine::{QuarantinePage, QuarantinePlace, Release, ReleaseError, Released};
 pub use rebuild::Condition;
 pub use records::{RecordStats, Records, Side, Stored, Version};
 pub use row::{Quarantined, SetAside, Totals};
@@ -76,6 +82,8 @@ pub struct Config {
     pub content_bytes_max: Option<u64>,
     /// Room that content leaves free on the disk, in bytes.
     pub min_free_bytes: u64,
+    /// How many received records are kept set aside.
+    pub quarantine: QuarantineLimits,
 }
 
 impl Config {
@@ -86,6 +94,7 @@ impl Config {
             cache_bytes: 32 * 1024 * 1024,
             content_bytes_max: None,
             min_free_bytes: 256 * 1024 * 1024,
+            quarantine: QuarantineLimits::default(),
         }
     }
 }
@@ -128,7 +137,7 @@ impl Store {
             .and_then(|()| guard::keep_ballast(&config.data_dir))
             .map_err(io("write beside the records in", &config.data_dir))?;
         let time = Time::new(identity, meta::hlc(&engine)?);
-        let shared = Shared::new(engine, identity, time, config.data_dir.clone(), lock)?;
+        let shared = Shared::new(engine, identity, time, config.data_dir.clone(), config.quarantine, lock)?;
         let records = Records::start(shared, commit).map_err(io("start the writer of", &config.data_dir))?;
         let blobs = Blobs::open(config, records.clone())?;
         Ok(Self { records, blobs, condition, unclean_stop })

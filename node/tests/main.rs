@@ -1,11 +1,17 @@
 //! What the node promises to those who use its parts.
 
-mod replication;
+mod node {
+    mod local;
+    mod replication;
+}
+
 mod store {
     mod blobs;
     mod crash;
     mod damage;
+    mod erase;
     mod model;
     mod promises;
+    mod quarantine;
     pub(crate) mod samples;
 }

@@ -115,6 +115,8 @@ where
     let mut disk: JoinSet<Result<Option<DiskDone>, disk::StoreError>> = JoinSet::new();
     let mut progress_due = tokio::time::interval(PROGRESS_EVERY);
     let mut host_gone = false;
+    // Why a store could not go on; the peer is told before the session ends.
+    let mut store_failure: Option<disk::StoreError> = None;
 
     let result = 'session: loop {
         while let Some(output) = session.poll() {
@@ -151,7 +153,11 @@ where
             Some(done) = disk.join_next() => match done {
                 Ok(Ok(Some(done))) => Input::Disk(done),
                 Ok(Ok(None)) => continue,
-                Ok(Err(error)) => break Err(RunError::Store(error)),
+                Ok(Err(error)) => {
+                    let text = error.to_string();
+                    store_failure.get_or_insert(error);
+                    Input::Stop(CloseReason::StoreFailed, text)
+                }
                 Err(join_error) => break Err(RunError::Store(join_error.into())),
             },
             arrived = lanes.next(session.accepts(Lane::Records)) => match arrived {
@@ -191,7 +197,10 @@ where
         }
     }
     reports.progress.send_replace(Progress::default());
-    result
+    match store_failure {
+        Some(error) => Err(RunError::Store(error)),
+        None => result,
+    }
 }
 
 async fn sleep_until(deadline: Option<Instant>) {

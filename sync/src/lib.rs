@@ -3,7 +3,8 @@
 //!
 //! Read in this order:
 //! - [`id`], [`hlc`]: who wrote what, and when.
-//! - [`merge`], [`record`], [`domain`]: what is replicated and how two versions become one.
+//! - [`merge`], [`record`], [`domain`]: what is replicated and how two versions become one. [`quarantine`]: what is
+//!   set aside. [`erase`]: the right to be forgotten.
 //! - [`chunk`]: content, its hashes and its manifests.
 //! - [`store`]: the two ports that a replica implements (records and blobs).
 //! - [`wire`], [`session`]: frames, and the state machine that speaks them. No clock, no randomness, no I/O.
@@ -20,6 +21,7 @@ mod cbor;
 pub mod chunk;
 pub mod domain;
 pub mod driver;
+pub mod erase;
 pub mod hlc;
 pub mod id;
 pub mod identity;
@@ -27,6 +29,7 @@ pub mod merge;
 #[cfg(feature = "openapi")]
 mod openapi;
 pub mod outlook;
+pub mod quarantine;
 pub mod quic;
 pub mod record;
 pub mod session;

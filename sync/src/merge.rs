@@ -94,6 +94,9 @@ pub enum Admission {
         /// What is here is what came, unchanged.
         equals_received: bool,
     },
+    /// What is here is a tombstone, and what came has an impossible stamp: it says nothing that could ever count, and its
+    /// stamp never touches the clock. Superseded, for who counts.
+    Buried,
     /// Keep it aside with its reason; it never touches the clock or the record.
     Quarantine(QuarantineReason),
 }
@@ -101,7 +104,9 @@ pub enum Admission {
 /// Decides about one received record, beside the version held here.
 pub fn admit(held: Option<Record>, received: Record, clock: ReceiverClock) -> Admission {
     if let Err(reason) = check_stamp(received.newest_stamp(), clock) {
-        return Admission::Quarantine(reason);
+        // A payload that was erased is not kept, not even aside.
+        let buried = !received.is_tombstone() && held.as_ref().is_some_and(Record::is_tombstone);
+        return if buried { Admission::Buried } else { Admission::Quarantine(reason) };
     }
     let Some(held) = held else {
         return Admission::Apply { record: received, equals_received: true };
@@ -219,5 +224,16 @@ mod tests {
         let received = Record { key: key(), body: Body::Tombstone(stamp) };
         let clock = ReceiverClock { unix_ms: 0, quality: ClockQuality::Untrusted, drift_bound_ms: DRIFT_BOUND_MS };
         assert_eq!(admit(None, received, clock), Admission::Quarantine(QuarantineReason::BeyondTime));
+    }
+
+    #[test]
+    fn a_version_of_what_was_deleted_is_not_kept_even_if_its_stamp_is_impossible() {
+        let stamp = |unix_ms| Stamp { time: HlcTime::from_unix_ms(unix_ms), ..Stamp::default() };
+        let deleted = Record { key: key(), body: Body::Tombstone(stamp(1)) };
+        let received = Record::new(key(), [(FieldTag::lww(1), Value::encode(&1u8))], stamp(STAMP_UNIX_MS_MAX)).unwrap();
+        let clock = ReceiverClock { unix_ms: 0, quality: ClockQuality::Untrusted, drift_bound_ms: DRIFT_BOUND_MS };
+        assert_eq!(admit(Some(deleted.clone()), received, clock), Admission::Buried);
+        let again = Record { key: key(), body: Body::Tombstone(stamp(STAMP_UNIX_MS_MAX)) };
+        assert!(matches!(admit(Some(deleted), again, clock), Admission::Quarantine(_)));
     }
 }

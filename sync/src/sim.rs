@@ -15,6 +15,7 @@ pub mod records;
 pub mod seeded;
 
 mod checks;
+mod erase;
 mod figures;
 mod link;
 mod ops;

@@ -47,7 +47,13 @@ pub(super) fn status(status: &Status) {
         HumanBytes(content.free_bytes)
     );
     if status.quarantined > 0 {
-        println!("  set aside    {} received records with impossible times", HumanCount(status.quarantined));
+        println!(
+            "  set aside    {} received records; `alexandria quarantine list` shows why",
+            HumanCount(status.quarantined)
+        );
+    }
+    if status.erasures_pending > 0 {
+        println!("  erasing      {} erasures are not yet gone from this disk", HumanCount(status.erasures_pending));
     }
     match &status.replication {
         None => println!("  replication  not enrolled; `alexandria enroll` joins a fleet"),

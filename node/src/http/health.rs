@@ -104,7 +104,9 @@ fn render(health: &Health) -> String {
             let name = kind_name(*kind).map_or_else(|| kind.0.to_string(), str::to_owned);
             let _ = writeln!(text, "alexandria_records{{kind=\"{name}\"}} {}", totals.live);
         }
-        gauge(&mut text, "alexandria_records_quarantined", "Received records that were set aside.", stats.quarantined);
+        let set_aside = stats.quarantined;
+        gauge(&mut text, "alexandria_records_quarantined", "Received records that were set aside.", set_aside.records);
+        gauge(&mut text, "alexandria_quarantine_bytes", "Bytes of them.", set_aside.bytes);
         gauge(&mut text, "alexandria_store_disk_bytes", "Bytes of the record store.", stats.disk_bytes);
         gauge(&mut text, "alexandria_store_queue", "Writes that wait.", stats.queued as u64);
     }
@@ -114,6 +116,10 @@ fn render(health: &Health) -> String {
         gauge(&mut text, "alexandria_blobs_wanted", "Content that records name and that is not here.", stats.wanted);
     }
     outlook(&mut text, &health.library);
+    if let Ok(pending) = store.records.pending_erasures() {
+        let help = "Erasures that may still be on the disk.";
+        gauge(&mut text, "alexandria_erasures_pending", help, pending.len() as u64);
+    }
     let read_only = u64::from(store.records.read_only().is_some());
     gauge(&mut text, "alexandria_read_only", "1 if no writes are taken.", read_only);
     text

@@ -14,7 +14,8 @@ use tokio::net::UnixStream;
 
 use super::bundles::{BundleExportLine, BundleExportRequest, BundleImportLine, BundleRequest, BundleSurvey};
 use super::messages::{
-    BackupLine, BackupRequest, EnrollRequest, Enrolled, ImportLine, ImportRequest, RestoreLine, RestoreRequest, Status,
+    BackupLine, BackupRequest, DropRequest, EnrollRequest, Enrolled, EraseAnswer, EraseRequest, ImportLine,
+    ImportRequest, QuarantineLine, ReplayAnswer, ReplayRequest, RestoreLine, RestoreRequest, SetAsideRecord, Status,
     SyncLine, TokenAnswer, VerifyLine, VerifyRequest,
 };
 
@@ -118,8 +119,27 @@ impl Client {
 
     /// Joins a fleet.
     pub async fn enroll(&self, request: &EnrollRequest) -> Result<Enrolled, ClientError> {
-        let answer = self.send(Method::POST, "/enroll", serde_json::to_vec(request)?).await?;
-        Ok(serde_json::from_slice(&whole(answer).await?)?)
+        self.post("/enroll", request).await
+    }
+
+    /// Erases a record.
+    pub async fn erase(&self, request: &EraseRequest) -> Result<EraseAnswer, ClientError> {
+        self.post("/erase", request).await
+    }
+
+    /// Shows what is set aside.
+    pub async fn quarantine(&self) -> Result<Lines<QuarantineLine>, ClientError> {
+        self.stream("/quarantine", &()).await
+    }
+
+    /// Lets in what is set aside.
+    pub async fn replay(&self, request: &ReplayRequest) -> Result<ReplayAnswer, ClientError> {
+        self.post("/quarantine/replay", request).await
+    }
+
+    /// Throws a record away that is set aside.
+    pub async fn drop_set_aside(&self, request: &DropRequest) -> Result<SetAsideRecord, ClientError> {
+        self.post("/quarantine/drop", request).await
     }
 
     /// Replicates until both sides hold the same.
@@ -129,6 +149,11 @@ impl Client {
 
     async fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T, ClientError> {
         let answer = self.send(Method::GET, path, Vec::new()).await?;
+        Ok(serde_json::from_slice(&whole(answer).await?)?)
+    }
+
+    async fn post<T: DeserializeOwned>(&self, path: &str, request: &impl Serialize) -> Result<T, ClientError> {
+        let answer = self.send(Method::POST, path, serde_json::to_vec(request)?).await?;
         Ok(serde_json::from_slice(&whole(answer).await?)?)
     }
 

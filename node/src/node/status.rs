@@ -42,7 +42,8 @@ pub(super) fn gather(state: &LocalState) -> Result<Status, StoreError> {
             wanted: content.wanted,
             free_bytes: crate::store::free_bytes(state.library.data_dir()),
         },
-        quarantined: records.quarantined,
+        quarantined: records.quarantined.records,
+        erasures_pending: store.records.pending_erasures()?.len() as u64,
         replication: replication.map(|replication| ReplicationStatus { outlook, ..replication }),
     })
 }

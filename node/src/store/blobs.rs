@@ -40,6 +40,7 @@ use tokio::sync::{RwLock, broadcast, watch};
 
 use super::engine::{Direction, end_of_prefix};
 use super::error::{OpenError, StoreError};
+use super::overlay::Overlay;
 use super::records::{ROWS_MAX, Records};
 use super::row::HeldRow;
 use super::writer::{self, Transaction};
@@ -317,8 +318,14 @@ impl Blobs {
     }
 
     fn is_referenced(&self, hash: BlobHash) -> Result<bool, StoreError> {
+        tables::is_kept(&Overlay::new(&self.inner.records.shared().engine), hash)
+    }
+
+    /// Whether the content was erased, and nothing names it any more.
+    fn is_erased(&self, hash: BlobHash) -> Result<bool, StoreError> {
         let engine = &self.inner.records.shared().engine;
-        Ok(engine.scan_prefix(&keys::references(hash)).next().transpose()?.is_some())
+        let listed = engine.scan_prefix(&keys::erasures_of_blob(hash)).next().transpose()?.is_some();
+        Ok(listed && !self.is_referenced(hash)?)
     }
 
     /// Whether a peer may have or give a blob: one of the buckets that name it allows it.

@@ -7,9 +7,10 @@ use std::collections::BTreeSet;
 
 use alexandria_sync::chunk::BlobHash;
 use alexandria_sync::domain::{
-    Annotation, Author, AuthorCategory, Blob, Category, Collection, Media, MediaAuthor, MediaCategory, OpenCount, Typed,
+    Author, AuthorCategory, Blob, Category, Collection, Media, MediaAuthor, MediaCategory, OpenCount, Typed,
 };
-use alexandria_sync::id::{RecordId, Seq};
+use alexandria_sync::erase::{self, Order, blobs_named};
+use alexandria_sync::id::{BucketId, RecordId, Seq};
 use alexandria_sync::record::{Kind, Record, RecordKey};
 use alexandria_sync::store::Peer;
 
@@ -50,39 +51,94 @@ pub(crate) fn put(rows: &mut Overlay<'_>, record: Record, arrived_from: Option<P
     stale.difference(&fresh).for_each(|row| rows.remove(row.clone()));
     fresh.difference(&stale).for_each(|row| rows.put(row.clone(), Vec::new()));
 
+    for blob in erase::unnamed(before.as_ref(), &record) {
+        rows.put(keys::unnamed(key, blob), Vec::new());
+    }
     count_totals(rows, before.as_ref(), &record)?;
     count_opened(rows, before.as_ref(), &record)?;
     let row = RecordRow { seq, arrived_from, record };
     rows.put(keys::record(key), row.encode());
-    for blob in before.iter().chain([&row.record]).filter_map(blob_held_by_bucket).collect::<BTreeSet<_>>() {
-        settle_wanted(rows, blob)?;
+    for blob in before.iter().chain([&row.record]).flat_map(blobs_concerned).collect::<BTreeSet<_>>() {
+        if key.kind == Blob::KIND || rows.any_with_prefix(&keys::erasures_of_blob(blob))?.is_some() {
+            settle_wanted(rows, blob)?;
+        }
     }
     Ok(seq)
 }
 
-/// Makes the row of table `w` right: a blob is wanted if a bucket's blob record names it and it is not here.
+/// The blobs of which a change of this record may decide whether they are wanted.
+fn blobs_concerned(record: &Record) -> Vec<BlobHash> {
+    match Order::read(record) {
+        Some(order) => order.blobs.into_iter().collect(),
+        None => blobs_named(record),
+    }
+}
+
+/// Makes the row of table `w` right: a blob is wanted if it is content of a bucket and is not here.
 pub(crate) fn settle_wanted(rows: &mut Overlay<'_>, blob: BlobHash) -> Result<(), StoreError> {
-    let reference = rows.any_with_prefix(&keys::references_of_kind(blob, Blob::KIND))?;
-    match reference {
-        Some(reference) if !rows.contains(&keys::held(blob))? => {
-            let size = size_in_record(rows, &reference)?;
-            rows.put(keys::wanted(blob), size.map_or(Vec::new(), |size| size.to_be_bytes().to_vec()));
-        }
-        _ => rows.remove(keys::wanted(blob)),
+    if !rows.contains(&keys::held(blob))? && is_content(rows, blob)? {
+        let size = size_in_record(rows, blob)?;
+        rows.put(keys::wanted(blob), size.map_or(Vec::new(), |size| size.to_be_bytes().to_vec()));
+    } else {
+        rows.remove(keys::wanted(blob));
     }
     Ok(())
 }
 
-/// The size of a blob, as the record says that names it.
-fn size_in_record(rows: &Overlay<'_>, reference: &[u8]) -> Result<Option<u64>, StoreError> {
-    let Some(key) = super::records::read_reference(reference) else { return Ok(None) };
-    let blob = read(rows, key)?.and_then(|row| Blob::from_record(&row.record));
-    Ok(blob.map(|blob| blob.size_bytes).filter(|size| *size > 0))
+/// The size of a blob, as a record says that names it.
+fn size_in_record(rows: &Overlay<'_>, blob: BlobHash) -> Result<Option<u64>, StoreError> {
+    let Some(row) = rows.any_with_prefix(&keys::references_of_kind(blob, Blob::KIND))? else { return Ok(None) };
+    let named = read(rows, reference_of_row(&row)?)?.and_then(|row| Blob::from_record(&row.record));
+    Ok(named.map(|blob| blob.size_bytes).filter(|size| *size > 0))
 }
 
 /// The size in a row of table `w`; 0 if nobody knows.
 pub(crate) fn wanted_size(value: &[u8]) -> u64 {
     value.try_into().map_or(0, u64::from_be_bytes)
+}
+
+/// Whether a blob is content of some bucket (`alexandria_sync::erase::content`): a blob record names it, and no erasure
+/// that lists it stands against that.
+fn is_content(rows: &Overlay<'_>, blob: BlobHash) -> Result<bool, StoreError> {
+    if rows.any_with_prefix(&keys::erasures_of_blob(blob))?.is_none() {
+        return Ok(rows.any_with_prefix(&keys::references_of_kind(blob, Blob::KIND))?.is_some());
+    }
+    for (row, _) in rows.with_prefix(&keys::references_of_kind(blob, Blob::KIND))? {
+        let bucket = reference_of_row(&row)?.bucket;
+        if rows.any_with_prefix(&keys::erasures_of_blob_in(blob, bucket))?.is_none() || is_named_in(rows, bucket, blob)?
+        {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
+/// Whether a blob has to be kept: it is content of a bucket, or a record shows it.
+pub(crate) fn is_kept(rows: &Overlay<'_>, blob: BlobHash) -> Result<bool, StoreError> {
+    if rows.any_with_prefix(&keys::erasures_of_blob(blob))?.is_none() {
+        return Ok(rows.any_with_prefix(&keys::references(blob))?.is_some());
+    }
+    for (row, _) in rows.with_prefix(&keys::references(blob))? {
+        if reference_of_row(&row)?.kind != Blob::KIND {
+            return Ok(true);
+        }
+    }
+    is_content(rows, blob)
+}
+
+/// Whether a live record of the bucket, other than its blob record, names a blob.
+pub(crate) fn is_named_in(rows: &Overlay<'_>, bucket: BucketId, blob: BlobHash) -> Result<bool, StoreError> {
+    for (row, _) in rows.with_prefix(&keys::references(blob))? {
+        let by = reference_of_row(&row)?;
+        if by.bucket == bucket && by.kind != Blob::KIND {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
+fn reference_of_row(row: &[u8]) -> Result<RecordKey, StoreError> {
+    keys::reference_of(row).ok_or(StoreError::DamagedRow { what: "blob reference" })
 }
 
 fn head(rows: &Overlay<'_>, key: RecordKey) -> Result<Seq, StoreError> {
@@ -94,7 +150,7 @@ fn popularity(rows: &Overlay<'_>, id: RecordId) -> Result<u64, StoreError> {
     rows.get(&keys::count(id))?.map_or(Ok(0), |value| decode_number(&value))
 }
 
-/// The rows of `t`, `p`, `l` and `b` that follow from a version of a record. A tombstone has none.
+/// The rows of `t`, `p`, `l`, `b`, `e` and `g` that follow from a version of a record. A tombstone has none.
 fn index_rows(record: &Record, popularity: u64) -> BTreeSet<Vec<u8>> {
     let key = record.key;
     let mut rows = BTreeSet::new();
@@ -109,7 +165,14 @@ fn index_rows(record: &Record, popularity: u64) -> BTreeSet<Vec<u8>> {
         rows.insert(keys::link(key.kind, FROM_LEFT, left, right, key.bucket));
         rows.insert(keys::link(key.kind, FROM_RIGHT, right, left, key.bucket));
     }
-    rows.extend(blobs_of(record).into_iter().map(|blob| keys::reference(blob, key)));
+    if let Some(subject) = erase::subject(record) {
+        rows.insert(keys::link(key.kind, FROM_LEFT, subject.id, key.id, key.bucket));
+    }
+    rows.extend(blobs_named(record).into_iter().map(|blob| keys::reference(blob, key)));
+    if let Some(order) = Order::read(record) {
+        rows.insert(keys::erased(order.target, key.id));
+        rows.extend(order.blobs.iter().map(|blob| keys::erased_blob(*blob, key.bucket, key.id)));
+    }
     rows
 }
 
@@ -126,24 +189,6 @@ fn linked_ends(record: &Record) -> Option<(RecordId, RecordId)> {
         _ => return None,
     };
     linked.then_some((left, right))
-}
-
-/// Every blob that a record names, so that none of them is collected.
-fn blobs_of(record: &Record) -> Vec<BlobHash> {
-    match record.key.kind {
-        Blob::KIND => blob_held_by_bucket(record).into_iter().collect(),
-        Media::KIND => Media::from_record(record)
-            .map_or_else(Vec::new, |media| media.files.iter().map(|file| file.blob).chain(media.cover).collect()),
-        Author::KIND => Author::from_record(record).and_then(|author| author.portrait).into_iter().collect(),
-        Collection::KIND => Collection::from_record(record).and_then(|shelf| shelf.cover).into_iter().collect(),
-        Annotation::KIND => Annotation::from_record(record).and_then(|found| found.blob).into_iter().collect(),
-        _ => Vec::new(),
-    }
-}
-
-/// The blob that a bucket is to hold because of this record.
-fn blob_held_by_bucket(record: &Record) -> Option<BlobHash> {
-    Blob::from_record(record)?.hash
 }
 
 fn count_totals(rows: &mut Overlay<'_>, before: Option<&Record>, after: &Record) -> Result<(), StoreError> {

@@ -70,6 +70,8 @@ problem_kinds! {
     CollectionNotHere = CONFLICT "collection-not-here" "The collection is not here",
     /// A record still names the content.
     InUse = CONFLICT "in-use" "A record still names this content",
+    /// A record that is set aside may not be let in yet.
+    StaysSetAside = CONFLICT "stays-set-aside" "The record stays set aside",
     /// A token for a list or a feed no longer stands for a place in it.
     TokenExpired = GONE "token-expired" "The token does not belong to this list",
     /// The record is at another version than `If-Match` says.

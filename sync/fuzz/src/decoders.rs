@@ -9,8 +9,8 @@ use alexandria_sync::domain::{
 };
 use alexandria_sync::hlc::{ClockQuality, DRIFT_BOUND_MS};
 use alexandria_sync::id::{BucketId, NodeId, RecordId};
+use alexandria_sync::identity::PeerIdentity;
 use alexandria_sync::merge::{self, Admission, ReceiverClock, admit};
-use alexandria_sync::quic::PeerIdentity;
 use alexandria_sync::record::Record;
 use alexandria_sync::wire::{FRAME_HEADER_BYTES, FrameHeader, Message};
 use bytes::Bytes;

@@ -137,7 +137,7 @@ impl KindCounts {
         let (was_here, deletes) = (held.is_some(), received.is_tombstone());
         let counted = match admit(held, received, clock) {
             Admission::Quarantine(_) => &mut self.set_aside,
-            Admission::Superseded { .. } => &mut self.known,
+            Admission::Superseded { .. } | Admission::Buried => &mut self.known,
             Admission::Apply { .. } if deletes => &mut self.deleted,
             Admission::Apply { .. } if was_here => &mut self.changed,
             Admission::Apply { .. } => &mut self.new,

@@ -17,6 +17,7 @@ use super::sectors::SectorFile;
 use super::seeded::Seeded;
 use crate::chunk::{BlobHash, ChunkIndex, Have, Manifest};
 use crate::domain::{Blob, Typed};
+use crate::erase;
 use crate::id::NodeId;
 use crate::session::Scope;
 use crate::store::{BlobStore, Wanted, WriteBlobError};
@@ -162,6 +163,24 @@ impl SimBlobs {
         inner.disk.whole.contains_key(&blob) && !inner.disk.rotten.contains(&blob)
     }
 
+    /// Removes what erasures list and no live record names, whole or in part; what a session is receiving just now stays
+    /// for the next time, which is told by `false`.
+    pub fn purge_erased(&self) -> bool {
+        let records = self.records.all();
+        let named = records.iter().filter(|record| record.key.kind != Blob::KIND).flat_map(erase::blobs_named);
+        let held = erase::content(&records).into_iter().map(|(_, blob)| blob);
+        let kept: BTreeSet<BlobHash> = held.chain(named).collect();
+        let erased = records.iter().filter_map(erase::Order::read).flat_map(|order| order.blobs);
+        let gone: BTreeSet<BlobHash> = erased.filter(|blob| !kept.contains(blob)).collect();
+        let mut inner = self.lock();
+        let busy = gone.iter().any(|blob| inner.claims.contains(blob));
+        inner.disk.whole.retain(|blob, _| !gone.contains(blob));
+        let Inner { disk, claims, .. } = &mut *inner;
+        disk.parts.retain(|blob, _| !gone.contains(blob) || claims.contains(blob));
+        inner.urgent.retain(|blob| !gone.contains(blob));
+        !busy
+    }
+
     /// Whether a chunk of `blob` is durable here, in whatever form.
     pub fn has_durable(&self, blob: BlobHash, index: u32) -> bool {
         let inner = self.lock();
@@ -228,13 +247,9 @@ impl SimBlobs {
     /// Blobs of records in buckets that `peer` may have.
     fn referred(&self, inner: &Inner, peer: NodeId) -> BTreeSet<BlobHash> {
         let Some(scope) = inner.scopes.get(&peer) else { return BTreeSet::new() };
-        let mut referred = BTreeSet::new();
-        self.records.for_each(|record| {
-            if record.key.kind == Blob::KIND && scope.contains(record.key.bucket) {
-                referred.extend(Blob::from_record(record).and_then(|blob| blob.hash));
-            }
-        });
-        referred
+        let records = self.records.all();
+        let content = erase::content(records.iter().filter(|record| scope.contains(record.key.bucket)));
+        content.into_iter().map(|(_, blob)| blob).collect()
     }
 }
 

@@ -3,11 +3,11 @@
 //! A batch holds all changes of one step (a local write, a page with its cursor) and counts only if it is sealed: a torn one
 //! at the end of the log is cut off on recovery. [`Sabotage`] breaks one promise at a time, to see its check fail.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use super::Sabotage;
 use super::seeded::Seeded;
+use super::{Sabotage, erase};
 use crate::hlc::{Clock, ClockQuality, DRIFT_BOUND_MS, HlcTime, Stamp};
 use crate::id::{BucketId, Epoch, Incarnation, NodeId, Seq};
 use crate::merge::{Admission, ReceiverClock, admit};
@@ -35,12 +35,12 @@ pub struct SimRecords {
 pub struct RecordsCopy(Vec<Batch>);
 
 #[derive(Debug)]
-struct Inner {
-    node: NodeId,
-    log: Vec<Batch>,
-    tables: Tables,
-    clock: Clock,
-    now: ReceiverClock,
+pub(super) struct Inner {
+    pub(super) node: NodeId,
+    pub(super) log: Vec<Batch>,
+    pub(super) tables: Tables,
+    pub(super) clock: Clock,
+    pub(super) now: ReceiverClock,
     sabotage: Option<Sabotage>,
     /// Batches at the end of the log that only look durable; none unless sabotaged.
     unsynced: usize,
@@ -49,38 +49,70 @@ struct Inner {
 }
 
 #[derive(Clone, Debug)]
-struct Batch {
-    changes: Vec<Change>,
-    sealed: bool,
+pub(super) struct Batch {
+    pub(super) changes: Vec<Change>,
+    pub(super) sealed: bool,
 }
 
 #[derive(Clone, Debug)]
-enum Change {
+pub(super) enum Change {
     Life(Incarnation, Epoch),
-    Put { bucket: BucketId, bytes: Arc<[u8]>, origin: Option<Peer> },
-    Origin { key: RecordKey, origin: Option<Peer> },
+    Put {
+        bucket: BucketId,
+        bytes: Arc<[u8]>,
+        origin: Option<Peer>,
+    },
+    Origin {
+        key: RecordKey,
+        origin: Option<Peer>,
+    },
     Cursor(NodeId, BucketId, Cursor),
-    Quarantine { bucket: BucketId, bytes: Arc<[u8]> },
+    Quarantine {
+        bucket: BucketId,
+        bytes: Arc<[u8]>,
+    },
     EmptyQuarantine,
+    /// Versions of a record, and of what is about it, are no longer kept aside.
+    ForgetAside(RecordKey),
+    PendingErasure(RecordKey),
+    SettledErasures,
     Clock(HlcTime),
+    /// All that was before, written anew.
+    Whole(Box<Tables>),
 }
 
-#[derive(Debug, Default)]
-struct Tables {
-    incarnation: Incarnation,
+impl Change {
+    pub(super) fn contains(&self, wanted: &[u8]) -> bool {
+        let has = |bytes: &[u8]| bytes.windows(wanted.len()).any(|window| window == wanted);
+        match self {
+            Self::Put { bytes, .. } | Self::Quarantine { bytes, .. } => has(bytes),
+            Self::Whole(tables) => {
+                let held = tables.records.values().map(|row| &row.record);
+                held.chain(&tables.quarantine).any(|record| has(&record.encode()))
+            }
+            _ => false,
+        }
+    }
+}
+
+#[derive(Clone, Debug, Default)]
+pub(super) struct Tables {
+    pub(super) incarnation: Incarnation,
     epoch: Epoch,
-    records: BTreeMap<RecordKey, Row>,
+    pub(super) records: BTreeMap<RecordKey, Row>,
     feeds: BTreeMap<BucketId, BTreeMap<Seq, RecordKey>>,
     heads: BTreeMap<BucketId, Seq>,
     cursors: BTreeMap<(NodeId, BucketId), Cursor>,
-    quarantine: Vec<Record>,
+    pub(super) quarantine: Vec<Record>,
+    pub(super) former: erase::Former,
+    pub(super) pending_erasures: BTreeSet<RecordKey>,
     clock: HlcTime,
     keep_old_rows: bool,
 }
 
 #[derive(Clone, Debug)]
-struct Row {
-    record: Record,
+pub(super) struct Row {
+    pub(super) record: Record,
     seq: Seq,
     origin: Option<Peer>,
 }
@@ -106,6 +138,8 @@ impl Tables {
                 let seq = *head;
                 let feed = self.feeds.entry(bucket).or_default();
                 feed.insert(seq, record.key);
+                let before = self.records.get(&record.key);
+                erase::note_unnamed(&mut self.former, before.map(|row| &row.record), &record);
                 if let Some(before) = self.records.insert(record.key, Row { record, seq, origin })
                     && !self.keep_old_rows
                 {
@@ -125,7 +159,13 @@ impl Tables {
                 self.quarantine.push(record);
             }
             Change::EmptyQuarantine => self.quarantine.clear(),
+            Change::ForgetAside(target) => self.quarantine.retain(|version| !erase::is_about(version, target)),
+            Change::PendingErasure(erasure) => {
+                self.pending_erasures.insert(erasure);
+            }
+            Change::SettledErasures => self.pending_erasures.clear(),
             Change::Clock(last) => self.clock = last,
+            Change::Whole(tables) => *self = Self { keep_old_rows: self.keep_old_rows, ..*tables },
         }
     }
 }
@@ -293,7 +333,7 @@ impl SimRecords {
         (inner.now, inner.full) = (now, full);
     }
 
-    fn lock(&self) -> MutexGuard<'_, Inner> {
+    pub(super) fn lock(&self) -> MutexGuard<'_, Inner> {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -318,7 +358,7 @@ impl Inner {
         Clock::new(self.node, self.tables.incarnation, self.now.quality, floor)
     }
 
-    fn commit(&mut self, changes: Vec<Change>) {
+    pub(super) fn commit(&mut self, changes: Vec<Change>) {
         for change in &changes {
             self.tables.change(change.clone());
         }
@@ -339,7 +379,7 @@ impl Inner {
         };
     }
 
-    fn admit_all(
+    pub(super) fn admit_all(
         &mut self,
         received: Vec<Record>,
         from: Option<Peer>,
@@ -347,12 +387,17 @@ impl Inner {
     ) -> (Applied, Vec<BucketId>) {
         let mut applied = Applied::default();
         let mut buckets = Vec::new();
-        let mut joined: BTreeMap<RecordKey, Record> = BTreeMap::new();
+        let mut joined = erase::Joined::default();
         for record in received {
+            // What an erasure has made of it is not what the sender has.
+            let overtaken = self.overtaken(&record, &joined);
+            let from = from.filter(|_| overtaken.is_none());
+            let record = overtaken.unwrap_or(record);
             let key = record.key;
             let stamp = record.newest_stamp();
-            let held = joined.get(&key).or_else(|| self.tables.records.get(&key).map(|row| &row.record)).cloned();
-            let admission = self.sabotaged(held, record.clone());
+            let held =
+                joined.records.get(&key).or_else(|| self.tables.records.get(&key).map(|row| &row.record)).cloned();
+            let admission = self.sabotaged(held.clone(), record.clone());
             if matches!(admission, Admission::Apply { .. } | Admission::Superseded { .. }) {
                 self.clock.observe(stamp);
             }
@@ -362,8 +407,9 @@ impl Inner {
                     buckets.push(key.bucket);
                     let origin = from.filter(|_| equals_received);
                     let bytes = record.encode().into();
-                    joined.insert(key, record);
+                    joined.insert(held.as_ref(), record.clone());
                     changes.push(Change::Put { bucket: key.bucket, bytes, origin });
+                    self.carry_out_erasure(record, &mut joined, changes);
                 }
                 Admission::Superseded { equals_received } => {
                     applied.superseded += 1;
@@ -371,6 +417,7 @@ impl Inner {
                         changes.push(Change::Origin { key, origin: from });
                     }
                 }
+                Admission::Buried => applied.superseded += 1,
                 Admission::Quarantine(_) if self.sabotage == Some(Sabotage::QuarantinedIsDropped) => {}
                 Admission::Quarantine(_) => {
                     applied.quarantined += 1;

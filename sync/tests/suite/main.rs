@@ -6,6 +6,7 @@ mod bundles;
 mod bystanders;
 mod congestion;
 mod corpus;
+mod erasure;
 mod fleet;
 mod golden;
 mod invariants;

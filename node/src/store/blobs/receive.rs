@@ -153,6 +153,10 @@ impl BlobStore for BlobSession {
         }
         // Claimed until it is in `receiving`, whatever way this function is left.
         let claim = Claim::take(&self.blobs, hash).ok_or(WriteBlobError::Busy)?;
+        // Asked for before it was erased: it is not wanted any more, so it is not asked for again.
+        if self.blobs.is_erased(hash).map_err(BlobError::from)? {
+            return Err(WriteBlobError::Busy);
+        }
         if self.blobs.adopt(hash, manifest.chunking()).await? {
             return Ok(all(manifest.chunks().len()));
         }

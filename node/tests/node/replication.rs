@@ -38,6 +38,9 @@ const DEADLINE: Duration = Duration::from_mins(2);
 const BRIDGE: NodeId = NodeId::from_bytes([0xb7; 16]);
 const MB: usize = 1_000_000;
 
+/// What has crossed the wire of one connection, both ways, in bytes.
+type CrossedBytes = Box<dyn Fn() -> u64 + Send>;
+
 /// A bridge with its stores in memory. It outlives the nodes' lives, in a runtime of its own.
 struct Bridge {
     authority: Authority,
@@ -45,7 +48,7 @@ struct Bridge {
     records: Arc<SimRecords>,
     blobs: Arc<SimBlobs>,
     /// What has crossed, both ways, in all sessions so far.
-    crossed: Arc<Mutex<Vec<Box<dyn Fn() -> u64 + Send>>>>,
+    crossed: Arc<Mutex<Vec<CrossedBytes>>>,
     connections: Arc<AtomicUsize>,
     /// Tells running sessions that there are new records.
     hosts: Arc<Mutex<Vec<mpsc::Sender<HostInput>>>>,
@@ -163,7 +166,7 @@ fn certified(authority: &Authority, role: PeerRole, id: NodeId) -> (String, Stri
     let named = PeerIdentity { role, id };
     let request = SigningRequest::make(named).expect("the system gives randomness");
     let certificate = authority.sign(&request.request_pem, named, [7; 16], now_unix_ms() / 1000, 365);
-    (certificate.expect("it is valid"), request.key_pem.to_string())
+    (certificate.expect("it is valid"), request.key_pem.clone())
 }
 
 fn now_unix_ms() -> u64 {
