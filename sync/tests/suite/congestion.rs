@@ -27,7 +27,11 @@ fn ours(size_bytes: u64) -> FlowConfig {
 
 /// Kilobits that a transfer of `size_bytes` got through in a second, and what it and the line came to.
 fn transfer(profile: LinkProfile, size_bytes: u64) -> (f64, Progress, LineStats) {
-    let mut bench = Bench::new(profile, SEED);
+    transfer_from(SEED, profile, size_bytes)
+}
+
+fn transfer_from(seed: u64, profile: LinkProfile, size_bytes: u64) -> (f64, Progress, LineStats) {
+    let mut bench = Bench::new(profile, seed);
     let flow = bench.dial(&ours(size_bytes));
     let took = bench.run_until_done(flow, PATIENCE).expect("it gets through");
     (size_bytes as f64 * 8e-3 / took.as_secs_f64(), bench.progress(flow), bench.line())
@@ -47,9 +51,16 @@ fn one_percent_of_random_loss_costs_no_more_than_a_twentieth() {
 
 #[test]
 fn five_percent_of_random_loss_is_not_taken_for_congestion() {
-    let (goodput, progress, _) = transfer(line(10_000, 300, 0.05, 1.0), 8_000_000);
-    assert!(goodput > 7_300.0, "{goodput:.0} kbit/s");
-    assert!(sent_to_useful(progress) < 1.10, "{progress:?}");
+    let (without, _, _) = transfer(line(10_000, 300, 0.0, 1.0), 8_000_000);
+    // Which datagrams are lost follows from the seed and from the lengths of signatures, which chance decides.
+    let mut goodputs = [7, 8, 9].map(|seed| {
+        let (goodput, progress, _) = transfer_from(seed, line(10_000, 300, 0.05, 1.0), 8_000_000);
+        assert!(sent_to_useful(progress) < 1.10, "seed {seed}: {progress:?}");
+        goodput
+    });
+    goodputs.sort_by(f64::total_cmp);
+    assert!(goodputs[1] > without * 0.85, "{goodputs:.0?} kbit/s of {without:.0}");
+    println!("{goodputs:.0?} kbit/s of {without:.0}");
 }
 
 #[test]
