@@ -103,7 +103,7 @@ async fn an_import_that_is_killed_goes_on_and_ends_whole() {
     import.kill_9();
     other.start_again().await;
     assert_eq!(media(&other).await.len(), real().len() + 1, "records come before content");
-    assert_eq!(other.status().await["content"]["wanted"], 1, "the kill came in the middle");
+    assert!(other.status().await["content"]["wanted"].as_u64() > Some(0), "the kill came in the middle");
 
     other.done("bundle", &["import", &bundle, "--yes"]).await;
     hold_the_same(&one, &other).await;
