@@ -15,7 +15,7 @@ use alexandria_sync::quic::endpoint::Knock;
 use alexandria_sync::quic::{Listener, QuicLink};
 use alexandria_sync::session::{self, Collections, Event, Progress, Scope, Session};
 use alexandria_sync::store::RecordStore;
-use alexandria_sync::wire::{CloseReason, Hello, PROTOCOL_MAX, PROTOCOL_MIN};
+use alexandria_sync::wire::{CloseReason, Hello, PROTOCOL_MAX, PROTOCOL_MIN, feature};
 use tokio::sync::broadcast::error::RecvError;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
 use tokio_util::sync::CancellationToken;
@@ -172,7 +172,7 @@ impl Replication {
             unix_ms: now_unix_ms(),
             clock_quality: ClockQuality::Trusted,
             software: concat!("alexandria-bridge/", env!("CARGO_PKG_VERSION")).into(),
-            features: 0,
+            features: feature::OWN_ROWS,
         }
     }
 
@@ -257,6 +257,8 @@ async fn hear(mut events: mpsc::Receiver<Event>) {
             Event::ContentBlocked => tracing::warn!("there is no room for content"),
             Event::Applied(bucket, applied) => tracing::debug!(%bucket, ?applied, "a page was merged"),
             Event::Quiet => tracing::debug!("both ends hold the same"),
+            // Told only to who pulls less than all.
+            Event::HeldByPeer { .. } | Event::Returned(_) | Event::BlobChecked { .. } => {}
         }
     }
 }

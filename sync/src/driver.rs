@@ -62,6 +62,8 @@ pub enum HostInput {
     WantsChanged,
     /// A blob has become whole here, from elsewhere.
     BlobCompleted(BlobHash),
+    /// Ask the peer which of these blobs it holds whole.
+    CheckBlobs(Vec<BlobHash>),
     /// End the session.
     Stop(CloseReason),
 }
@@ -134,6 +136,7 @@ where
                 Some(HostInput::LocalChange(bucket)) => Input::LocalChange(bucket),
                 Some(HostInput::WantsChanged) => Input::WantsChanged,
                 Some(HostInput::BlobCompleted(blob)) => Input::BlobCompleted(blob),
+                Some(HostInput::CheckBlobs(blobs)) => Input::CheckBlobs(blobs),
                 Some(HostInput::Stop(reason)) => Input::Stop(reason, String::new()),
                 None => {
                     host_gone = true;

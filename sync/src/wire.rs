@@ -6,7 +6,7 @@ pub mod frame;
 pub mod message;
 
 pub use frame::{DecodeFrameError, FRAME_HEADER_BYTES, FrameHeader};
-pub use message::{CloseReason, Hello, Lane, Message, Offered};
+pub use message::{CloseReason, Hello, Lane, Message, Offered, feature};
 
 /// The oldest version of the protocol that this one still speaks.
 pub const PROTOCOL_MIN: u16 = 1;

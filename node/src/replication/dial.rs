@@ -303,7 +303,11 @@ impl Replicator {
                 Event::PeerHello(hello) if hello.clock_quality == ClockQuality::Trusted => {
                     self.trust(hello.unix_ms).await;
                 }
-                Event::PeerHello(_) => {}
+                // Told only to who pulls less than all.
+                Event::PeerHello(_)
+                | Event::HeldByPeer { .. }
+                | Event::Returned(_)
+                | Event::BlobChecked { .. } => {}
                 Event::Applied(bucket, applied) => {
                     tracing::debug!(%bucket, applied.applied, applied.superseded, applied.quarantined, "merged a page");
                 }

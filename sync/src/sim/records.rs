@@ -3,6 +3,8 @@
 //! A batch holds all changes of one step (a local write, a page with its cursor) and counts only if it is sealed: a torn one
 //! at the end of the log is cut off on recovery. [`Sabotage`] breaks one promise at a time, to see its check fail.
 
+mod evict;
+
 use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -54,6 +56,7 @@ enum Change {
     Put { bucket: BucketId, bytes: Arc<[u8]>, origin: Option<Peer> },
     Origin { key: RecordKey, origin: Option<Peer> },
     Cursor(NodeId, BucketId, Cursor),
+    Evict(BucketId),
     Quarantine { bucket: BucketId, bytes: Arc<[u8]> },
     EmptyQuarantine,
     Clock(HlcTime),
@@ -114,6 +117,7 @@ impl Tables {
             Change::Cursor(node, bucket, cursor) => {
                 self.cursors.insert((node, bucket), cursor);
             }
+            Change::Evict(bucket) => self.evict(bucket),
             Change::Quarantine { bucket, bytes } => {
                 let record = Record::decode(bucket, &bytes).expect("the log holds what was encoded");
                 self.quarantine.push(record);

@@ -14,10 +14,10 @@ use alexandria_sync::quic::{
     TransportConfig,
 };
 use alexandria_sync::record::RecordKey;
-use alexandria_sync::session::{Closed, Collections, Config, Event, Progress, Scope, Session};
+use alexandria_sync::session::{Closed, Collections, Config, Event, Progress, Scope, Selection, Session};
 use alexandria_sync::sim::{Seeded, SimBlobs, SimRecords};
 use alexandria_sync::store::RecordStore as _;
-use alexandria_sync::wire::{Hello, PROTOCOL_MAX, PROTOCOL_MIN};
+use alexandria_sync::wire::{Hello, PROTOCOL_MAX, PROTOCOL_MIN, feature};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 
@@ -140,15 +140,26 @@ impl Site {
             unix_ms: NOW_UNIX_S * 1000,
             clock_quality: ClockQuality::Trusted,
             software: "test".into(),
-            features: 0,
+            features: feature::OWN_ROWS,
         }
     }
 
     /// Runs a session with `peer` over `link`; node 1 is the site of every scope.
     pub(crate) fn run<L: Link>(&self, peer: NodeId, link: L, config: Config) -> Running {
+        self.run_selecting(peer, link, config, (self.hello(), Selection::default()))
+    }
+
+    /// The same, pulling only what is selected, after this hello.
+    pub(crate) fn run_selecting<L: Link>(
+        &self,
+        peer: NodeId,
+        link: L,
+        config: Config,
+        (hello, selection): (Hello, Selection),
+    ) -> Running {
         let scope = Scope { site: node_id(1), collections: Collections::All };
         self.blobs.permit(peer, scope.clone());
-        let session = Session::new(config, self.hello(), peer, scope, 0);
+        let session = Session::new(config, hello, peer, scope, 0).selecting(selection);
         let (host, host_inputs) = mpsc::channel(HOST_INPUTS_MAX);
         let (events_sender, events) = mpsc::channel(64);
         let (progress_sender, progress) = watch::channel(Progress::default());

@@ -6,4 +6,5 @@ mod golden;
 mod invariants;
 mod liars;
 mod regressions;
+mod selection;
 mod transport;

@@ -89,7 +89,11 @@ impl World {
             }
             Event::BlobReceived { .. } => self.figures.blobs += 1,
             Event::ContentBlocked => self.figures.full += 1,
-            Event::PeerHello(_) | Event::Applied(..) => {}
+            Event::PeerHello(_)
+            | Event::Applied(..)
+            | Event::HeldByPeer { .. }
+            | Event::Returned(_)
+            | Event::BlobChecked { .. } => {}
         }
     }
 
