@@ -4,6 +4,7 @@
 //! beside a running node; where none runs, it starts one for as long as it takes, without the public web server
 //! ([`session`]). So each command is written once, in `local`.
 
+mod collections;
 mod import;
 mod report;
 mod session;
@@ -16,6 +17,7 @@ use anyhow::Context;
 use clap::{Args, Parser, Subcommand};
 use tracing_subscriber::EnvFilter;
 
+use self::collections::CollectionsCommand;
 use self::session::NodeSession;
 use crate::config::{Config, LogConfig};
 use crate::local::{BackupRequest, EnrollRequest, RestoreRequest, VerifyRequest};
@@ -104,6 +106,23 @@ enum Command {
         #[arg(long, required = true)]
         once: bool,
     },
+    /// Show and choose which collections of the fleet this node keeps
+    Collections {
+        #[command(subcommand)]
+        command: Option<CollectionsCommand>,
+    },
+    /// Fetch all content of a medium or a collection, and keep it whatever the disk is needed for
+    Pin {
+        /// Its id, or the title of a collection
+        #[arg(value_name = "ID")]
+        named: String,
+    },
+    /// No longer keep what `pin` kept
+    Unpin {
+        /// Its id, or the title of a collection
+        #[arg(value_name = "ID")]
+        named: String,
+    },
     /// Show the token that lets programs on other machines write
     Token,
 }
@@ -162,6 +181,9 @@ async fn run_in(session: &NodeSession, command: Command) -> anyhow::Result<ExitC
             Ok(ExitCode::SUCCESS)
         }
         Command::Sync { once: _ } => report::sync(client.sync().await?).await,
+        Command::Collections { command } => collections::run(client, command).await,
+        Command::Pin { named } => collections::pin(client, named, true).await,
+        Command::Unpin { named } => collections::pin(client, named, false).await,
         Command::Token => {
             println!("{}", client.token().await?.token);
             Ok(ExitCode::SUCCESS)

@@ -3,6 +3,7 @@
 //! - [`catalogue`]: the library as the `/v1` API and the pages see it.
 //! - [`acquire`]: how a file becomes a medium with its authors, its cover and its content.
 //! - [`builtin`]: the small library that an empty node offers.
+//! - [`selection`]: which collections of a fleet are kept here.
 //!
 //! What always holds: what a record names is wanted content of its bucket, written in the same commit.
 //!
@@ -11,6 +12,7 @@
 pub mod acquire;
 pub mod builtin;
 pub mod catalogue;
+pub mod selection;
 
 mod content;
 mod lists;
@@ -25,6 +27,7 @@ use rand::Rng;
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
+use self::selection::SelectionConfig;
 use crate::search::{Indexed, Search, SearchError};
 use crate::store::{Change, ChangeError, Condition, OpenError, Store};
 
@@ -86,12 +89,18 @@ impl Library {
     /// # Errors
     ///
     /// [`OpenLibraryError`].
-    pub fn open(data_dir: &Path, config: &StoreConfig) -> Result<(Self, Indexed), OpenLibraryError> {
+    pub fn open(
+        data_dir: &Path,
+        config: &StoreConfig,
+        selection: &SelectionConfig,
+    ) -> Result<(Self, Indexed), OpenLibraryError> {
         let store = Store::open(&crate::store::Config {
             data_dir: data_dir.to_owned(),
             cache_bytes: config.cache_bytes,
             content_bytes_max: config.content_bytes_max,
             min_free_bytes: config.min_free_bytes,
+            default_level: selection.default,
+            evict_rest_s: selection.evict_rest_s,
         })?;
         if let Condition::Rebuilt { records_kept, detail, set_aside, .. } = &store.condition {
             let set_aside = set_aside.display();

@@ -7,6 +7,7 @@
 
 pub mod client;
 pub mod messages;
+pub mod selection;
 
 use std::path::{Path, PathBuf};
 

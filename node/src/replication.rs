@@ -11,6 +11,7 @@ pub mod membership;
 
 mod dial;
 mod relay;
+mod selection;
 
 pub use dial::{Replicator, SyncEnd};
 

@@ -6,5 +6,8 @@ mod store {
     mod damage;
     mod model;
     mod promises;
+    mod returning;
+    mod room;
     mod samples;
+    mod selection;
 }

@@ -6,6 +6,7 @@
 //! - `cuts`: node and bridge killed in the middle of a transfer
 //! - `outages`: PostgreSQL, S3 and SNS away for a while
 //! - `power`: a node under write load, killed again and again
+//! - `selection`: collections kept or not, content on demand, room made, pins
 //! - `strangers`: who is refused, and that it is counted
 //! - `hostile_files`: what an import refuses
 //! - `upkeep`: status, verify, backup, restore, restart
@@ -20,6 +21,7 @@ mod main_job;
 mod outages;
 mod pages;
 mod power;
+mod selection;
 mod strangers;
 mod testbed;
 mod upkeep;

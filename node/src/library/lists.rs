@@ -135,7 +135,9 @@ pub(super) fn store_error(error: StoreError) -> CatalogueError {
         StoreError::Full => CatalogueError::Full,
         StoreError::ReadOnly { .. } => CatalogueError::ReadOnly,
         StoreError::Closed => CatalogueError::Closing,
-        StoreError::Engine(_) | StoreError::DamagedRow { .. } => CatalogueError::store(error),
+        StoreError::Engine(_) | StoreError::DamagedRow { .. } | StoreError::SelectionChanged => {
+            CatalogueError::store(error)
+        }
     }
 }
 

@@ -16,9 +16,10 @@ use super::messages::{
     BackupLine, BackupRequest, EnrollRequest, Enrolled, ImportLine, ImportRequest, RestoreLine, RestoreRequest, Status,
     SyncLine, TokenAnswer, VerifyLine, VerifyRequest,
 };
+use super::selection::{ChooseRequest, CollectionState, PinAnswer, PinRequest};
 
 /// Bytes of one line or one answer, at most.
-const LINE_BYTES_MAX: usize = 1024 * 1024;
+const LINE_BYTES_MAX: usize = 8 * 1024 * 1024;
 
 /// Why the node did not answer.
 #[derive(Debug, thiserror::Error)]
@@ -101,8 +102,22 @@ impl Client {
 
     /// Joins a fleet.
     pub async fn enroll(&self, request: &EnrollRequest) -> Result<Enrolled, ClientError> {
-        let answer = self.send(Method::POST, "/enroll", serde_json::to_vec(request)?).await?;
-        Ok(serde_json::from_slice(&whole(answer).await?)?)
+        self.post("/enroll", request).await
+    }
+
+    /// Every collection, and how much of it the node keeps.
+    pub async fn collections(&self) -> Result<Vec<CollectionState>, ClientError> {
+        self.get("/collections").await
+    }
+
+    /// Chooses how much of a collection is kept.
+    pub async fn choose(&self, request: &ChooseRequest) -> Result<CollectionState, ClientError> {
+        self.post("/collections", request).await
+    }
+
+    /// Pins something, or takes its pin back.
+    pub async fn pin(&self, request: &PinRequest) -> Result<PinAnswer, ClientError> {
+        self.post("/pins", request).await
     }
 
     /// Replicates until both sides hold the same.
@@ -112,6 +127,11 @@ impl Client {
 
     async fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T, ClientError> {
         let answer = self.send(Method::GET, path, Vec::new()).await?;
+        Ok(serde_json::from_slice(&whole(answer).await?)?)
+    }
+
+    async fn post<T: DeserializeOwned>(&self, path: &str, request: &impl Serialize) -> Result<T, ClientError> {
+        let answer = self.send(Method::POST, path, serde_json::to_vec(request)?).await?;
         Ok(serde_json::from_slice(&whole(answer).await?)?)
     }
 

@@ -14,7 +14,7 @@ use serde::Serialize;
 use tokio::sync::{Notify, mpsc};
 use tokio_stream::wrappers::ReceiverStream;
 
-use super::{backup, status};
+use super::{backup, selection, status};
 use crate::jobs::import::LINES_WAITING_MAX;
 use crate::jobs::{Importer, verify};
 use crate::library::Library;
@@ -56,6 +56,7 @@ pub(super) fn router(state: LocalState) -> Router {
         .route("/restore", post(restore))
         .route("/enroll", post(join_fleet))
         .route("/sync", post(sync))
+        .merge(selection::router())
         .fallback(alexandria_api::problem::not_found)
         .with_state(state)
 }
@@ -153,7 +154,7 @@ fn stream<T: Serialize + Send + 'static>(lines: mpsc::Receiver<T>) -> Response {
 }
 
 /// The whole chain of causes: whoever asks on this socket owns the node.
-fn failed(error: &(dyn std::error::Error + 'static)) -> Problem {
+pub(super) fn failed(error: &(dyn std::error::Error + 'static)) -> Problem {
     let mut detail = error.to_string();
     let mut cause = error.source();
     while let Some(error) = cause {

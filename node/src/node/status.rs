@@ -38,8 +38,11 @@ pub(super) fn gather(state: &LocalState) -> Result<Status, StoreError> {
             blobs: content.held,
             bytes: content.held_bytes,
             wanted: content.wanted,
+            on_demand: content.on_demand,
+            evicted: content.evicted,
             free_bytes: crate::store::free_bytes(state.library.data_dir()),
         },
+        selection: state.library.selection_status()?,
         quarantined: records.quarantined,
         replication: state.replicator.status(),
     })

@@ -9,7 +9,7 @@ use alexandria_sync::hlc::ClockQuality;
 use alexandria_sync::id::NodeId;
 use alexandria_sync::quic::{ConnectError, Dialer, PeerIdentity, PeerRole, TransportConfig};
 use alexandria_sync::session::{self, Closed, Collections, Event, Progress, Scope, Session};
-use alexandria_sync::wire::{CloseReason, Hello, PROTOCOL_MAX, PROTOCOL_MIN};
+use alexandria_sync::wire::{CloseReason, Hello, PROTOCOL_MAX, PROTOCOL_MIN, feature};
 use rand::Rng;
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
@@ -17,8 +17,10 @@ use tokio::time::Instant;
 use super::ReplicationConfig;
 use super::membership::{Membership, MembershipError};
 use super::relay::relay;
+use super::selection::Following;
 use crate::library::Library;
 use crate::local::messages::ReplicationStatus;
+use crate::store::StoreError;
 use crate::store::time::BUILD_UNIX_MS;
 
 /// Events that may wait for the host; the session waits when they are more.
@@ -39,6 +41,8 @@ enum AttemptError {
     Membership(#[from] MembershipError),
     #[error(transparent)]
     Connect(#[from] ConnectError),
+    #[error(transparent)]
+    Store(#[from] StoreError),
     #[error(transparent)]
     Run(#[from] RunError),
     #[error("the bridge ended the session: {0:?} {1}")]
@@ -101,6 +105,9 @@ impl Replicator {
             renew: watch::Sender::new(0),
             next_attempt: Mutex::default(),
         };
+        if let Ok(Some(membership)) = Membership::load(inner.library.data_dir()) {
+            inner.library.store().records.set_bridge(Some(membership.bridge));
+        }
         Self { inner: Arc::new(inner) }
     }
 
@@ -256,10 +263,12 @@ impl Replicator {
             unix_ms: store.records.now_unix_ms(),
             clock_quality: store.records.clock_quality(),
             software: concat!("alexandria ", env!("CARGO_PKG_VERSION")).to_owned(),
-            features: 0,
+            features: feature::OWN_ROWS,
         };
         let scope = Scope { site: node.node, collections: Collections::All };
-        let session = Session::new(session::Config::default(), hello, membership.bridge, scope, 0);
+        let following = Following::begin(store.clone(), membership.bridge).await?;
+        let session = Session::new(session::Config::default(), hello, membership.bridge, scope, 0)
+            .selecting(following.selected().selection.clone());
         let (host, inputs) = mpsc::channel(HOST_INPUTS_MAX);
         let (events, heard) = mpsc::channel(EVENTS_MAX);
         let (progress, progressed) = watch::channel(Progress::default());
@@ -269,15 +278,20 @@ impl Replicator {
         });
         tracing::info!(peer.id = %membership.bridge, %address, "connected to the bridge");
         let relaying = tokio::spawn(relay(store.clone(), host.clone()));
-        let listening = tokio::spawn(self.clone().listen(heard, progressed));
-        let stopping = tokio::spawn(stop_with(inner.library.clone(), inner.renew.subscribe(), host));
-        let records = Arc::new(store.records.clone());
+        let asking = tokio::spawn(following.clone().ask(host.clone()));
+        let listening = tokio::spawn(self.clone().listen(heard, progressed, following.clone()));
+        let stopping = tokio::spawn(stop_with(inner.library.clone(), inner.renew.subscribe(), following.clone(), host));
+        let records = Arc::new(store.records.as_selected(following.selected().version));
         let blobs = Arc::new(store.blobs.session());
         let ended =
             driver::run(session, membership.bridge, records, blobs, link, inputs, Reports { events, progress }).await;
         relaying.abort();
+        asking.abort();
         stopping.abort();
         let _ = listening.await;
+        if following.is_outdated() {
+            return Ok(());
+        }
         match ended? {
             Closed { reason: CloseReason::Done | CloseReason::GoingAway, .. } => Ok(()),
             Closed { reason, text, by_peer: true } => Err(AttemptError::ClosedByBridge(reason, text)),
@@ -285,7 +299,12 @@ impl Replicator {
         }
     }
 
-    async fn listen(self, mut heard: mpsc::Receiver<Event>, mut progress: watch::Receiver<Progress>) {
+    async fn listen(
+        self,
+        mut heard: mpsc::Receiver<Event>,
+        mut progress: watch::Receiver<Progress>,
+        following: Following,
+    ) {
         let state = &self.inner.state;
         loop {
             let event = tokio::select! {
@@ -299,15 +318,12 @@ impl Replicator {
                     continue;
                 }
             };
+            following.hear(&event).await;
             match event {
                 Event::PeerHello(hello) if hello.clock_quality == ClockQuality::Trusted => {
                     self.trust(hello.unix_ms).await;
                 }
-                // Told only to who pulls less than all.
-                Event::PeerHello(_)
-                | Event::HeldByPeer { .. }
-                | Event::Returned(_)
-                | Event::BlobChecked { .. } => {}
+                Event::PeerHello(_) | Event::HeldByPeer { .. } | Event::Returned(_) | Event::BlobChecked { .. } => {}
                 Event::Applied(bucket, applied) => {
                     tracing::debug!(%bucket, applied.applied, applied.superseded, applied.quarantined, "merged a page");
                 }
@@ -352,11 +368,17 @@ impl Drop for Asked<'_> {
     }
 }
 
-/// Ends the session when the library closes, or when it is asked to end.
-async fn stop_with(library: Library, mut renew: watch::Receiver<u64>, host: mpsc::Sender<HostInput>) {
+/// Ends the session when the library closes, when it is asked to end, or when other collections are chosen.
+async fn stop_with(
+    library: Library,
+    mut renew: watch::Receiver<u64>,
+    following: Following,
+    host: mpsc::Sender<HostInput>,
+) {
     tokio::select! {
         () = library.closed() => {}
         _ = renew.changed() => {}
+        () = following.outdated() => {}
     }
     // A session that is gone needs no stopping.
     let _ = host.send(HostInput::Stop(CloseReason::GoingAway)).await;

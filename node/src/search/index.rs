@@ -66,6 +66,8 @@ pub struct Search {
     index: Index,
     reader: IndexReader,
     writer: Mutex<IndexWriter>,
+    /// How far the last commit went.
+    committed: Mutex<Indexed>,
     fields: Fields,
 }
 
@@ -97,8 +99,8 @@ impl Search {
         }
         std::fs::create_dir_all(dir).map_err(tantivy::TantivyError::from)?;
         let index = Index::create_in_dir(dir, schema().0)?;
-        let search = Self::with_index(index)?;
         let indexed = Indexed::nothing(epoch);
+        let search = Self::with_index(index, indexed.clone())?;
         search.commit(&indexed)?;
         Ok((search, indexed))
     }
@@ -119,14 +121,14 @@ impl Search {
         if indexed.layout != LAYOUT || indexed.epoch != epoch {
             return Ok(None);
         }
-        Ok(Some((Self::with_index(index)?, indexed)))
+        Ok(Some((Self::with_index(index, indexed.clone())?, indexed)))
     }
 
-    fn with_index(index: Index) -> Result<Self, SearchError> {
+    fn with_index(index: Index, committed: Indexed) -> Result<Self, SearchError> {
         index.tokenizers().register(ANALYZER, analyzer());
         let reader = index.reader_builder().reload_policy(ReloadPolicy::Manual).try_into()?;
         let writer = Mutex::new(index.writer_with_num_threads(1, WRITER_BYTES)?);
-        Ok(Self { index, reader, writer, fields: schema().1 })
+        Ok(Self { index, reader, writer, committed: Mutex::new(committed), fields: schema().1 })
     }
 
     /// Takes in the present state of some records. Found only after [`Self::commit`].
@@ -138,20 +140,51 @@ impl Search {
         let writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
         for record in records {
             let (kind, id) = (record.key.kind, record.key.id);
-            if !is_searched(kind) {
-                continue;
+            if is_searched(kind) {
+                self.replace(&writer, (kind, id), Some(record))?;
             }
-            writer.delete_term(Term::from_field_text(self.fields.key, &key(kind, id)));
-            if let Some(text) = Text::of(record) {
-                let mut document = TantivyDocument::new();
-                document.add_text(self.fields.key, key(kind, id));
-                document.add_u64(self.fields.kind, kind.0.into());
-                document.add_text(self.fields.id, id.to_string());
-                document.add_text(self.fields.name, text.name);
-                document.add_text(self.fields.description, text.description);
-                document.add_text(self.fields.languages, text.languages);
-                writer.add_document(document)?;
+        }
+        Ok(())
+    }
+
+    /// Takes out records that left this node without being deleted, durably. `present` looks one up: it may be there in
+    /// another collection, or have come back.
+    ///
+    /// # Errors
+    ///
+    /// [`SearchError`] if the disk fails.
+    pub fn forget(
+        &self,
+        left: &[(Kind, RecordId)],
+        present: impl Fn(Kind, RecordId) -> Option<Record>,
+    ) -> Result<(), SearchError> {
+        {
+            // Looked up while nothing can be taken in: what comes back meanwhile is taken in afterwards.
+            let writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
+            for &(kind, id) in left {
+                self.replace(&writer, (kind, id), present(kind, id).as_ref())?;
             }
+        }
+        let committed = self.committed.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        self.commit(&committed)
+    }
+
+    fn replace(
+        &self,
+        writer: &IndexWriter,
+        (kind, id): (Kind, RecordId),
+        record: Option<&Record>,
+    ) -> Result<(), SearchError> {
+        writer.delete_term(Term::from_field_text(self.fields.key, &key(kind, id)));
+        if let Some(text) = record.and_then(Text::of) {
+            let mut document = TantivyDocument::new();
+            document.add_text(self.fields.key, key(kind, id));
+            document.add_u64(self.fields.kind, kind.0.into());
+            document.add_text(self.fields.id, id.to_string());
+            document.add_text(self.fields.name, text.name);
+            document.add_text(self.fields.description, text.description);
+            document.add_text(self.fields.languages, text.languages);
+            writer.add_document(document)?;
         }
         Ok(())
     }
@@ -168,6 +201,7 @@ impl Search {
             .map_err(|error| tantivy::TantivyError::InvalidArgument(error.to_string()))?;
         prepared.set_payload(&payload);
         prepared.commit()?;
+        self.committed.lock().unwrap_or_else(PoisonError::into_inner).clone_from(indexed);
         self.reader.reload()?;
         Ok(())
     }

@@ -6,12 +6,14 @@
 //! - [`receive`]: blobs that come chunk by chunk from peers, across restarts. [`BlobSession`] implements the port.
 //! - [`scrub`]: finds damage and makes it wanted again.
 //! - [`sweep`]: removes what nothing refers to.
+//! - [`evict`]: gives up what can be had again, to make room.
 //!
 //! What always holds:
 //! - A blob is here if and only if its row in table `h` is. The row is written after its file is durable, and removed
 //!   before its file is.
 //! - Publishing and removing never run side by side, so that a blob that comes back is not removed by an old decision.
 
+pub mod evict;
 mod held;
 pub mod incoming;
 mod layout;
@@ -38,7 +40,9 @@ use super::error::{OpenError, StoreError};
 use super::records::{ROWS_MAX, Records};
 use super::row::HeldRow;
 use super::writer::{self, Transaction};
-use super::{Config, disk, io as on, keys, tables};
+use super::{Config, demand, disk, io as on, keys};
+pub use evict::Need;
+use evict::Uses;
 pub use held::MEDIA_TYPE_BYTES_MAX;
 pub use incoming::{PutBlob, PutBlobError};
 use layout::Layout;
@@ -125,8 +129,12 @@ pub struct BlobStats {
     pub held: u64,
     /// Their bytes.
     pub held_bytes: u64,
-    /// Blobs that records name and that are not here.
+    /// Blobs that records name and that are to come.
     pub wanted: u64,
+    /// Blobs that records name and that come when somebody opens them.
+    pub on_demand: u64,
+    /// Those of them that were here, and went to make room.
+    pub evicted: u64,
 }
 
 /// The content of one node. Clones are handles on the same store.
@@ -139,6 +147,11 @@ struct Inner {
     records: Records,
     layout: Layout,
     room: Arc<Room>,
+    /// What was opened or came within this time is not given up for what nobody waits for, in seconds.
+    rest_s: u64,
+    uses: Mutex<Uses>,
+    /// Held by who makes room.
+    evicting: tokio::sync::Mutex<()>,
     /// Which blobs some session is receiving.
     claims: Mutex<HashSet<BlobHash>>,
     /// What readers wait for, oldest first.
@@ -168,6 +181,9 @@ impl Blobs {
             records,
             layout,
             room: Arc::new(room),
+            rest_s: config.evict_rest_s,
+            uses: Mutex::default(),
+            evicting: tokio::sync::Mutex::default(),
             claims: Mutex::default(),
             urgent: Mutex::default(),
             chunks: Mutex::default(),
@@ -177,7 +193,12 @@ impl Blobs {
             arrivals: broadcast::Sender::new(ARRIVALS_BUFFERED_MAX),
             wants: watch::Sender::new(0),
         };
-        Ok(Self { inner: Arc::new(inner) })
+        let blobs = Self { inner: Arc::new(inner) };
+        blobs.finish_going().map_err(|error| match error {
+            BlobError::Store(error) => OpenError::Store(error),
+            error => on("clear files in", &config.data_dir)(io::Error::other(error)),
+        })?;
+        Ok(blobs)
     }
 
     /// Restricts what peers may have and give to buckets that `permission` names. Without it every peer may all.
@@ -197,7 +218,10 @@ impl Blobs {
         let Some(held) = self.held(hash)? else { return Ok(None) };
         let path = self.inner.layout.blob(hash);
         match tokio::fs::File::open(&path).await {
-            Ok(file) => Ok(Some(OpenBlob { size_bytes: held.size_bytes, file })),
+            Ok(file) => {
+                self.note_use(hash);
+                Ok(Some(OpenBlob { size_bytes: held.size_bytes, file }))
+            }
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 self.lose(hash).await?;
                 Ok(None)
@@ -225,7 +249,12 @@ impl Blobs {
         self.inner.wants.send_modify(|times| *times += 1);
     }
 
-    /// Changes whenever a reader starts to wait for something.
+    /// Says that other blobs are wanted than before, or that there is room again.
+    pub fn note_wants_changed(&self) {
+        self.inner.wants.send_modify(|times| *times += 1);
+    }
+
+    /// Changes whenever a reader starts to wait for something, or something else is wanted.
     pub fn urgent_changes(&self) -> watch::Receiver<u64> {
         self.inner.wants.subscribe()
     }
@@ -249,6 +278,10 @@ impl Blobs {
                 row?;
                 *count += 1;
             }
+        }
+        for row in engine.scan_prefix(&[keys::ON_DEMAND]) {
+            stats.on_demand += 1;
+            stats.evicted += u64::from(demand::says_evicted(&row?.1));
         }
         Ok(stats)
     }
@@ -345,12 +378,8 @@ impl Blobs {
     }
 
     async fn register(&self, hash: BlobHash, row: HeldRow) -> Result<(), StoreError> {
-        let work = move |transaction: &mut Transaction<'_>| {
-            let new = !transaction.rows.contains(&keys::held(hash))?;
-            transaction.rows.put(keys::held(hash), row.encode());
-            tables::settle_wanted(&mut transaction.rows, hash)?;
-            Ok::<_, StoreError>(new)
-        };
+        let rows = (row, self.arrived_now());
+        let work = move |transaction: &mut Transaction<'_>| evict::register_in(transaction, hash, rows);
         // It is a few bytes, and without it the room that the file takes is never found again.
         if self.inner.records.inner.writer.submit(writer::Room::Freed, work).await? {
             self.inner.room.add_held(row.size_bytes);
@@ -363,7 +392,8 @@ impl Blobs {
         let work = move |transaction: &mut Transaction<'_>| {
             let held = transaction.rows.get(&keys::held(hash))?;
             transaction.rows.remove(keys::held(hash));
-            tables::settle_wanted(&mut transaction.rows, hash)?;
+            transaction.rows.remove(keys::usage(hash));
+            demand::settle(&mut transaction.rows, hash)?;
             Ok::<_, StoreError>(held)
         };
         let held = self.inner.records.inner.writer.submit(writer::Room::Freed, work).await?;

@@ -16,13 +16,23 @@
 //! | `b` who refers to a blob | hash 32, kind 2, bucket 17, id 16 | |
 //! | `h` blobs held | hash 32 | see `row` |
 //! | `w` blobs wanted | hash 32 | |
+//! | `o` blobs on demand | hash 32 | see `demand` |
+//! | `u` use of blobs held | hash 32 | see `usage` |
+//! | `g` files of blobs to be removed | hash 32 | |
+//! | `s` what was chosen for a collection | id 16 | see `selection` |
+//! | `z` pins | 1 for a collection, 2 for a medium; id 16 | |
+//! | `v` collections that are returning | id 16 | |
+//! | `e` collections to be brought in line | id 16 | the key of table `r` that was reached |
+//! | `x` records that left, to be taken out of the search index | kind 2, id 16 | |
 //! | `m` meta | name | see `meta` |
 //!
-//! `r`, `c`, `q`, `h`, `y` and `m` are what is known; all others follow from them and are made anew by `rebuild`.
+//! `r`, `c`, `q`, `h`, `y`, `s`, `z`, `v`, `o` and `m` are what is known; all others follow from them, or are made anew in time.
 
 use alexandria_sync::chunk::BlobHash;
 use alexandria_sync::id::{BucketId, NodeId, RecordId, Seq};
 use alexandria_sync::record::{Kind, RecordKey};
+
+use super::selection::Pinned;
 
 pub(crate) const RECORD: u8 = b'r';
 pub(crate) const ID: u8 = b'i';
@@ -39,7 +49,18 @@ pub(crate) const REFERENCE: u8 = b'b';
 pub(crate) const HELD: u8 = b'h';
 pub(crate) const WANTED: u8 = b'w';
 pub(crate) const MEDIA_TYPE: u8 = b'y';
+pub(crate) const ON_DEMAND: u8 = b'o';
+pub(crate) const USAGE: u8 = b'u';
+pub(crate) const GOING: u8 = b'g';
+pub(crate) const CHOICE: u8 = b's';
+pub(crate) const PIN: u8 = b'z';
+pub(crate) const RETURNING: u8 = b'v';
+pub(crate) const UNALIGNED: u8 = b'e';
+pub(crate) const LEFT: u8 = b'x';
 pub(crate) const META: u8 = b'm';
+
+const PINNED_COLLECTION: u8 = 1;
+const PINNED_MEDIA: u8 = 2;
 
 /// Which tables may hold values of more than a few hundred bytes.
 pub(crate) fn may_be_long(key: &[u8]) -> bool {
@@ -58,6 +79,15 @@ pub(crate) fn key(table: u8, parts: &[&[u8]]) -> Vec<u8> {
 
 pub(crate) fn record(of: RecordKey) -> Vec<u8> {
     key(RECORD, &[&of.bucket.to_bytes(), &of.kind.0.to_be_bytes(), of.id.as_bytes()])
+}
+
+/// All records of a bucket.
+pub(crate) fn records_of(bucket: BucketId) -> Vec<u8> {
+    key(RECORD, &[&bucket.to_bytes()])
+}
+
+pub(crate) fn records_of_kind(bucket: BucketId, kind: Kind) -> Vec<u8> {
+    key(RECORD, &[&bucket.to_bytes(), &kind.0.to_be_bytes()])
 }
 
 pub(crate) fn id(of: RecordKey) -> Vec<u8> {
@@ -82,6 +112,10 @@ pub(crate) fn cursor(peer: NodeId, bucket: BucketId) -> Vec<u8> {
 
 pub(crate) fn quarantine(of: RecordKey, digest: [u8; 32]) -> Vec<u8> {
     key(QUARANTINE, &[&of.bucket.to_bytes(), &of.kind.0.to_be_bytes(), of.id.as_bytes(), &digest[..16]])
+}
+
+pub(crate) fn quarantined_of(bucket: BucketId) -> Vec<u8> {
+    key(QUARANTINE, &[&bucket.to_bytes()])
 }
 
 /// A row of an index that sorts by a number: `t` and `p`.
@@ -131,6 +165,50 @@ pub(crate) fn media_type(blob: BlobHash) -> Vec<u8> {
     key(MEDIA_TYPE, &[blob.as_bytes()])
 }
 
+pub(crate) fn on_demand(blob: BlobHash) -> Vec<u8> {
+    key(ON_DEMAND, &[blob.as_bytes()])
+}
+
+pub(crate) fn usage(blob: BlobHash) -> Vec<u8> {
+    key(USAGE, &[blob.as_bytes()])
+}
+
+pub(crate) fn going(blob: BlobHash) -> Vec<u8> {
+    key(GOING, &[blob.as_bytes()])
+}
+
+pub(crate) fn choice(collection: RecordId) -> Vec<u8> {
+    key(CHOICE, &[collection.as_bytes()])
+}
+
+pub(crate) fn returning(collection: RecordId) -> Vec<u8> {
+    key(RETURNING, &[collection.as_bytes()])
+}
+
+pub(crate) fn unaligned(collection: RecordId) -> Vec<u8> {
+    key(UNALIGNED, &[collection.as_bytes()])
+}
+
+pub(crate) fn left(kind: Kind, id: RecordId) -> Vec<u8> {
+    key(LEFT, &[&kind.0.to_be_bytes(), id.as_bytes()])
+}
+
+pub(crate) fn pin(pinned: Pinned) -> Vec<u8> {
+    match pinned {
+        Pinned::Collection(id) => key(PIN, &[&[PINNED_COLLECTION], id.as_bytes()]),
+        Pinned::Media(id) => key(PIN, &[&[PINNED_MEDIA], id.as_bytes()]),
+    }
+}
+
+pub(crate) fn pin_of(row: &[u8]) -> Option<Pinned> {
+    let mut key = KeyReader::new(row);
+    match key.take()? {
+        [PINNED_COLLECTION] => key.id().map(Pinned::Collection),
+        [PINNED_MEDIA] => key.id().map(Pinned::Media),
+        _ => None,
+    }
+}
+
 /// Reads a key from left to right; `None` as soon as something is missing or not what it should be.
 pub(crate) struct KeyReader<'k>(&'k [u8]);
 
@@ -173,7 +251,7 @@ pub(crate) fn record_of(key: &[u8]) -> Option<RecordKey> {
     Some(RecordKey { bucket: key.bucket()?, kind: key.kind()?, id: key.id()? })
 }
 
-/// The blob that a row of `b`, `h` or `w` is about.
+/// The blob that a row of `b`, `h`, `w`, `o`, `u` or `g` is about.
 pub(crate) fn blob_of(key: &[u8]) -> Option<BlobHash> {
     KeyReader::new(key).blob()
 }

@@ -9,16 +9,17 @@ use alexandria_sync::chunk::BlobHash;
 use alexandria_sync::domain::{
     Annotation, Author, AuthorCategory, Blob, Category, Collection, Media, MediaAuthor, MediaCategory, OpenCount, Typed,
 };
-use alexandria_sync::id::{RecordId, Seq};
+use alexandria_sync::id::{BucketId, RecordId, Seq};
 use alexandria_sync::record::{Kind, Record, RecordKey};
 use alexandria_sync::store::Peer;
 
 use super::error::StoreError;
-use super::keys;
 use super::overlay::Overlay;
 use super::row::{RecordRow, Totals, decode_number, encode_feed};
+use super::selection::{Level, Pinned, level};
+use super::{demand, keys};
 
-/// The kinds that are listed by popularity.
+/// The kinds that are listed by popularity, and found by search.
 const POPULAR_KINDS: [Kind; 4] = [Author::KIND, Media::KIND, Category::KIND, Collection::KIND];
 
 /// Side of a link that is read from the first of its two ends.
@@ -50,26 +51,47 @@ pub(crate) fn put(rows: &mut Overlay<'_>, record: Record, arrived_from: Option<P
     stale.difference(&fresh).for_each(|row| rows.remove(row.clone()));
     fresh.difference(&stale).for_each(|row| rows.put(row.clone(), Vec::new()));
 
-    count_totals(rows, before.as_ref(), &record)?;
-    count_opened(rows, before.as_ref(), &record)?;
+    count_totals(rows, before.as_ref(), Some(&record))?;
+    count_opened(rows, before.as_ref(), Some(&record))?;
     let row = RecordRow { seq, arrived_from, record };
     rows.put(keys::record(key), row.encode());
-    for blob in before.iter().chain([&row.record]).filter_map(blob_held_by_bucket).collect::<BTreeSet<_>>() {
-        settle_wanted(rows, blob)?;
+    settle_blobs(rows, before.iter().chain([&row.record]))?;
+    if let BucketId::Collection(id) = key.bucket
+        && level(rows, key.bucket)? == Level::None
+    {
+        // An edit made here of a collection that is not kept: it goes again once it was sent.
+        rows.put(keys::unaligned(id), Vec::new());
     }
     Ok(seq)
 }
 
-/// Makes the row of table `w` right: a blob is wanted if a bucket's blob record names it and it is not here.
-pub(crate) fn settle_wanted(rows: &mut Overlay<'_>, blob: BlobHash) -> Result<(), StoreError> {
-    let wanted =
-        !rows.contains(&keys::held(blob))? && rows.any_with_prefix(&keys::references_of_kind(blob, Blob::KIND))?;
-    if wanted {
-        rows.put(keys::wanted(blob), Vec::new());
-    } else {
-        rows.remove(keys::wanted(blob));
+/// Takes a record out as if it had never been here, with every row that follows from it. No tombstone stays.
+pub(crate) fn remove(rows: &mut Overlay<'_>, row: RecordRow) -> Result<(), StoreError> {
+    let RecordRow { seq, record, .. } = row;
+    let key = record.key;
+    rows.remove(keys::record(key));
+    rows.remove(keys::feed(key.bucket, seq));
+    rows.remove(keys::id(key));
+    for row in index_rows(&record, popularity(rows, key.id)?) {
+        rows.remove(row);
     }
-    Ok(())
+    if POPULAR_KINDS.contains(&key.kind) && !record.is_tombstone() {
+        rows.put(keys::left(key.kind, key.id), Vec::new());
+    }
+    count_totals(rows, Some(&record), None)?;
+    count_opened(rows, Some(&record), None)?;
+    settle_blobs(rows, [&record])
+}
+
+fn settle_blobs<'r>(rows: &mut Overlay<'_>, versions: impl IntoIterator<Item = &'r Record>) -> Result<(), StoreError> {
+    let mut blobs = BTreeSet::new();
+    for record in versions {
+        blobs.extend(blob_held_by_bucket(record));
+        if record.key.kind == Media::KIND && rows.contains(&keys::pin(Pinned::Media(record.key.id)))? {
+            blobs.extend(blobs_of(record));
+        }
+    }
+    blobs.into_iter().try_for_each(|blob| demand::settle(rows, blob))
 }
 
 fn head(rows: &Overlay<'_>, key: RecordKey) -> Result<Seq, StoreError> {
@@ -116,7 +138,7 @@ fn linked_ends(record: &Record) -> Option<(RecordId, RecordId)> {
 }
 
 /// Every blob that a record names, so that none of them is collected.
-fn blobs_of(record: &Record) -> Vec<BlobHash> {
+pub(crate) fn blobs_of(record: &Record) -> Vec<BlobHash> {
     match record.key.kind {
         Blob::KIND => blob_held_by_bucket(record).into_iter().collect(),
         Media::KIND => Media::from_record(record)
@@ -129,32 +151,35 @@ fn blobs_of(record: &Record) -> Vec<BlobHash> {
 }
 
 /// The blob that a bucket is to hold because of this record.
-fn blob_held_by_bucket(record: &Record) -> Option<BlobHash> {
+pub(crate) fn blob_held_by_bucket(record: &Record) -> Option<BlobHash> {
     Blob::from_record(record)?.hash
 }
 
-fn count_totals(rows: &mut Overlay<'_>, before: Option<&Record>, after: &Record) -> Result<(), StoreError> {
-    let key = keys::totals(after.key.kind);
+fn count_totals(rows: &mut Overlay<'_>, before: Option<&Record>, after: Option<&Record>) -> Result<(), StoreError> {
+    let Some(kind) = before.or(after).map(|record| record.key.kind) else { return Ok(()) };
+    let key = keys::totals(kind);
     let mut totals = rows.get(&key)?.map_or(Ok(Totals::default()), |value| Totals::decode(&value))?;
     if let Some(before) = before {
         let counted = if before.is_tombstone() { &mut totals.deleted } else { &mut totals.live };
         *counted = counted.saturating_sub(1);
         totals.size_bytes = totals.size_bytes.saturating_sub(before.encode().len() as u64);
     }
-    let counted = if after.is_tombstone() { &mut totals.deleted } else { &mut totals.live };
-    *counted += 1;
-    totals.size_bytes += after.encode().len() as u64;
+    if let Some(after) = after {
+        let counted = if after.is_tombstone() { &mut totals.deleted } else { &mut totals.live };
+        *counted += 1;
+        totals.size_bytes += after.encode().len() as u64;
+    }
     rows.put(key, totals.encode());
     Ok(())
 }
 
 /// Adds what a counter grew by to the popularity of what it counts, and moves that in the order by popularity.
-fn count_opened(rows: &mut Overlay<'_>, before: Option<&Record>, after: &Record) -> Result<(), StoreError> {
-    if after.key.kind != OpenCount::KIND {
+fn count_opened(rows: &mut Overlay<'_>, before: Option<&Record>, after: Option<&Record>) -> Result<(), StoreError> {
+    if before.or(after).is_none_or(|record| record.key.kind != OpenCount::KIND) {
         return Ok(());
     }
     let counted = |record: &Record| OpenCount::from_record(record).map(|open| (open.media, open.count));
-    let (before, after) = (before.and_then(counted), counted(after));
+    let (before, after) = (before.and_then(counted), after.and_then(counted));
     for id in [before, after].into_iter().flatten().map(|(id, _)| id).collect::<BTreeSet<_>>() {
         let of = |side: Option<(RecordId, u64)>| side.filter(|(of, _)| *of == id).map_or(0, |(_, count)| count);
         let old = popularity(rows, id)?;

@@ -22,6 +22,7 @@ use alexandria_sync::record::{Record, RecordKey};
 use alexandria_sync::store::{BucketHead, Peer};
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
 
+use super::align::Bridge;
 use super::engine::{Engine, EngineError};
 use super::error::StoreError;
 use super::guard::{self, Noted};
@@ -58,6 +59,13 @@ pub(crate) struct Shared {
     visible_group: AtomicU64,
     commits: watch::Sender<Commits>,
     changes: broadcast::Sender<BucketHead>,
+    /// Counts choices of what is kept here.
+    pub(crate) selection: watch::Sender<u64>,
+    /// Counts occasions to bring rows and content in line with what was chosen.
+    pub(crate) alignment: watch::Sender<u64>,
+    /// Counts blobs that came up for the bridge to be asked about.
+    pub(crate) unconfirmed: watch::Sender<u64>,
+    pub(crate) bridge: Mutex<Bridge>,
     pub(crate) dir: PathBuf,
     /// Dropped last, once the engine is closed.
     _lock: FolderLock,
@@ -93,6 +101,10 @@ impl Shared {
             visible_group: AtomicU64::new(0),
             commits: watch::Sender::new(Commits::default()),
             changes: broadcast::Sender::new(CHANGES_BUFFERED_MAX),
+            selection: watch::Sender::new(0),
+            alignment: watch::Sender::new(0),
+            unconfirmed: watch::Sender::new(0),
+            bridge: Mutex::default(),
             dir,
             _lock: lock,
         })

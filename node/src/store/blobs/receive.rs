@@ -159,8 +159,14 @@ impl BlobStore for BlobSession {
         if locked(&self.receiving).len() >= RECEIVED_AT_ONCE_MAX {
             return Err(WriteBlobError::Busy);
         }
-        let (blobs, manifest) = (self.blobs.clone(), manifest.clone());
-        let receiving = blocking(move || Receiving::begin(&blobs, manifest)).await?;
+        let begin = || {
+            let (blobs, manifest) = (self.blobs.clone(), manifest.clone());
+            blocking(move || Receiving::begin(&blobs, manifest))
+        };
+        let receiving = match begin().await {
+            Err(WriteBlobError::Full) if self.blobs.make_room_for(manifest).await? => begin().await?,
+            begun => begun?,
+        };
         let have = receiving.have.clone();
         locked(&self.receiving).insert(hash, Arc::new(Mutex::new(receiving)));
         claim.keep();

@@ -102,6 +102,7 @@ impl Blobs {
             let held = transaction.rows.contains(&keys::held(blob.hash))?;
             transaction.rows.remove(keys::held(blob.hash));
             transaction.rows.remove(keys::media_type(blob.hash));
+            transaction.rows.remove(keys::usage(blob.hash));
             Ok::<_, StoreError>(held)
         };
         if !self.inner.records.inner.writer.submit(Room::Freed, work).await? {
