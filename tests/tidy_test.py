@@ -40,6 +40,8 @@ CLEAN = {
     "ml/src/lib.rs": "#[expect(clippy::float_cmp, reason = \"exact on purpose\")]\nfn f() { thread::sleep(LONG); }\n",
     "tests/src/deadline.rs": "fn f() { sleep(A_WHILE) }\n",
     "tests/bench/store/src/main.rs": "use sled::Db;\nfn f() { sleep(A_WHILE) }\n",
+    "sync/fuzz/Cargo.toml": "[workspace]\n[dependencies]\nalexandria-sync = { path = '..' }\n",
+    "sync/fuzz/src/lib.rs": "use alexandria_sync::record::Record;\n",
     "target-x/debug/util.rs": "todo!()\n",
 }
 

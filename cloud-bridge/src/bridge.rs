@@ -4,8 +4,11 @@ use std::future::Future;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use alexandria_api::serve::serve as serve_http;
-use alexandria_sync::quic::{Listener, TransportConfig};
+use alexandria_api::serve::{serve as serve_http, without_delay};
+use alexandria_sync::quic::{self, TransportConfig};
+use alexandria_sync::tcp::{self, TcpConfig};
+use alexandria_sync::tls::ServerTls;
+use alexandria_sync::transport::Listener;
 use anyhow::Context;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
@@ -44,6 +47,9 @@ pub async fn serve(config: Config) -> anyhow::Result<()> {
     println!("listening on http://{}", running.http);
     println!("listening on https://{}", running.enrolment);
     println!("listening on quic://{}", running.quic);
+    if let Some(tcp) = running.tcp {
+        println!("listening on tls://{tcp}");
+    }
     wait_for_signal().await?;
     tracing::info!("shutting down");
     stop.cancel();
@@ -57,8 +63,10 @@ pub struct Running {
     pub http: SocketAddr,
     /// Where nodes enrol.
     pub enrolment: SocketAddr,
-    /// Where nodes replicate.
+    /// Where nodes replicate over QUIC.
     pub quic: SocketAddr,
+    /// Where nodes replicate over TCP, if they may.
+    pub tcp: Option<SocketAddr>,
     tasks: TaskTracker,
 }
 
@@ -88,6 +96,9 @@ pub async fn start(config: Config, stop: CancellationToken) -> anyhow::Result<Ru
     let bridge_id = records.identity().node_id();
     let fleet = Fleet::open(pool.clone(), config.fleet.clone(), metrics.clone()).await.context("open the fleet")?;
     let identity = fleet.authority().bridge_identity(bridge_id).context("make the bridge's certificate")?;
+    let secret =
+        fleet.authority().ticket_secret(config.fleet.ticket_secret.as_deref()).context("make session tickets")?;
+    let tls = ServerTls::new(&identity.transport, &secret).context("use the bridge's certificate")?;
 
     let aws = aws::load(&config.aws).await;
     let s3 = aws_sdk_s3::config::Builder::from(&aws).force_path_style(config.content.path_style).build();
@@ -100,10 +111,23 @@ pub async fn start(config: Config, stop: CancellationToken) -> anyhow::Result<Ru
     let enrolment =
         TlsListener::bind(config.enrolment.listen, &identity, stop.clone()).await.context("enrolment.listen")?;
     let enrolment_address = axum::serve::Listener::local_addr(&enrolment).context("enrolment.listen")?;
-    let quic =
-        Listener::bind(config.quic.listen, &identity.quic, &TransportConfig::default()).context("quic.listen")?;
+    let quic = quic::Listener::bind(config.quic.listen, &tls, &TransportConfig::default());
+    let quic = quic.context("quic.listen")?;
     let quic_address = quic.local_addr().context("quic.listen")?;
-    let public_address = config.quic.public_address.clone().unwrap_or_else(|| format!(":{}", quic_address.port()));
+    let tcp = if config.tcp.enabled {
+        let address = config.tcp.listen.unwrap_or(quic_address);
+        Some(tcp::Listener::bind(address, &tls, &TcpConfig::default()).context("tcp.listen")?)
+    } else {
+        None
+    };
+    let tcp_address = tcp.as_ref().map(tcp::Listener::local_addr);
+    let public = |address: Option<&String>, listening: SocketAddr| {
+        address.cloned().unwrap_or_else(|| format!(":{}", listening.port()))
+    };
+    let told = listener::Addresses {
+        quic: public(config.quic.public_address.as_ref(), quic_address),
+        tcp: tcp_address.map(|listening| public(config.tcp.public_address.as_ref(), listening)),
+    };
 
     let tasks = TaskTracker::new();
     let served = Served {
@@ -115,12 +139,12 @@ pub async fn start(config: Config, stop: CancellationToken) -> anyhow::Result<Ru
     };
     let operator_routes = http::router(&served, &config.http.operator_token);
     let limits = config.http.limits.clone();
-    tasks.spawn(serve_until(http, operator_routes, limits.clone(), stop.clone()));
-    let enrolment_routes = listener::router(fleet.clone(), bridge_id, &public_address);
+    tasks.spawn(serve_until(without_delay(http), operator_routes, limits.clone(), stop.clone()));
+    let enrolment_routes = listener::router(fleet.clone(), bridge_id, told);
     tasks.spawn(serve_until(enrolment, enrolment_routes, limits, stop.clone()));
     let replication =
         Replication::new(records.clone(), content.clone(), fleet.clone(), config.quic.clone(), metrics.clone());
-    tasks.spawn(replication.serve(quic, stop.clone()));
+    tasks.spawn(replication.serve(Listener::new(quic, tcp), stop.clone()));
 
     tasks.spawn(records.clone().watch_heads(stop.clone()));
     if config.iot.enabled {
@@ -162,7 +186,7 @@ pub async fn start(config: Config, stop: CancellationToken) -> anyhow::Result<Ru
             tracing::warn!(error = &error as &dyn std::error::Error, "the last openings were not written down");
         }
     });
-    Ok(Running { http: http_address, enrolment: enrolment_address, quic: quic_address, tasks })
+    Ok(Running { http: http_address, enrolment: enrolment_address, quic: quic_address, tcp: tcp_address, tasks })
 }
 
 async fn serve_until<L>(

@@ -35,6 +35,8 @@ pub struct Config {
     pub enrolment: EnrolmentConfig,
     /// The server that nodes replicate with.
     pub quic: QuicConfig,
+    /// The same over TCP, for networks that let no UDP through.
+    pub tcp: TcpConfig,
     /// The certificate authority and enrolment.
     pub fleet: fleet::Config,
     /// How AWS is reached.
@@ -103,6 +105,24 @@ impl Default for QuicConfig {
             sessions_max: 1000,
             session_window_bytes: 16 * 1024 * 1024,
         }
+    }
+}
+
+/// The `[tcp]` section.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct TcpConfig {
+    /// Whether nodes may replicate over TCP.
+    pub enabled: bool,
+    /// Where they do; the address and port of `quic.listen` if not given.
+    pub listen: Option<SocketAddr>,
+    /// The `HOST:PORT` that enrolled nodes are told, if it is not the host they enrolled at with the port listened on.
+    pub public_address: Option<String>,
+}
+
+impl Default for TcpConfig {
+    fn default() -> Self {
+        Self { enabled: true, listen: None, public_address: None }
     }
 }
 
@@ -213,6 +233,11 @@ impl Config {
         if self.http.operator_token.chars().count() < OPERATOR_TOKEN_CHARS_MIN {
             let problem = format!("must have at least {OPERATOR_TOKEN_CHARS_MIN} characters");
             return Err(bad("http.operator_token", &problem));
+        }
+        let ticket_secret = self.fleet.ticket_secret.as_deref();
+        if ticket_secret.is_some_and(|secret| secret.chars().count() < fleet::TICKET_SECRET_CHARS_MIN) {
+            let problem = format!("must have at least {} characters", fleet::TICKET_SECRET_CHARS_MIN);
+            return Err(bad("fleet.ticket_secret", &problem));
         }
         Ok(())
     }

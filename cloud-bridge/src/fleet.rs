@@ -41,11 +41,23 @@ pub struct Config {
     pub token_hours: u32,
     /// For how many days a node's certificate is good.
     pub certificate_days: u32,
+    /// What the bridge's processes share so that a node's session resumes at any of them. It follows from the authority's
+    /// key, which they share too, if not given.
+    pub ticket_secret: Option<String>,
 }
+
+/// Characters of `fleet.ticket_secret`, at least: who guesses it can pose as any node.
+pub const TICKET_SECRET_CHARS_MIN: usize = 32;
 
 impl Default for Config {
     fn default() -> Self {
-        Self { ca_key_file: "fleet-ca.key".into(), ca_key_pem: None, token_hours: 7 * 24, certificate_days: 825 }
+        Self {
+            ca_key_file: "fleet-ca.key".into(),
+            ca_key_pem: None,
+            token_hours: 7 * 24,
+            certificate_days: 825,
+            ticket_secret: None,
+        }
     }
 }
 

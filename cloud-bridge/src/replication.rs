@@ -11,10 +11,10 @@ use std::time::Duration;
 use alexandria_sync::driver::{self, HOST_INPUTS_MAX, HostInput, Reports};
 use alexandria_sync::hlc::ClockQuality;
 use alexandria_sync::id::NodeId;
-use alexandria_sync::quic::endpoint::Knock;
-use alexandria_sync::quic::{Listener, QuicLink};
 use alexandria_sync::session::{self, Collections, Event, Progress, Scope, Session};
 use alexandria_sync::store::RecordStore;
+use alexandria_sync::tcp;
+use alexandria_sync::transport::{AnyLink, ConnectError, Knock, Listener};
 use alexandria_sync::wire::{CloseReason, Hello, PROTOCOL_MAX, PROTOCOL_MIN, feature};
 use tokio::sync::broadcast::error::RecvError;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
@@ -96,8 +96,9 @@ impl Replication {
         let link = match knock.answer().await {
             Ok(link) => link,
             Err(error) => {
-                // A certificate that is missing, of another authority or without a name fails the handshake.
-                metrics.refused_connection(Refusal::ForeignCertificate);
+                if let Some(reason) = refusal(&error) {
+                    metrics.refused_connection(reason);
+                }
                 tracing::warn!(%address, error = &error as &dyn std::error::Error, "a connection was refused");
                 return;
             }
@@ -117,12 +118,13 @@ impl Replication {
                 return;
             }
         }
-        let span = tracing::info_span!("session", peer.id = %node, peer.address = %address);
+        let over = link.transport();
+        let span = tracing::info_span!("session", peer.id = %node, peer.address = %address, transport = %over);
         self.run(link, node, stop).instrument(span).await;
         drop(slot);
     }
 
-    async fn run(&self, link: QuicLink, node: NodeId, stop: CancellationToken) {
+    async fn run(&self, link: AnyLink, node: NodeId, stop: CancellationToken) {
         let shared = &self.shared;
         if let Err(error) = shared.records.identity().refresh_epoch(shared.records.pool()).await {
             tracing::warn!(error = &error as &dyn std::error::Error, "a session could not begin");
@@ -198,7 +200,7 @@ impl Replication {
                     Err(RecvError::Closed) => return,
                 },
                 () = stop.cancelled() => {
-                    let _ = host.send(HostInput::Stop(CloseReason::GoingAway)).await;
+                    let _ = host.send(HostInput::Stop(CloseReason::GoingAway, "the bridge stops".into())).await;
                     // The session ends when it has told its peer; letting go of `host` now would say it again.
                     host.closed().await;
                     return;
@@ -217,7 +219,7 @@ impl Replication {
     fn end_earlier(&self, node: NodeId) {
         for running in self.shared.running().values().filter(|running| running.node == node) {
             // One that is too full to hear of it ends by itself, later.
-            let _ = running.stop.try_send(HostInput::Stop(CloseReason::GoingAway));
+            let _ = running.stop.try_send(HostInput::Stop(CloseReason::GoingAway, "a newer session is open".into()));
         }
     }
 
@@ -236,7 +238,7 @@ impl Replication {
         for running in self.shared.running().values().filter(|running| revoked.contains(&running.node)) {
             tracing::info!(node.id = %running.node, "the session of a revoked node is ended");
             // A full queue is tried again at the next look.
-            let _ = running.stop.try_send(HostInput::Stop(CloseReason::NotWelcome));
+            let _ = running.stop.try_send(HostInput::Stop(CloseReason::NotWelcome, "the node was revoked".into()));
         }
     }
 }
@@ -244,6 +246,19 @@ impl Replication {
 impl Shared {
     fn running(&self) -> std::sync::MutexGuard<'_, HashMap<u64, Running>> {
         self.running.lock().expect("no holder of this lock panics")
+    }
+}
+
+/// What a handshake that failed is counted as; nothing if the network took it.
+fn refusal(error: &ConnectError) -> Option<Refusal> {
+    use tcp::ConnectError as OverTcp;
+    match error {
+        error if error.is_of_the_network() => None,
+        ConnectError::Tcp(
+            OverTcp::OtherProtocol | OverTcp::FirstWord | OverTcp::UnknownSession | OverTcp::MayNotJoin,
+        ) => Some(Refusal::Malformed),
+        // A certificate that is missing, of another authority or without a name fails the handshake.
+        _ => Some(Refusal::ForeignCertificate),
     }
 }
 
@@ -255,6 +270,7 @@ async fn hear(mut events: mpsc::Receiver<Event>) {
             }
             Event::BlobReceived { blob, size_bytes } => tracing::info!(blob.hash = %blob, size_bytes, "a blob arrived"),
             Event::ContentBlocked => tracing::warn!("there is no room for content"),
+            Event::CreditShort(_) => {}
             Event::Applied(bucket, applied) => tracing::debug!(%bucket, ?applied, "a page was merged"),
             Event::Quiet => tracing::debug!("both ends hold the same"),
             // Told only to who pulls less than all.

@@ -5,7 +5,8 @@ use alexandria_cloud_bridge::content::intake::Intake;
 use alexandria_sync::chunk::{BlobHash, Chunk, ChunkHash, Chunker, Chunking, Manifest};
 use alexandria_sync::domain::{Blob, Typed};
 use alexandria_sync::id::{BucketId, Seq};
-use alexandria_sync::store::{BlobStore, WriteBlobError};
+use alexandria_sync::store::{BlobStore, Wanted, WriteBlobError};
+use alexandria_sync::wire::Class;
 use bytes::Bytes;
 use futures::StreamExt;
 
@@ -245,16 +246,19 @@ async fn what_records_name_is_wanted_until_it_is_here() {
         records.apply(peer(1), bucket, vec![record], Seq(1)).await.unwrap();
         manifests.push(manifest);
     }
-    let mut expected: Vec<BlobHash> = manifests[..2].iter().map(Manifest::blob).collect();
-    expected.sort();
+    let mut expected: Vec<Wanted> = manifests[..2]
+        .iter()
+        .map(|manifest| Wanted { blob: manifest.blob(), class: Class::Pinned, size_bytes: 1000, from_bytes: 0 })
+        .collect();
+    expected.sort_by_key(|wanted| wanted.blob);
     assert_eq!(content.wanted(node, None, 10).await.unwrap(), expected, "not that of another site");
-    assert_eq!(content.wanted(node, Some(expected[0]), 10).await.unwrap(), expected[1..]);
+    assert_eq!(content.wanted(node, Some(expected[0].blob), 10).await.unwrap(), expected[1..]);
 
     let manifest = &manifests[0];
     content.begin(manifest).await.unwrap();
     content.write(manifest, 0, Bytes::from(noise(1000, 100))).await.unwrap();
     content.finish(manifest).await.unwrap();
-    expected.retain(|blob| *blob != manifest.blob());
+    expected.retain(|wanted| wanted.blob != manifest.blob());
     assert_eq!(content.wanted(node, None, 10).await.unwrap(), expected);
     assert_eq!(content.manifest(node, manifest.blob()).await.unwrap().as_ref(), Some(manifest));
     assert_eq!(content.stored(manifest.blob()).await.unwrap().unwrap().media_type, "image/png");

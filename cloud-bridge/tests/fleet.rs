@@ -9,7 +9,7 @@ use alexandria_cloud_bridge::fleet::iot::Reconciler;
 use alexandria_cloud_bridge::fleet::{Config, Fleet};
 use alexandria_cloud_bridge::metrics::{Metrics, Refusal};
 use alexandria_sync::id::NodeId;
-use alexandria_sync::quic::{Identity, PeerIdentity, PeerRole, SigningRequest};
+use alexandria_sync::identity::{Identity, PeerIdentity, PeerRole, SigningRequest};
 use aws_sdk_iot::types::CertificateStatus;
 
 use crate::fixture::{Aws, Database, Outage, wait_for};

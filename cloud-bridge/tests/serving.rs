@@ -14,9 +14,10 @@ use alexandria_sync::domain::{Blob, Media, Typed};
 use alexandria_sync::driver::{self, HOST_INPUTS_MAX, HostInput, Reports};
 use alexandria_sync::hlc::ClockQuality;
 use alexandria_sync::id::{BucketId, NodeId, Seq};
-use alexandria_sync::quic::identity::BRIDGE_SERVER_NAME;
-use alexandria_sync::quic::{Dialer, Identity, PeerIdentity, PeerRole, SigningRequest, TransportConfig};
+use alexandria_sync::identity::{BRIDGE_SERVER_NAME, Identity, PeerIdentity, PeerRole, SigningRequest};
+use alexandria_sync::quic::{Dialer, TransportConfig};
 use alexandria_sync::session::{self, Collections, Progress, Scope, Session};
+use alexandria_sync::tls::ClientTls;
 use alexandria_sync::wire::{CloseReason, Hello, PROTOCOL_MAX, PROTOCOL_MIN};
 use bytes::Bytes;
 use futures::StreamExt;
@@ -110,6 +111,7 @@ fn configuration(database: &Database, aws: &Aws, bucket: &str, folder: &Path) ->
         "http.listen=127.0.0.1:0".into(),
         "enrolment.listen=127.0.0.1:0".into(),
         "quic.listen=127.0.0.1:0".into(),
+        "tcp.listen=127.0.0.1:0".into(),
         format!("fleet.ca_key_file={}", folder.join("ca.key").display()),
         format!("aws.endpoint={}", aws.url()),
         "aws.region=us-east-1".into(),
@@ -161,9 +163,11 @@ impl Node {
     ) -> Result<(mpsc::Sender<HostInput>, tokio::task::JoinHandle<Option<CloseReason>>), String> {
         let address = bridge.running().quic;
         assert_eq!(self.answer.quic_address, format!(":{}", address.port()));
+        assert_eq!(self.answer.tcp_address, bridge.running().tcp.map(|tcp| format!(":{}", tcp.port())));
         let dialer = Dialer::new(address, &TransportConfig::default()).unwrap();
         let expected = PeerIdentity { role: PeerRole::Bridge, id: self.answer.bridge_id };
-        let link = dialer.connect(address, &self.identity, expected, 0).await.map_err(|error| error.to_string())?;
+        let tls = ClientTls::new(&self.identity, 0).unwrap();
+        let link = dialer.connect(address, &tls, expected).await.map_err(|error| error.to_string())?;
         let own = self.records.identity();
         let hello = Hello {
             protocol_min: PROTOCOL_MIN,
@@ -322,7 +326,8 @@ async fn a_foreign_certificate_is_refused() {
     let stranger = Node::enrolled(&other).await;
     let dialer = Dialer::new(bridge.running().quic, &TransportConfig::default()).unwrap();
     let expected = PeerIdentity { role: PeerRole::Bridge, id: stranger.answer.bridge_id };
-    assert!(dialer.connect(bridge.running().quic, &stranger.identity, expected, 0).await.is_err());
+    let tls = ClientTls::new(&stranger.identity, 0).unwrap();
+    assert!(dialer.connect(bridge.running().quic, &tls, expected).await.is_err());
     let made: String = {
         let (_, made) = bridge.ask("POST", "/fleet/tokens", &json!({ "site": "Harbour" })).await;
         made["token"].as_str().unwrap().to_owned()

@@ -4,8 +4,10 @@
 //! beside a running node; where none runs, it starts one for as long as it takes, without the public web server
 //! ([`session`]). So each command is written once, in `local`.
 
+mod bundle;
 mod collections;
 mod import;
+mod quarantine;
 mod report;
 mod session;
 
@@ -13,14 +15,17 @@ use std::io::IsTerminal;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+use alexandria_sync::id::RecordId;
+use alexandria_sync::quarantine::QuarantineId;
 use anyhow::Context;
 use clap::{Args, Parser, Subcommand};
 use tracing_subscriber::EnvFilter;
 
+use self::bundle::BundleCommand;
 use self::collections::CollectionsCommand;
 use self::session::NodeSession;
 use crate::config::{Config, LogConfig};
-use crate::local::{BackupRequest, EnrollRequest, RestoreRequest, VerifyRequest};
+use crate::local::{BackupRequest, EnrollRequest, EraseRequest, ReplayRequest, RestoreRequest, VerifyRequest};
 use crate::node;
 
 /// A digital library in a box: serves books, documents, podcasts, videos and images to the local network, with no
@@ -40,6 +45,7 @@ Examples:
   alexandria --listen 0.0.0.0:8080            open it to the phones and laptops of the network
   alexandria import ~/Books ~/talk.mp3        add a folder and a file, beside the running node
   alexandria status                           what is held, what is going on
+  alexandria bundle export /media/stick/library.bundle
   alexandria enroll --bridge cloud.example.org:8443 --token TOKEN
   alexandria sync --once                      replicate now, then stop";
 
@@ -91,6 +97,11 @@ enum Command {
         /// The file that `backup` wrote
         file: PathBuf,
     },
+    /// Carry the library where no link reaches: write it to a stick, take it in from one
+    Bundle {
+        #[command(subcommand)]
+        command: BundleCommand,
+    },
     /// Join a fleet, with a token that its operator made
     Enroll {
         /// The bridge's enrolment address
@@ -123,8 +134,43 @@ enum Command {
         #[arg(value_name = "ID")]
         named: String,
     },
+    /// Erase a record for ever, here and at every node: what it says, the files that only it has, what was found in them
+    Erase {
+        /// What it is: media, author, category, collection, user, or the number of a kind
+        #[arg(value_name = "KIND")]
+        kind: String,
+        /// Its id
+        #[arg(value_name = "ID")]
+        id: RecordId,
+    },
+    /// Received records that were set aside, because their stamps lie in the future
+    #[command(subcommand)]
+    Quarantine(QuarantineCommand),
     /// Show the token that lets programs on other machines write
     Token,
+}
+
+#[derive(Debug, Subcommand)]
+enum QuarantineCommand {
+    /// Show them: why, who wrote them, how far ahead, since when
+    List {
+        /// One JSON object a line, for scripts
+        #[arg(long)]
+        json: bool,
+    },
+    /// Let in what the clock here now allows
+    Replay {
+        /// Only this one
+        id: Option<QuarantineId>,
+        /// As an edit of now, whenever it was written: it replaces what is here
+        #[arg(long, requires = "id")]
+        as_new_edit: bool,
+    },
+    /// Throw one away, for good
+    Drop {
+        /// Which
+        id: QuarantineId,
+    },
 }
 
 /// Runs the command that the arguments name.
@@ -175,6 +221,7 @@ async fn run_in(session: &NodeSession, command: Command) -> anyhow::Result<ExitC
             let file = std::path::absolute(file).context("find the backup file")?;
             report::restore(client.restore(&RestoreRequest { file }).await?).await
         }
+        Command::Bundle { command } => bundle::run(client, command).await,
         Command::Enroll { bridge, token } => {
             let enrolled = client.enroll(&EnrollRequest { bridge, token }).await?;
             println!("Enrolled as node {} with bridge {}.", enrolled.node, enrolled.bridge);
@@ -184,6 +231,19 @@ async fn run_in(session: &NodeSession, command: Command) -> anyhow::Result<ExitC
         Command::Collections { command } => collections::run(client, command).await,
         Command::Pin { named } => collections::pin(client, named, true).await,
         Command::Unpin { named } => collections::pin(client, named, false).await,
+        Command::Erase { kind, id } => {
+            let answer = client.erase(&EraseRequest { kind, id }).await?;
+            for erasure in answer.erasures {
+                println!("erased from {}: erasure {}", erasure.bucket, erasure.id);
+            }
+            println!("it is out of sight; `alexandria status` tells when it has left this disk, too");
+            Ok(ExitCode::SUCCESS)
+        }
+        Command::Quarantine(QuarantineCommand::List { json }) => quarantine::list(client, json).await,
+        Command::Quarantine(QuarantineCommand::Replay { id, as_new_edit }) => {
+            quarantine::replay(client, ReplayRequest { id, as_new_edit }).await
+        }
+        Command::Quarantine(QuarantineCommand::Drop { id }) => quarantine::discard(client, id).await,
         Command::Token => {
             println!("{}", client.token().await?.token);
             Ok(ExitCode::SUCCESS)

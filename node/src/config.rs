@@ -196,6 +196,26 @@ mod tests {
     }
 
     #[test]
+    fn a_bad_word_about_the_link_is_an_error_that_names_its_key() {
+        for (value, key) in [
+            ("bytes_a_day = 1000", "replication.link.bytes_a_day"),
+            ("bytes_a_month = -1", "replication.link.bytes_a_month"),
+            ("hours = ['22:00-06:00', '9-17']", "replication.link.hours[1]"),
+            ("utc_offset = '3'", "replication.link.utc_offset"),
+            ("rate_bytes_per_s = 10", "replication.link.rate_bytes_per_s"),
+            ("reserve_percent = 91", "replication.link.reserve_percent"),
+            ("bytes_an_hour = 1", "bytes_an_hour"),
+        ] {
+            let error = load(&format!("[replication.link]\n{value}\n"), &[], vec![]).unwrap_err().to_string();
+            assert!(error.contains(key), "{error}");
+        }
+        let text = "[replication.link]\nbytes_a_day = 50_000_000\nhours = ['22:00-06:00']\nutc_offset = '+03:00'\nmetered = true\n";
+        let link =
+            load(text, &[("ALEXANDRIA_REPLICATION__LINK__RESERVE_PERCENT", "25")], vec![]).unwrap().replication.link;
+        assert_eq!((link.bytes_a_day, link.reserve_percent, link.metered), (Some(50_000_000), 25, true));
+    }
+
+    #[test]
     fn a_bad_value_is_an_error_that_names_its_key() {
         let error = load("", &[("ALEXANDRIA_LOG__JSON", "perhaps")], vec![]).unwrap_err().to_string();
         assert!(error.contains("log.json"), "{error}");

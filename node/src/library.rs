@@ -2,6 +2,8 @@
 //!
 //! - [`catalogue`]: the library as the `/v1` API and the pages see it.
 //! - [`acquire`]: how a file becomes a medium with its authors, its cover and its content.
+//! - [`outlook`]: what is still to come, and why it waits.
+//! - [`erase`]: the right to be forgotten.
 //! - [`builtin`]: the small library that an empty node offers.
 //! - [`selection`]: which collections of a fleet are kept here.
 //!
@@ -12,6 +14,8 @@
 pub mod acquire;
 pub mod builtin;
 pub mod catalogue;
+pub mod erase;
+pub mod outlook;
 pub mod selection;
 
 mod content;
@@ -19,17 +23,19 @@ mod lists;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use alexandria_sync::domain::{Collection, Typed};
 use alexandria_sync::id::{BucketId, RecordId};
+use alexandria_sync::quarantine::QuarantineLimits;
 use alexandria_sync::record::RecordKey;
 use rand::Rng;
 use serde::{Deserialize, Serialize};
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 
 use self::selection::SelectionConfig;
 use crate::search::{Indexed, Search, SearchError};
-use crate::store::{Change, ChangeError, Condition, OpenError, Store};
+use crate::store::{Change, ChangeError, Condition, OpenError, Store, StoreError};
 
 /// Records and content.
 #[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
@@ -41,6 +47,14 @@ pub struct StoreConfig {
     pub content_bytes_max: Option<u64>,
     /// Room that content leaves free on the disk, in bytes.
     pub min_free_bytes: u64,
+    /// Readers that may wait for content on its way here.
+    pub readers_waiting_max: usize,
+    /// How long one waits for the next bytes, in seconds.
+    pub reader_wait_s: u64,
+    /// Received records that are kept set aside, at most; a session that would bring more is ended.
+    pub quarantine_records_max: u64,
+    /// Bytes of them, at most.
+    pub quarantine_bytes_max: u64,
 }
 
 impl Default for StoreConfig {
@@ -50,6 +64,10 @@ impl Default for StoreConfig {
             cache_bytes: store.cache_bytes,
             content_bytes_max: store.content_bytes_max,
             min_free_bytes: store.min_free_bytes,
+            readers_waiting_max: 64,
+            reader_wait_s: 60,
+            quarantine_records_max: store.quarantine.records_max,
+            quarantine_bytes_max: store.quarantine.bytes_max,
         }
     }
 }
@@ -77,6 +95,11 @@ struct Inner {
     search: Arc<Search>,
     /// Files on their way into a collection, so that the same one is not taken twice at once.
     acquiring: acquire::InProgress,
+    /// One for each reader that may wait for content.
+    readers: Arc<Semaphore>,
+    reader_wait: Duration,
+    /// What replication tells of the link.
+    prospects: outlook::Prospects,
     /// Set once, when the node shuts down: waits end.
     closing: watch::Sender<bool>,
 }
@@ -101,6 +124,10 @@ impl Library {
             min_free_bytes: config.min_free_bytes,
             default_level: selection.default,
             evict_rest_s: selection.evict_rest_s,
+            quarantine: QuarantineLimits {
+                records_max: config.quarantine_records_max,
+                bytes_max: config.quarantine_bytes_max,
+            },
         })?;
         if let Condition::Rebuilt { records_kept, detail, set_aside, .. } = &store.condition {
             let set_aside = set_aside.display();
@@ -112,6 +139,9 @@ impl Library {
             store,
             search: Arc::new(search),
             acquiring: acquire::InProgress::default(),
+            readers: Arc::new(Semaphore::new(config.readers_waiting_max)),
+            reader_wait: Duration::from_secs(config.reader_wait_s),
+            prospects: outlook::Prospects::default(),
             closing: watch::Sender::new(false),
         };
         Ok((Self { inner: Arc::new(inner) }, indexed))
@@ -178,26 +208,41 @@ impl Library {
     ///
     /// [`ChangeError`] if it cannot be made.
     pub async fn collection_titled(&self, title: &str) -> Result<RecordId, ChangeError> {
-        let records = &self.inner.store.records;
-        let mut listing = crate::store::Listing::of(Collection::KIND, crate::store::records::ROWS_MAX);
-        loop {
-            let page = records.list(&listing)?;
-            let titled = page.entries.iter().find(|entry| {
-                Collection::from_record(&entry.stored.record)
-                    .is_some_and(|collection| !collection.disabled && collection.title == title)
-            });
-            if let Some(entry) = titled {
-                return Ok(entry.stored.record.key.id);
-            }
-            match page.next {
-                Some(next) => listing.after = Some(next),
-                None => break,
-            }
+        if let Some(id) = self.collection_with(|_, collection| collection.title == title)? {
+            return Ok(id);
         }
         let id = self.mint();
         let collection = Collection { title: title.to_owned(), ..Collection::default() };
-        records.change_one(Change::create(BucketId::Catalogue, id, collection)).await?;
+        let create = Change::create(BucketId::Catalogue, id, collection);
+        self.inner.store.records.change_one(create).await?;
         Ok(id)
+    }
+
+    /// The collection with this title or this id, if there is one.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError`] if the store cannot be read.
+    pub fn find_collection(&self, name: &str) -> Result<Option<RecordId>, StoreError> {
+        let asked = name.parse::<RecordId>().ok();
+        self.collection_with(|id, collection| collection.title == name || Some(id) == asked)
+    }
+
+    /// The first collection that readers see and that is `chosen`.
+    fn collection_with(&self, chosen: impl Fn(RecordId, &Collection) -> bool) -> Result<Option<RecordId>, StoreError> {
+        let mut listing = crate::store::Listing::of(Collection::KIND, crate::store::records::ROWS_MAX);
+        loop {
+            let page = self.inner.store.records.list(&listing)?;
+            let found = page.entries.iter().find_map(|entry| {
+                let record = &entry.stored.record;
+                let collection = Collection::from_record(record).filter(|collection| !collection.disabled)?;
+                chosen(record.key.id, &collection).then_some(record.key.id)
+            });
+            match (found, page.next) {
+                (None, Some(next)) => listing.after = Some(next),
+                (found, _) => return Ok(found),
+            }
+        }
     }
 }
 

@@ -1,10 +1,11 @@
 //! The way between the command line and the node of the same data folder: HTTP over a Unix socket that only the
 //! folder's owner may open. Long work answers with a stream of JSON lines, its progress and then its result.
 //!
-//! - [`messages`]: what is asked and answered.
+//! - [`messages`], [`bundles`]: what is asked and answered.
 //! - [`client`]: the command line's side.
 //! - The node's side is `node::local`, which knows the jobs.
 
+pub mod bundles;
 pub mod client;
 pub mod messages;
 pub mod selection;
@@ -13,7 +14,8 @@ use std::path::{Path, PathBuf};
 
 pub use client::{Client, ClientError, Lines};
 pub use messages::{
-    BackupLine, BackupRequest, EnrollRequest, Enrolled, ImportLine, ImportRequest, RestoreLine, RestoreRequest, Status,
+    BackupLine, BackupRequest, DropRequest, EnrollRequest, Enrolled, EraseAnswer, EraseRequest, ImportLine,
+    ImportRequest, QuarantineLine, ReplayAnswer, ReplayRequest, RestoreLine, RestoreRequest, SetAsideRecord, Status,
     SyncLine, TokenAnswer, VerifyLine, VerifyRequest,
 };
 

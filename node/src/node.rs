@@ -3,7 +3,9 @@
 //! [`serve`] runs one until it is told to stop. After a restore it takes the node apart and puts it together anew.
 
 mod backup;
+mod bundle;
 mod local;
+mod quarantine;
 mod selection;
 mod status;
 
@@ -23,7 +25,7 @@ use crate::config::Config;
 use crate::http;
 use crate::http::guard::{NodeWriteGuard, load_or_make_token};
 use crate::http::health::Metrics;
-use crate::jobs::{Importer, align, analyse, upkeep, verify};
+use crate::jobs::{Importer, align, analyse, erase, upkeep, verify};
 use crate::library::{Library, builtin};
 use crate::local::ImportLine;
 use crate::replication::Replicator;
@@ -136,11 +138,12 @@ impl Node {
         })];
         if let Some(listener) = public {
             let router = http::router(&library, NodeWriteGuard::new(&token), &Metrics::default(), &config.http);
+            let listener = alexandria_api::serve::without_delay(listener);
             servers.push(tokio::spawn(async move {
                 alexandria_api::serve::serve(listener, router, &limits, told(stopped)).await;
             }));
         }
-        let mut workers = vec![spawn_search(library.clone(), indexed)];
+        let mut workers = vec![spawn_search(library.clone(), indexed), tokio::spawn(erase::run(library.clone()))];
         workers.push(tokio::spawn({
             let replicator = replicator.clone();
             async move { replicator.run().await }

@@ -2,18 +2,28 @@
 //!
 //! - [`enroll`]: a one-time token becomes a certificate.
 //! - [`membership`]: what the node keeps of it.
+//! - `link`: whether the link may be used, and how far. `tell`: what the library hears of it.
 //! - [`Replicator`]: dials, runs a session until it ends, and dials again after a growing, jittered wait.
+//! - `connect`: over QUIC or TCP, as `transport_choice` decides from what `network_memory` knows of the `network`.
 //!
 //! Not here: what is said in a session (`alexandria_sync::session`), and what is kept (`store`).
 
 pub mod enroll;
 pub mod membership;
 
+mod connect;
 mod dial;
+mod link;
+mod network;
+mod network_memory;
 mod relay;
 mod selection;
+mod tell;
+mod transport_choice;
 
 pub use dial::{Replicator, SyncEnd};
+pub use link::LinkConfig;
+pub use transport_choice::TransportSetting;
 
 use serde::{Deserialize, Serialize};
 
@@ -31,10 +41,25 @@ pub struct ReplicationConfig {
     pub stall_timeout_s: u64,
     /// The bridge's address for replication, HOST:PORT; what enrolment said if not given.
     pub bridge: Option<String>,
+    /// What the link may be used for.
+    pub link: LinkConfig,
+    /// The same over TCP; the one for QUIC, or what enrolment said, if not given.
+    pub bridge_tcp: Option<String>,
+    /// What sessions are carried by.
+    pub transport: TransportSetting,
 }
 
 impl Default for ReplicationConfig {
     fn default() -> Self {
-        Self { automatic: true, retry_min_s: 1, retry_max_s: 300, stall_timeout_s: 120, bridge: None }
+        Self {
+            automatic: true,
+            retry_min_s: 1,
+            retry_max_s: 300,
+            stall_timeout_s: 120,
+            bridge: None,
+            link: LinkConfig::default(),
+            bridge_tcp: None,
+            transport: TransportSetting::Auto,
+        }
     }
 }

@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! DATA/lock                     held while a process uses the folder
+//! DATA/link-spent               what was used of the link's budgets (`link`)
 //! DATA/node-id                  who this node is, even when its records are lost
 //! DATA/records/                 the tree (`engine`; its rows are described in `keys`)
 //! DATA/records.commit           the number of a commit that was durable (`guard`)
@@ -15,8 +16,8 @@
 //! ```
 //!
 //! Read in this order: [`records`] and [`change`] (what callers do), `writer` (group commit), `tables` and `keys`
-//! (what a change writes), [`replication`], [`blobs`]; [`selection`], [`align`] and `demand` (what of a fleet's library is
-//! kept here); then [`backup`] and [`rebuild`].
+//! (what a change writes), [`replication`], [`quarantine`], [`erase`], [`blobs`]; [`selection`], [`align`] and `demand` (what
+//! of a fleet's library is kept here); then [`backup`] and [`rebuild`].
 //!
 //! What always holds:
 //! - A call that returns `Ok` has made its effect durable.
@@ -33,12 +34,15 @@ pub mod change;
 mod demand;
 mod disk;
 mod engine;
+pub mod erase;
 pub mod error;
 mod guard;
 mod keys;
+pub mod link;
 pub mod listing;
 mod meta;
 mod overlay;
+pub mod quarantine;
 pub mod rebuild;
 pub mod records;
 pub mod replication;
@@ -53,12 +57,17 @@ mod writer;
 use std::fs::{File, TryLockError};
 use std::path::{Path, PathBuf};
 
+use alexandria_sync::quarantine::QuarantineLimits;
+
 pub use blobs::{BlobSession, Blobs};
 pub use change::Change;
+pub(crate) use disk::{remove_if_there, rename_durably, write_durably};
 pub use engine::{Direction, EngineError};
+pub use erase::EraseError;
 pub use error::{ChangeError, OpenError, StoreError};
 pub use listing::{Listed, ListedPage, Listing, Order, Place};
 pub use meta::Identity;
+pub use quarantine::{QuarantinePage, QuarantinePlace, Release, ReleaseError, Released};
 pub use rebuild::Condition;
 pub use records::{RecordStats, Records, Side, Stored, Version};
 pub use row::{Quarantined, SetAside, Totals};
@@ -79,6 +88,8 @@ pub struct Config {
     pub content_bytes_max: Option<u64>,
     /// Room that content leaves free on the disk, in bytes.
     pub min_free_bytes: u64,
+    /// How many received records are kept set aside.
+    pub quarantine: QuarantineLimits,
     /// How much is kept of collections that nothing was chosen for.
     pub default_level: Level,
     /// Content that was opened, or came, within this time is not given up for content that nobody waits for, in seconds.
@@ -93,6 +104,7 @@ impl Config {
             cache_bytes: 32 * 1024 * 1024,
             content_bytes_max: None,
             min_free_bytes: 256 * 1024 * 1024,
+            quarantine: QuarantineLimits::default(),
             default_level: Level::Content,
             evict_rest_s: 7 * 24 * 60 * 60,
         }
@@ -138,7 +150,7 @@ impl Store {
             .map_err(io("write beside the records in", &config.data_dir))?;
         selection::adopt_default(&engine, config.default_level)?;
         let time = Time::new(identity, meta::hlc(&engine)?);
-        let shared = Shared::new(engine, identity, time, config.data_dir.clone(), lock)?;
+        let shared = Shared::new(engine, identity, time, config.data_dir.clone(), config.quarantine, lock)?;
         let records = Records::start(shared, commit).map_err(io("start the writer of", &config.data_dir))?;
         let blobs = Blobs::open(config, records.clone())?;
         Ok(Self { records, blobs, condition, unclean_stop })

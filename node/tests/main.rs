@@ -1,13 +1,20 @@
 //! What the node promises to those who use its parts.
 
+mod node {
+    mod local;
+    mod replication;
+}
+
 mod store {
     mod blobs;
     mod crash;
     mod damage;
+    mod erase;
     mod model;
     mod promises;
+    mod quarantine;
     mod returning;
     mod room;
-    mod samples;
+    pub(crate) mod samples;
     mod selection;
 }

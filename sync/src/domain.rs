@@ -13,6 +13,7 @@ pub mod blob;
 pub mod category;
 pub mod collection;
 pub mod counter;
+pub mod erasure;
 pub mod media;
 pub mod user;
 
@@ -23,6 +24,7 @@ pub use blob::Blob;
 pub use category::Category;
 pub use collection::Collection;
 pub use counter::OpenCount;
+pub use erasure::{Erasure, ErasureReceipt};
 pub use media::{Chapter, FileRole, Media, MediaFile, MediaKind};
 pub use user::{Role, User};
 
@@ -36,6 +38,35 @@ pub const NAME_CHARS_MAX: usize = 500;
 pub const DESCRIPTION_CHARS_MAX: usize = 20_000;
 /// Entries in a list field (languages, chapters, files), at most.
 pub const LIST_ENTRIES_MAX: usize = 1_000;
+
+/// The kinds that this version knows, with their names.
+const KINDS: [(Kind, &str); 13] = [
+    (Author::KIND, Author::NAME),
+    (Media::KIND, Media::NAME),
+    (Category::KIND, Category::NAME),
+    (Collection::KIND, Collection::NAME),
+    (Blob::KIND, Blob::NAME),
+    (User::KIND, User::NAME),
+    (MediaAuthor::KIND, MediaAuthor::NAME),
+    (MediaCategory::KIND, MediaCategory::NAME),
+    (AuthorCategory::KIND, AuthorCategory::NAME),
+    (Annotation::KIND, Annotation::NAME),
+    (OpenCount::KIND, OpenCount::NAME),
+    (Erasure::KIND, Erasure::NAME),
+    (ErasureReceipt::KIND, ErasureReceipt::NAME),
+];
+
+/// The name of a kind; its number if this version does not know it.
+pub fn kind_name(kind: Kind) -> String {
+    let known = KINDS.iter().find(|(known, _)| *known == kind);
+    known.map_or_else(|| kind.0.to_string(), |(_, name)| (*name).to_owned())
+}
+
+/// The kind with this name, or this number; `None` if it is neither.
+pub fn kind_named(text: &str) -> Option<Kind> {
+    let known = KINDS.iter().find(|(_, name)| *name == text);
+    known.map(|(kind, _)| *kind).or_else(|| text.parse().ok().map(Kind))
+}
 
 /// Says only that the record is there: written where no field differs from its default. Number 0 of every kind.
 const PRESENCE: FieldTag = FieldTag::lww(0);
@@ -110,4 +141,18 @@ fn check_entries<T>(field: &'static str, list: &[T]) -> Result<(), InvalidField>
         return Err(InvalidField { field, problem });
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_kind_is_found_by_its_name_and_an_unknown_one_by_its_number() {
+        for (kind, name) in KINDS {
+            assert_eq!((kind_name(kind).as_str(), kind_named(name)), (name, Some(kind)));
+        }
+        assert_eq!((kind_name(Kind(700)).as_str(), kind_named("700")), ("700", Some(Kind(700))));
+        assert_eq!(kind_named("shelf"), None);
+    }
 }

@@ -20,6 +20,7 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 use self::lanes::{Arrived, Lanes};
+use crate::budget::Word;
 use crate::chunk::BlobHash;
 use crate::id::{BucketId, NodeId};
 use crate::session::{Closed, DiskDone, DiskRequest, Event, Input, Output, Progress, Session};
@@ -64,8 +65,10 @@ pub enum HostInput {
     BlobCompleted(BlobHash),
     /// Ask the peer which of these blobs it holds whole.
     CheckBlobs(Vec<BlobHash>),
-    /// End the session.
-    Stop(CloseReason),
+    /// What may follow what had crossed the wire a moment ago.
+    Credit(Word),
+    /// End the session: why, and in words.
+    Stop(CloseReason, String),
 }
 
 /// What the host hears from a running session.
@@ -114,11 +117,17 @@ where
     let mut disk: JoinSet<Result<Option<DiskDone>, disk::StoreError>> = JoinSet::new();
     let mut progress_due = tokio::time::interval(PROGRESS_EVERY);
     let mut host_gone = false;
+    // Why a store could not go on; the peer is told before the session ends.
+    let mut store_failure: Option<disk::StoreError> = None;
 
     let result = 'session: loop {
         while let Some(output) = session.poll() {
             match output {
-                Output::Send(lane, message) => lanes.send(lane, message.to_frame()),
+                Output::Send(lane, message) => {
+                    if let Err(error) = lanes.send(lane, message.to_frame()) {
+                        break 'session Err(RunError::Link(error));
+                    }
+                }
                 Output::Disk(request) => {
                     disk.spawn(disk::carry_out(request, peer, Arc::clone(&records), Arc::clone(&blobs)));
                 }
@@ -137,7 +146,8 @@ where
                 Some(HostInput::WantsChanged) => Input::WantsChanged,
                 Some(HostInput::BlobCompleted(blob)) => Input::BlobCompleted(blob),
                 Some(HostInput::CheckBlobs(blobs)) => Input::CheckBlobs(blobs),
-                Some(HostInput::Stop(reason)) => Input::Stop(reason, String::new()),
+                Some(HostInput::Credit(word)) => Input::Credit(word),
+                Some(HostInput::Stop(reason, text)) => Input::Stop(reason, text),
                 None => {
                     host_gone = true;
                     Input::Stop(CloseReason::GoingAway, String::new())
@@ -146,7 +156,11 @@ where
             Some(done) = disk.join_next() => match done {
                 Ok(Ok(Some(done))) => Input::Disk(done),
                 Ok(Ok(None)) => continue,
-                Ok(Err(error)) => break Err(RunError::Store(error)),
+                Ok(Err(error)) => {
+                    let text = error.to_string();
+                    store_failure.get_or_insert(error);
+                    Input::Stop(CloseReason::StoreFailed, text)
+                }
                 Err(join_error) => break Err(RunError::Store(join_error.into())),
             },
             arrived = lanes.next(session.accepts(Lane::Records)) => match arrived {
@@ -186,7 +200,10 @@ where
         }
     }
     reports.progress.send_replace(Progress::default());
-    result
+    match store_failure {
+        Some(error) => Err(RunError::Store(error)),
+        None => result,
+    }
 }
 
 async fn sleep_until(deadline: Option<Instant>) {

@@ -6,7 +6,8 @@
 //! - Fields are joined one by one, each by the rule that its tag carries. An old node therefore merges fields that it
 //!   does not know exactly as a new one does.
 //!
-//! [`admit`] adds the bound on drift: one wrong clock must not overwrite everyone.
+//! [`admit`] adds the bound on drift, so that one wrong clock does not overwrite everyone, and keeps out what would make a record
+//! larger than any replica reads: two versions that are within the limits may join to one that is not.
 
 use std::cmp::Ordering;
 
@@ -73,6 +74,9 @@ pub enum QuarantineReason {
     /// No honest clock writes this.
     #[error("its newest stamp lies past the year 2200")]
     BeyondTime,
+    /// Each half was within the limits of a record; the two together could not be read back, nor sent on.
+    #[error("joined with the version here it is over the limits of a record")]
+    TooLarge,
 }
 
 /// What becomes of a received record.
@@ -90,6 +94,9 @@ pub enum Admission {
         /// What is here is what came, unchanged.
         equals_received: bool,
     },
+    /// What is here is a tombstone, and what came has an impossible stamp: it says nothing that could ever count, and its
+    /// stamp never touches the clock. Superseded, for who counts.
+    Buried,
     /// Keep it aside with its reason; it never touches the clock or the record.
     Quarantine(QuarantineReason),
 }
@@ -97,7 +104,9 @@ pub enum Admission {
 /// Decides about one received record, beside the version held here.
 pub fn admit(held: Option<Record>, received: Record, clock: ReceiverClock) -> Admission {
     if let Err(reason) = check_stamp(received.newest_stamp(), clock) {
-        return Admission::Quarantine(reason);
+        // A payload that was erased is not kept, not even aside.
+        let buried = !received.is_tombstone() && held.as_ref().is_some_and(Record::is_tombstone);
+        return if buried { Admission::Buried } else { Admission::Quarantine(reason) };
     }
     let Some(held) = held else {
         return Admission::Apply { record: received, equals_received: true };
@@ -106,6 +115,8 @@ pub fn admit(held: Option<Record>, received: Record, clock: ReceiverClock) -> Ad
     let equals_received = merged == received;
     if merged == held {
         Admission::Superseded { equals_received }
+    } else if !equals_received && merged.check_size().is_err() {
+        Admission::Quarantine(QuarantineReason::TooLarge)
     } else {
         Admission::Apply { record: merged, equals_received }
     }
@@ -191,11 +202,38 @@ mod tests {
         assert!(matches!(admit(None, received, clock(ClockQuality::Estimated)), Admission::Apply { .. }));
     }
 
+    /// Two versions of as many fields as a record may have, none of them in both.
+    #[test]
+    fn a_version_that_would_make_the_record_larger_than_any_replica_reads_is_set_aside() {
+        let version = |from: u32| {
+            let fields = (from..from + 256).map(|number| (FieldTag::lww(number), Value::encode(&number)));
+            Record::new(key(), fields, Stamp::default()).unwrap()
+        };
+        let (held, received) = (version(0), version(1000));
+        let clock = ReceiverClock { unix_ms: 0, quality: ClockQuality::Trusted, drift_bound_ms: DRIFT_BOUND_MS };
+        let admission = admit(Some(held.clone()), received, clock);
+        assert_eq!(admission, Admission::Quarantine(QuarantineReason::TooLarge));
+        // What takes nothing in is not in the way.
+        let deleted = held.deleted(Stamp::default());
+        assert!(matches!(admit(Some(held), deleted, clock), Admission::Apply { .. }));
+    }
+
     #[test]
     fn a_stamp_at_the_end_of_time_is_never_admitted() {
         let stamp = Stamp { time: HlcTime::from_unix_ms(STAMP_UNIX_MS_MAX), ..Stamp::default() };
         let received = Record { key: key(), body: Body::Tombstone(stamp) };
         let clock = ReceiverClock { unix_ms: 0, quality: ClockQuality::Untrusted, drift_bound_ms: DRIFT_BOUND_MS };
         assert_eq!(admit(None, received, clock), Admission::Quarantine(QuarantineReason::BeyondTime));
+    }
+
+    #[test]
+    fn a_version_of_what_was_deleted_is_not_kept_even_if_its_stamp_is_impossible() {
+        let stamp = |unix_ms| Stamp { time: HlcTime::from_unix_ms(unix_ms), ..Stamp::default() };
+        let deleted = Record { key: key(), body: Body::Tombstone(stamp(1)) };
+        let received = Record::new(key(), [(FieldTag::lww(1), Value::encode(&1u8))], stamp(STAMP_UNIX_MS_MAX)).unwrap();
+        let clock = ReceiverClock { unix_ms: 0, quality: ClockQuality::Untrusted, drift_bound_ms: DRIFT_BOUND_MS };
+        assert_eq!(admit(Some(deleted.clone()), received, clock), Admission::Buried);
+        let again = Record { key: key(), body: Body::Tombstone(stamp(STAMP_UNIX_MS_MAX)) };
+        assert!(matches!(admit(Some(deleted), again, clock), Admission::Quarantine(_)));
     }
 }

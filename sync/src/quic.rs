@@ -1,17 +1,17 @@
-//! The QUIC transport: mutual TLS with certificates of the fleet's own authority, one stream for each lane.
+//! The QUIC transport: one stream for each lane.
 //!
-//! - [`identity`]: keys, signing requests and certificates; which replica a certificate names.
-//! - [`tls`]: what each end demands of the other.
+//! - [`congestion`]: how much may be in flight.
 //! - [`endpoint`]: dialling and listening, with limits that suit bad links.
 //! - [`link`]: a connection as the driver sees it.
+//! - `simulated` (feature `sim`): connections over a simulated line, in virtual time.
 //!
-//! The only folder that names `quinn`.
+//! The only folder that names `quinn`. Not here: identities and TLS (`identity`, `tls`), which TCP shares.
 
+pub mod congestion;
 pub mod endpoint;
-pub mod identity;
 pub mod link;
-pub mod tls;
+#[cfg(feature = "sim")]
+pub mod simulated;
 
-pub use endpoint::{ConnectError, Dialer, Listener, TransportConfig};
-pub use identity::{Authority, Identity, IdentityError, PeerIdentity, PeerRole, SigningRequest};
+pub use endpoint::{ConnectError, Dialer, Knock, Listener, MTU_MAX, MTU_MIN, Mtu, TransportConfig};
 pub use link::QuicLink;

@@ -4,7 +4,8 @@
 //! it feeds it [`Input`]s with the time, and carries out every [`Output`].
 //!
 //! Both ends run the same code. Each pulls what it wants: feeds of buckets ([`pull`] asks, [`serve`] answers) and content
-//! ([`fetch`] asks, [`provide`] answers). Lanes keep the classes apart, so that records never wait behind content.
+//! ([`fetch`] asks, [`provide`] answers). Lanes keep control, records and content apart, so that the first two never wait
+//! behind content, whose classes take turns (`schedule`). Where a link has a budget, content keeps within it (`credit`).
 //!
 //! Invariants:
 //! - What is asked for and not yet durable never exceeds the window: a cut costs no more than that (invariant 12).
@@ -20,14 +21,18 @@ pub mod provide;
 pub mod pull;
 pub mod serve;
 
+mod credit;
 mod disk;
+mod schedule;
 mod scope;
 
 use std::collections::VecDeque;
 
 pub use disk::{DiskDone, DiskRequest, WriteFailure};
+pub use schedule::READER_WAITS_BYTES_MAX;
 pub use scope::{Chosen, Collections, Scope, Selection};
 
+use crate::budget::Word;
 use crate::chunk::BlobHash;
 use crate::id::{BucketId, NodeId, Seq};
 use crate::store::{Applied, Peer};
@@ -48,13 +53,17 @@ pub struct Config {
     pub sync_after_ms: u64,
     /// Blobs received at the same time, at most.
     pub blobs_in_flight_max: usize,
-    /// A blob that the peer did not have is asked for again after this long, in milliseconds.
+    /// A blob that the peer did not have, or for which there was no room, is asked for again after this long, in milliseconds.
     pub absent_retry_ms: u64,
     /// A blob that another session is receiving is asked for again after this long, in milliseconds: that session may
     /// be a dead one of the same peer.
     pub busy_retry_ms: u64,
     /// The peer's hello must be here within this, in milliseconds.
     pub hello_deadline_ms: u64,
+    /// Bytes of received records that may wait to be applied, before the lane is held back.
+    pub backlog_bytes_max: usize,
+    /// What may cross the wire until [`Input::Credit`] says how much more; `None` on a link without a budget or a rate.
+    pub credit: Option<Word>,
 }
 
 impl Default for Config {
@@ -69,6 +78,8 @@ impl Default for Config {
             absent_retry_ms: 5 * 60 * 1000,
             busy_retry_ms: 3_000,
             hello_deadline_ms: 30_000,
+            backlog_bytes_max: pull::BACKLOG_BYTES_MAX,
+            credit: None,
         }
     }
 }
@@ -90,6 +101,8 @@ pub enum Input {
     BlobCompleted(BlobHash),
     /// Ask the peer which of these blobs it holds whole: [`Event::BlobChecked`] answers for each.
     CheckBlobs(Vec<BlobHash>),
+    /// What may follow what had crossed the wire a moment ago.
+    Credit(Word),
     /// The time from [`Session::next_timeout`] has come. Early is harmless.
     Timer,
     /// The host, or the transport, wants to end: why, and in words.
@@ -153,6 +166,8 @@ pub enum Event {
     },
     /// No room for content here; records go on.
     ContentBlocked,
+    /// Content would take so many bytes at once, beyond what has crossed the wire, and may not.
+    CreditShort(u64),
     /// Both ends hold the same and want nothing. May come again after changes.
     Quiet,
 }
@@ -172,6 +187,33 @@ pub struct Progress {
     pub bytes_received: u64,
     /// Content bytes sent in this session.
     pub bytes_sent: u64,
+    /// Bytes of content that the peer has asked for and that have not left.
+    pub bytes_to_send: u64,
+    /// Bytes that content would take at once beyond what has crossed the wire, if it may not.
+    pub credit_short: Option<u64>,
+}
+
+/// What a session keeps in memory, in bytes (invariant 15): each has its limit, whatever the peer does.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct Held {
+    /// Records received and not applied, and the page that waits to be sent: [`Config::backlog_bytes_max`] and two pages.
+    pub record_bytes: usize,
+    /// Chunks received and not durable: [`Config::window_bytes_max`]. What is sent is read only when a lane is free.
+    pub content_bytes: usize,
+    /// What is wanted, asked, offered and remembered, with the manifests at hand: limits on how many there are of each.
+    pub list_bytes: usize,
+}
+
+impl std::ops::Add for Held {
+    type Output = Self;
+
+    fn add(self, other: Self) -> Self {
+        Self {
+            record_bytes: self.record_bytes + other.record_bytes,
+            content_bytes: self.content_bytes + other.content_bytes,
+            list_bytes: self.list_bytes + other.list_bytes,
+        }
+    }
 }
 
 /// A rule of the protocol that the peer broke.
@@ -234,6 +276,7 @@ pub struct Session {
     fetcher: fetch::Fetcher,
     provider: provide::Provider,
     checks: check::Checks,
+    credit: credit::Credit,
     quiet: QuietState,
 }
 
@@ -253,12 +296,17 @@ impl Session {
     pub fn new(config: Config, local: Hello, expected_peer: NodeId, scope: Scope, now_ms: u64) -> Self {
         let mut outbox = Outbox::default();
         outbox.control(Message::Hello(local.clone()));
+        let mut credit = credit::Credit::default();
+        if let Some(word) = config.credit {
+            credit.set(word);
+        }
         Self {
-            puller: pull::Puller::new(scope.clone(), config.page_bytes),
+            puller: pull::Puller::new(scope.clone(), config.page_bytes, config.backlog_bytes_max),
             server: serve::Server::new(scope, local.epoch),
             fetcher: fetch::Fetcher::new(config.clone(), now_ms),
             provider: provide::Provider::default(),
             checks: check::Checks::default(),
+            credit,
             config,
             local,
             expected_peer,
@@ -288,10 +336,14 @@ impl Session {
         }
         if self.phase == Phase::Open {
             self.puller.pump(&mut self.outbox);
-            self.server.pump(&mut self.outbox);
-            self.fetcher.pump(now_ms, &mut self.outbox);
-            self.provider.pump(&mut self.outbox);
+            self.server.pump(&mut self.credit, &mut self.outbox);
+            self.credit.try_again();
+            self.fetcher.pump(now_ms, &mut self.credit, &mut self.outbox);
+            self.provider.pump(now_ms, &mut self.credit, &mut self.outbox);
             self.checks.pump(&mut self.outbox);
+            if let Some(bytes) = self.credit.newly_short_of() {
+                self.outbox.event(Event::CreditShort(bytes));
+            }
             self.settle();
         }
     }
@@ -313,7 +365,7 @@ impl Session {
     /// Whether the next message of the lane should be read now. Not reading holds the peer back through the transport.
     pub fn accepts(&self, lane: Lane) -> bool {
         match lane {
-            Lane::Records => self.puller.has_room(),
+            Lane::Records => self.puller.has_room() && self.credit.lets_records(),
             Lane::Control | Lane::Content(_) => true,
         }
     }
@@ -323,7 +375,14 @@ impl Session {
         let mut progress = self.fetcher.progress();
         progress.rows_behind = self.puller.rows_behind();
         progress.bytes_sent = self.provider.bytes_sent();
+        progress.bytes_to_send = self.provider.bytes_to_send();
+        progress.credit_short = self.credit.short_of();
         progress
+    }
+
+    /// What it keeps in memory now.
+    pub fn held(&self) -> Held {
+        self.puller.held() + self.server.held() + self.fetcher.held() + self.provider.held()
     }
 
     /// Takes note of a disk request that was still under way when the session ended. Before [`Self::receiving`].
@@ -341,11 +400,12 @@ impl Session {
         match input {
             Input::Message(lane, message) => return self.take_message(lane, message, now_ms),
             Input::LaneDrained(Lane::Records) => self.server.lane_drained(),
-            Input::LaneDrained(Lane::Content(lane)) => self.provider.lane_drained(lane),
+            Input::LaneDrained(Lane::Content(lane)) => self.provider.lane_drained(lane, &mut self.credit),
             Input::LaneDrained(Lane::Control) => {}
             Input::Disk(done) => return self.take_disk(done, now_ms),
             Input::LocalChange(bucket) => self.server.local_change(bucket, out),
             Input::WantsChanged => self.fetcher.wants_changed(),
+            Input::Credit(word) => self.credit.set(word),
             Input::BlobCompleted(blob) => {
                 self.fetcher.completed_elsewhere(blob);
                 if self.phase == Phase::Open && self.provider.was_missed(blob) {
@@ -387,17 +447,24 @@ impl Session {
             (Phase::AwaitingHello, _) => Err(Violation::new("a message before the hello")),
             (_, Message::Hello(_)) => Err(Violation::new("a second hello")),
             (_, Message::Offer(offered)) => self.puller.take_offer(&offered),
-            (_, Message::Page { bucket, next, more, records }) => self.puller.take_page(bucket, next, more, &records),
+            (_, Message::Page { bucket, next, more, records }) => {
+                self.credit.note_page(&records);
+                self.puller.take_page(bucket, next, more, &records)
+            }
             (_, Message::Pull { bucket, after, epoch, page_bytes, own_too }) => {
                 self.server.take_pull((bucket, after, epoch), page_bytes, own_too, out)
             }
             (_, Message::ManifestAsk { blob }) => self.provider.take_manifest_ask(blob),
-            (_, Message::ChunkAsk { blob, index, urgent }) => self.provider.take_chunk_ask(blob, index, urgent),
+            (_, Message::ChunkAsk { blob, index, class }) => self.provider.take_chunk_ask(blob, index, class),
             (_, Message::Manifest { blob, manifest }) if self.checks.awaits(blob) => {
                 self.checks.take_manifest(blob, manifest.as_deref(), out)
             }
-            (_, Message::Manifest { blob, manifest }) => self.fetcher.take_manifest(blob, manifest, now_ms, out),
-            (_, Message::Chunk { blob, index, bytes }) => self.fetcher.take_chunk(blob, index, bytes, now_ms, out),
+            (_, Message::Manifest { blob, manifest }) => {
+                self.fetcher.take_manifest(blob, manifest, now_ms, &mut self.credit, out)
+            }
+            (_, Message::Chunk { blob, index, bytes }) => {
+                self.fetcher.take_chunk(blob, index, bytes, now_ms, &mut self.credit, out)
+            }
             (_, Message::Have { blob }) => {
                 self.fetcher.take_have(blob);
                 self.puller.note_have();

@@ -1,8 +1,9 @@
 //! A world in one thread: replicas with stores that crash, clocks that lie, links that cut, all in virtual time and all
 //! from one seed.
 //!
-//! [`run`] lets a small world live through random events, heals it, waits until it is quiet, and tells which invariants of
-//! docs/ARCHITECTURE.md were broken. [`sweep`] does so for many seeds. The same seed gives the same trace.
+//! A [`Plan`] says what a small world consists of and what befalls it; [`live`] lets it live through that, heals it, waits
+//! until it is at rest, and tells which invariants of docs/ARCHITECTURE.md were broken. [`sweep`] does so for many seeds, and
+//! [`shrink`] leaves steps out of a failing world for as long as it fails. The same seed gives the same trace.
 //!
 //! The sessions and the code that carries out their disk requests are the real ones; frames cross the links as bytes. The
 //! stores ([`SimRecords`], [`SimBlobs`]) also serve tests over real transports.
@@ -14,22 +15,31 @@ pub mod records;
 pub mod seeded;
 
 mod checks;
+mod erase;
+mod figures;
 mod link;
 mod ops;
+mod plan;
 mod replica;
+mod sectors;
+mod shrink;
 mod sweep;
 mod world;
 
 pub use blobs::SimBlobs;
+pub use figures::Figures;
+pub use plan::{Plan, Step};
 pub use records::SimRecords;
 pub use seeded::Seeded;
-pub use sweep::{Sweep, sweep};
+pub use shrink::{Shrunk, shrink};
+pub use sweep::{Sweep, judge, sweep};
 
 use std::sync::Arc;
 
 use futures::FutureExt;
 
 use crate::driver;
+use crate::driver::disk::StoreError;
 use crate::id::NodeId;
 use crate::session::{DiskDone, DiskRequest};
 
@@ -54,8 +64,26 @@ pub enum Sabotage {
     UnknownFieldsAreDropped,
     /// Chunks are marked as had before their bytes are on the disk (invariant 11).
     BitsBeforeData,
+    /// Stamps from the future are let in by everyone (invariant 9).
+    BoundIsIgnored,
+    /// What was set aside is never tried again (invariant 2).
+    QuarantineIsForgotten,
+    /// A damaged blob is handed to whoever asks; the peer is shown garbage (invariant 11).
+    RotIsHandedOut,
     /// Far more is asked for than may be lost (invariant 12).
     WindowIsIgnored,
+    /// The transport sends class 0 after everything else (invariant 14).
+    ControlGoesLast,
+    /// Records are read from the link however many wait to be applied (invariant 15).
+    LanesAreNeverHeldBack,
+    /// The bridge does not ask whether a node is still welcome (invariant 17).
+    RevokedAreLetIn,
+    /// No timer ever goes off (invariant 18).
+    TimersAreLost,
+    /// A full disk has no room for deletes (invariant 19).
+    FullDiskRefusesDeletes,
+    /// A full disk cannot be read (invariant 19).
+    FullDiskRefusesReads,
     /// Chance comes from outside the seed (invariant 20).
     UnseededChance,
     /// A record goes back to whoever sent it. Breaks no invariant; costs the link twice.
@@ -73,53 +101,6 @@ pub struct Violation {
     pub text: String,
 }
 
-/// What a world went through.
-#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
-pub struct Figures {
-    /// Worlds.
-    pub worlds: u64,
-    /// Power cuts.
-    pub crashes: u64,
-    /// Links that broke.
-    pub cuts: u64,
-    /// Stores set back to an older copy.
-    pub restores: u64,
-    /// Sessions opened.
-    pub sessions: u64,
-    /// Records written by people.
-    pub writes: u64,
-    /// Records received and applied, superseded or quarantined.
-    pub received: u64,
-    /// Of those, set aside.
-    pub quarantined: u64,
-    /// Blobs received whole.
-    pub blobs: u64,
-    /// Times that a store had no room.
-    pub full: u64,
-    /// Events.
-    pub events: u64,
-    /// Virtual time, in milliseconds.
-    pub virtual_ms: u64,
-}
-
-impl Figures {
-    /// Adds those of another world.
-    pub fn add(&mut self, other: &Self) {
-        self.worlds += other.worlds;
-        self.crashes += other.crashes;
-        self.cuts += other.cuts;
-        self.restores += other.restores;
-        self.sessions += other.sessions;
-        self.writes += other.writes;
-        self.received += other.received;
-        self.quarantined += other.quarantined;
-        self.blobs += other.blobs;
-        self.full += other.full;
-        self.events += other.events;
-        self.virtual_ms += other.virtual_ms;
-    }
-}
-
 /// How a world ended.
 #[derive(Clone, Debug)]
 pub struct Outcome {
@@ -131,20 +112,34 @@ pub struct Outcome {
     pub figures: Figures,
 }
 
-/// Carries out a session's disk request on stores that answer at once.
+/// Carries out a session's disk request on stores that answer at once and have room.
 pub fn carry_out(
     request: DiskRequest,
     peer: NodeId,
     records: &Arc<SimRecords>,
     blobs: &Arc<SimBlobs>,
 ) -> Option<DiskDone> {
+    try_carry_out(request, peer, records, blobs).expect("the stores in memory do not fail while there is room")
+}
+
+/// The same on stores that may be full.
+fn try_carry_out(
+    request: DiskRequest,
+    peer: NodeId,
+    records: &Arc<SimRecords>,
+    blobs: &Arc<SimBlobs>,
+) -> Result<Option<DiskDone>, StoreError> {
     driver::disk::carry_out(request, peer, Arc::clone(records), Arc::clone(blobs))
         .now_or_never()
         .expect("the stores in memory never wait")
-        .expect("the stores in memory never fail")
 }
 
 /// Lives through the world of `seed`.
 pub fn run(seed: u64, sabotage: Option<Sabotage>) -> Outcome {
-    world::World::new(seed, sabotage).live()
+    live(&Plan::of(seed), sabotage)
+}
+
+/// Lives through a world.
+pub fn live(plan: &Plan, sabotage: Option<Sabotage>) -> Outcome {
+    world::World::new(plan, sabotage).live()
 }

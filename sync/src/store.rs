@@ -17,6 +17,7 @@ use bytes::Bytes;
 use crate::chunk::{BlobHash, Have, Manifest};
 use crate::id::{BucketId, Epoch, NodeId, Seq};
 use crate::record::Record;
+use crate::wire::Class;
 
 /// A replica in one of its epochs, as the other end of a session.
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
@@ -127,6 +128,19 @@ pub enum WriteBlobError<E> {
     Store(E),
 }
 
+/// A blob that is not here and that is wanted.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Wanted {
+    /// Which.
+    pub blob: BlobHash,
+    /// How soon it is to come: one of [`Class::CONTENT`].
+    pub class: Class,
+    /// Its size, as far as the record that names it says; 0 if nobody knows.
+    pub size_bytes: u64,
+    /// Where its reader is: what follows comes first, then the rest. 0 if nobody reads.
+    pub from_bytes: u64,
+}
+
 /// Blobs, whole and in the making.
 ///
 /// Receiving one: [`Self::begin`], then [`Self::write`] for each missing chunk, [`Self::sync`] now and then, and
@@ -136,16 +150,16 @@ pub trait BlobStore: Send + Sync {
     type Error: std::error::Error + Send + Sync + 'static;
 
     /// Blobs that readers here wait for now (class 2), most wanted first: a short list.
-    fn urgent(&self, peer: NodeId) -> impl Future<Output = Result<Vec<BlobHash>, Self::Error>> + Send;
+    fn urgent(&self, peer: NodeId) -> impl Future<Output = Result<Vec<Wanted>, Self::Error>> + Send;
 
-    /// Blobs that records here refer to and that are not here (class 5), in the order of their hashes, after `after`, at
-    /// most `limit`. Only such as `peer` may have: blobs of buckets that it may write.
+    /// Blobs that records here refer to and that are not here, in the order of their hashes, after `after`, at most
+    /// `limit`, each with its class. Only such as `peer` may have: blobs of buckets that it may write.
     fn wanted(
         &self,
         peer: NodeId,
         after: Option<BlobHash>,
         limit: usize,
-    ) -> impl Future<Output = Result<Vec<BlobHash>, Self::Error>> + Send;
+    ) -> impl Future<Output = Result<Vec<Wanted>, Self::Error>> + Send;
 
     /// The manifest of a blob that is whole here and that `reader` may have; `None` otherwise, whichever it is.
     fn manifest(

@@ -1,10 +1,12 @@
-//! What crosses the link: frames ([`frame`]) that carry messages ([`message`]).
+//! What crosses the link: frames ([`frame`]) that carry messages ([`message`]), each of a [`class`].
 //!
 //! The whole protocol, for someone who writes another implementation, is told in docs/PROTOCOL.md.
 
+pub mod class;
 pub mod frame;
 pub mod message;
 
+pub use class::Class;
 pub use frame::{DecodeFrameError, FRAME_HEADER_BYTES, FrameHeader};
 pub use message::{CloseReason, Hello, Lane, Message, Offered, feature};
 

@@ -129,12 +129,12 @@ async fn a_client_that_does_not_end_its_headers_is_dropped_and_others_are_served
 
 #[tokio::test]
 async fn a_download_may_take_longer_than_a_client_may_stall() {
-    const STALL: Duration = Duration::from_secs(1);
-    const BLOB_BYTES: usize = 24_000_000;
+    const STALL: Duration = Duration::from_secs(2);
+    const BLOB_BYTES: usize = 48_000_000;
     // What is read at each look: slow enough to take several times as long as a stall.
     const PIECE_BYTES: usize = 64 * 1024;
     let settings = NodeSettings::default().bare();
-    let node = settings.environment("ALEXANDRIA_HTTP__CONNECTIONS__STALL_TIMEOUT_S", "1").start().await;
+    let node = settings.environment("ALEXANDRIA_HTTP__CONNECTIONS__STALL_TIMEOUT_S", "2").start().await;
     let bytes = noise(BLOB_BYTES, 5);
     let upload = node.request(Method::POST, "/v1/blobs").header("content-type", "video/mp4").body(bytes.clone());
     upload.ok().await;

@@ -139,7 +139,7 @@ fn carried_little_more_than_the_blob(carried: Traffic) {
 }
 
 /// Makes a medium with one file at the side that `request` asks. Returns the content's name.
-async fn make_medium(request: impl Fn(Method, &str) -> Request, bytes: &[u8]) -> String {
+pub(crate) async fn make_medium(request: impl Fn(Method, &str) -> Request, bytes: &[u8]) -> String {
     let content = content_name(bytes);
     let upload = request(Method::POST, "/v1/blobs").header("content-type", "video/mp4");
     upload.body(bytes.to_vec()).deadline(DEADLINE).ok().await;

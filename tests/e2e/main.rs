@@ -3,20 +3,27 @@
 //! - `testbed`: the harness keeps its own promises
 //! - `main_job`: an offline library reaches PostgreSQL, S3, SNS and another node; what is made in the cloud reaches nodes
 //! - `apart`: edits on both sides while there is no link come together
+//! - `bundles`: a library that travels on a stick
 //! - `cuts`: node and bridge killed in the middle of a transfer
+//! - `budget`: a link with a budget, and content that is read while it comes
 //! - `outages`: PostgreSQL, S3 and SNS away for a while
 //! - `power`: a node under write load, killed again and again
 //! - `selection`: collections kept or not, content on demand, room made, pins
+//! - `transports`: TCP where no UDP goes through
 //! - `strangers`: who is refused, and that it is counted
 //! - `hostile_files`: what an import refuses
+//! - `large_files`: files larger than memory
 //! - `upkeep`: status, verify, backup, restore, restart
 //! - `pages`: the library in a browser
 //! - `api`: the limits and errors of `/v1`, and schemathesis
 
 mod apart;
 mod api;
+mod budget;
+mod bundles;
 mod cuts;
 mod hostile_files;
+mod large_files;
 mod main_job;
 mod outages;
 mod pages;
@@ -24,4 +31,5 @@ mod power;
 mod selection;
 mod strangers;
 mod testbed;
+mod transports;
 mod upkeep;

@@ -39,7 +39,7 @@ async fn a_flipped_byte_is_found_set_aside_and_fetched_again() {
     assert_eq!(content_status["blobs"], held - 1, "{content_status}");
     let path = format!("/v1/blobs/{content}");
     let answer = node.get(&path).send().await.unwrap();
-    assert_eq!(answer.status, StatusCode::NOT_FOUND, "damaged content is not served: {answer:?}");
+    assert_eq!(answer.status, StatusCode::SERVICE_UNAVAILABLE, "damaged content is not served: {answer:?}");
 
     node.sync_once().await;
     assert_eq!(node.get(&path).ok().await.body, file.bytes, "it came back from the cloud");

@@ -2,7 +2,8 @@
 
 use alexandria_sync::chunk::{BlobHash, Chunking, Have, Manifest};
 use alexandria_sync::id::{BucketId, NodeId};
-use alexandria_sync::store::{BlobStore, WriteBlobError};
+use alexandria_sync::store::{BlobStore, Wanted, WriteBlobError};
+use alexandria_sync::wire::Class;
 use bytes::Bytes;
 use futures::stream::BoxStream;
 use futures::{StreamExt, stream};
@@ -31,27 +32,30 @@ pub struct StoredBlob {
 impl BlobStore for Content {
     type Error = ContentError;
 
-    async fn urgent(&self, _peer: NodeId) -> Result<Vec<BlobHash>, ContentError> {
+    async fn urgent(&self, _peer: NodeId) -> Result<Vec<Wanted>, ContentError> {
         // Readers are at nodes; nobody waits at the bridge.
         Ok(Vec::new())
     }
 
-    async fn wanted(&self, peer: NodeId, after: Option<BlobHash>, limit: usize) -> Result<Vec<BlobHash>, ContentError> {
-        let rows: Vec<Vec<u8>> = sqlx::query_scalar(
-            "SELECT DISTINCT blob.hash FROM blob \
+    async fn wanted(&self, peer: NodeId, after: Option<BlobHash>, limit: usize) -> Result<Vec<Wanted>, ContentError> {
+        let rows: Vec<(Vec<u8>, i64)> = sqlx::query_as(
+            "SELECT blob.hash, coalesce(max(blob.size_bytes), 0) FROM blob \
              JOIN bucket ON bucket.no = blob.bucket_no AND (bucket.name NOT LIKE 'site/%' OR bucket.name = $1) \
              WHERE NOT blob.stored AND blob.hash IS NOT NULL AND ($2::bytea IS NULL OR blob.hash > $2) \
                 AND NOT EXISTS (SELECT FROM stored_blob WHERE stored_blob.hash = blob.hash) \
                 AND NOT EXISTS (SELECT FROM removed_blob WHERE removed_blob.hash = blob.hash \
                     AND removed_blob.removed_at >= blob.updated_at) \
-             ORDER BY blob.hash LIMIT $3",
+             GROUP BY blob.hash ORDER BY blob.hash LIMIT $3",
         )
         .bind(BucketId::Site(peer).to_string())
         .bind(after.map(|hash| hash.as_bytes().to_vec()))
         .bind(limit as i64)
         .fetch_all(self.pool())
         .await?;
-        Ok(rows.into_iter().filter_map(hash_of).collect())
+        let wanted = rows.into_iter().filter_map(|(hash, size)| Some((hash_of(hash)?, size.unsigned_abs())));
+        Ok(wanted
+            .map(|(blob, size_bytes)| Wanted { blob, class: Class::by_size(size_bytes), size_bytes, from_bytes: 0 })
+            .collect())
     }
 
     async fn manifest(&self, reader: NodeId, blob: BlobHash) -> Result<Option<Manifest>, ContentError> {

@@ -1,7 +1,7 @@
 //! The fleet's certificate authority. Its certificate is in the database, its key is not: it lies in a file that only
 //! its owner can read, or comes with the environment where several replicas share it.
 //!
-//! What a certificate says, and that a request's wishes are ignored, is decided in `alexandria_sync::quic::identity`,
+//! What a certificate says, and that a request's wishes are ignored, is decided in `alexandria_sync::identity`,
 //! which both ends share. Here are the key's keeping and the fingerprints.
 
 use std::fs::{self, OpenOptions};
@@ -10,7 +10,8 @@ use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use alexandria_sync::id::NodeId;
-use alexandria_sync::quic::{self, Identity, IdentityError, PeerIdentity, PeerRole, SigningRequest};
+use alexandria_sync::identity::{self, Identity, IdentityError, PeerIdentity, PeerRole, SigningRequest};
+use alexandria_sync::tickets::TicketSecret;
 use rcgen::{
     BasicConstraints, CertificateParams, CertificateSigningRequestParams, DistinguishedName, DnType, IsCa, KeyPair,
     KeyUsagePurpose, PublicKeyData, SerialNumber,
@@ -77,7 +78,7 @@ pub struct NodeCertificate {
 /// The bridge's own certificate, with its key, for the two servers that show it.
 pub struct BridgeIdentity {
     /// For sessions.
-    pub quic: Identity,
+    pub transport: Identity,
     /// For enrolment: the certificate, then the authority's, by which a node checks the fingerprint in its token.
     pub chain: Vec<CertificateDer<'static>>,
     /// The key of the first of them.
@@ -86,7 +87,7 @@ pub struct BridgeIdentity {
 
 /// The authority, with its key.
 pub struct Authority {
-    signer: quic::Authority,
+    signer: identity::Authority,
     certificate_der: CertificateDer<'static>,
     certificate_days: u64,
 }
@@ -115,13 +116,25 @@ impl Authority {
         if certificate.public_key().raw != KeyPair::from_pem(&key_pem)?.subject_public_key_info() {
             return Err(AuthorityError::WrongKey);
         }
-        let signer = quic::Authority::from_pem(&certificate_pem, &key_pem)?;
+        let signer = identity::Authority::from_pem(&certificate_pem, &key_pem)?;
         Ok(Self { signer, certificate_der, certificate_days: config.certificate_days.into() })
     }
 
     /// The authority's certificate in PEM.
     pub fn certificate_pem(&self) -> &str {
         self.signer.certificate_pem()
+    }
+
+    /// What the processes of the bridge open each other's session tickets with.
+    ///
+    /// # Errors
+    ///
+    /// [`AuthorityError::Signing`] if the authority's key cannot be read any more.
+    pub fn ticket_secret(&self, chosen: Option<&str>) -> Result<TicketSecret, AuthorityError> {
+        match chosen {
+            Some(chosen) => Ok(TicketSecret::derived_from(chosen.as_bytes())),
+            None => Ok(TicketSecret::derived_from(&self.signer.key_der()?)),
+        }
     }
 
     /// SHA-256 of the authority's certificate: what tokens carry, so that a node knows whom it talks to.
@@ -151,7 +164,7 @@ impl Authority {
         let request = SigningRequest::make(named)?;
         let pem = self.signer.sign(&request.request_pem, named, random_serial(), now_unix_s(), BRIDGE_DAYS)?;
         Ok(BridgeIdentity {
-            quic: Identity::from_pem(&pem, &request.key_pem, self.certificate_pem())?,
+            transport: Identity::from_pem(&pem, &request.key_pem, self.certificate_pem())?,
             chain: vec![certificate_of(&pem)?, self.certificate_der.clone()],
             key: PrivateKeyDer::from_pem_slice(request.key_pem.as_bytes()).map_err(|_| IdentityError::Unreadable)?,
         })
@@ -198,7 +211,7 @@ fn make_certificate(key: &KeyPair) -> Result<String, rcgen::Error> {
     params.serial_number = Some(SerialNumber::from_slice(&random_serial()));
     let now = OffsetDateTime::now_utc();
     params.not_before = now - BACKDATED;
-    params.not_after = now + Duration::days(quic::Authority::VALIDITY_DAYS as i64);
+    params.not_after = now + Duration::days(identity::Authority::VALIDITY_DAYS as i64);
     Ok(params.self_signed(key)?.pem())
 }
 

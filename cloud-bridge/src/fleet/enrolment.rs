@@ -4,7 +4,7 @@
 //! its answer was lost on the way, it asks again with the same key and gets the same certificate.
 
 use alexandria_sync::id::NodeId;
-use alexandria_sync::quic::IdentityError;
+use alexandria_sync::identity::IdentityError;
 use uuid::Uuid;
 
 use super::Fleet;

@@ -48,24 +48,36 @@ pub struct Answer {
     pub bridge_id: NodeId,
     /// Where sessions are opened: `HOST:PORT`, UDP. With an empty host (`:PORT`), the host that the node enrolled at.
     pub quic_address: String,
+    /// The same for TCP, if the bridge takes sessions over it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tcp_address: Option<String>,
     /// The site that the token was made for.
     pub site: String,
+}
+
+/// Where nodes are told to open sessions.
+#[derive(Clone, Debug)]
+pub struct Addresses {
+    /// Over QUIC.
+    pub quic: String,
+    /// Over TCP, if they may.
+    pub tcp: Option<String>,
 }
 
 #[derive(Clone)]
 struct Enrolment {
     fleet: Fleet,
     bridge_id: NodeId,
-    quic_address: Arc<str>,
+    addresses: Arc<Addresses>,
 }
 
 /// The routes of the enrolment server.
-pub fn router(fleet: Fleet, bridge_id: NodeId, quic_address: &str) -> Router {
+pub fn router(fleet: Fleet, bridge_id: NodeId, addresses: Addresses) -> Router {
     Router::new()
         .route("/v1/enrol", post(enrol))
         .fallback(problem::not_found)
         .layer(DefaultBodyLimit::max(REQUEST_BYTES_MAX))
-        .with_state(Enrolment { fleet, bridge_id, quic_address: quic_address.into() })
+        .with_state(Enrolment { fleet, bridge_id, addresses: addresses.into() })
 }
 
 async fn enrol(
@@ -79,7 +91,8 @@ async fn enrol(
         certificate_pem: enrolled.certificate_pem,
         ca_pem: fleet.authority().certificate_pem().to_owned(),
         bridge_id: enrolment.bridge_id,
-        quic_address: enrolment.quic_address.to_string(),
+        quic_address: enrolment.addresses.quic.clone(),
+        tcp_address: enrolment.addresses.tcp.clone(),
         site: enrolled.site,
     }))
 }

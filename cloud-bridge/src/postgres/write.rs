@@ -163,7 +163,7 @@ impl Records {
                         decided.changes.push(change);
                     }
                 }
-                Admission::Superseded { .. } => decided.applied.superseded += 1,
+                Admission::Superseded { .. } | Admission::Buried => decided.applied.superseded += 1,
                 Admission::Quarantine(reason) => {
                     decided.applied.quarantined += 1;
                     decided.quarantined.push((record.clone(), reason));

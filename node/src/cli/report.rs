@@ -2,9 +2,12 @@
 
 use std::io::IsTerminal;
 use std::process::ExitCode;
+use std::time::Duration;
 
+use alexandria_sync::outlook::Outlook;
+use alexandria_sync::wire::Class;
 use anyhow::bail;
-use indicatif::{HumanBytes, HumanCount, ProgressBar};
+use indicatif::{HumanBytes, HumanCount, HumanDuration, ProgressBar};
 use serde::Serialize;
 
 use super::collections::describe as describe_collection;
@@ -55,26 +58,74 @@ pub(super) fn status(status: &Status) {
         println!("  leaving      {}: {}", collection.title, describe_collection(collection));
     }
     if status.quarantined > 0 {
-        println!("  set aside    {} received records with impossible times", HumanCount(status.quarantined));
+        println!(
+            "  set aside    {} received records; `alexandria quarantine list` shows why",
+            HumanCount(status.quarantined)
+        );
+    }
+    if status.erasures_pending > 0 {
+        println!("  erasing      {} erasures are not yet gone from this disk", HumanCount(status.erasures_pending));
     }
     match &status.replication {
         None => println!("  replication  not enrolled; `alexandria enroll` joins a fleet"),
-        Some(replication) => println!("  replication  {}", describe(replication)),
+        Some(replication) => {
+            println!("  replication  {}", describe(replication));
+            if let Some(outlook) = &replication.outlook {
+                prospects(outlook);
+            }
+        }
+    }
+}
+
+fn prospects(outlook: &Outlook) {
+    for (class, amount) in &outlook.content {
+        let name = match class {
+            Class::Control | Class::Records => continue,
+            Class::Reader => "asked for by readers",
+            Class::Software => "software",
+            Class::Pinned => "small files",
+            Class::Background => "other files",
+        };
+        println!("  to come      {}: {}, {}", name, HumanCount(amount.blobs), HumanBytes(amount.bytes));
+    }
+    if outlook.bytes_to_send > 0 {
+        println!("  to send      {}", HumanBytes(outlook.bytes_to_send));
+    }
+    if let Some(seconds) = outlook.done_in_s {
+        println!("  done in      about {}", HumanDuration(Duration::from_secs(seconds)));
+    }
+    if let Some(wait) = &outlook.wait {
+        println!("  waits        {wait}");
+    }
+    if let Some(budget) = outlook.budget {
+        println!(
+            "  data left    {}, of it {} for content",
+            HumanBytes(budget.all_bytes),
+            HumanBytes(budget.content_bytes)
+        );
     }
 }
 
 fn describe(replication: &ReplicationStatus) -> String {
     let bridge = &replication.address;
     if !replication.connected {
-        let error = replication.last_error.as_deref().unwrap_or("waiting");
+        let wait = replication.wait.as_ref().map(ToString::to_string);
+        let error = wait.as_deref().or(replication.last_error.as_deref()).unwrap_or("waiting");
         let next = replication.next_attempt_s.map(|seconds| format!("; next attempt in {seconds} s"));
         return format!("not connected to {bridge}: {error}{}", next.unwrap_or_default());
     }
+    let over = match (&replication.transport, &replication.transport_reason) {
+        (Some(transport), Some(reason)) => format!(" over {transport} ({reason})"),
+        _ => String::new(),
+    };
+    if let Some(wait) = &replication.wait {
+        return format!("connected to {bridge}{over}: {wait}");
+    }
     if replication.rows_behind == 0 && replication.blobs_receiving == 0 {
-        return format!("connected to {bridge}, up to date");
+        return format!("connected to {bridge}{over}, up to date");
     }
     format!(
-        "connected to {bridge}, {} records and {} of content to come at {}/s",
+        "connected to {bridge}{over}, {} records and {} of content to come at {}/s",
         HumanCount(replication.rows_behind),
         HumanBytes(replication.bytes_to_receive),
         HumanBytes(replication.receive_rate)

@@ -104,7 +104,9 @@ fn render(health: &Health) -> String {
             let name = kind_name(*kind).map_or_else(|| kind.0.to_string(), str::to_owned);
             let _ = writeln!(text, "alexandria_records{{kind=\"{name}\"}} {}", totals.live);
         }
-        gauge(&mut text, "alexandria_records_quarantined", "Received records that were set aside.", stats.quarantined);
+        let set_aside = stats.quarantined;
+        gauge(&mut text, "alexandria_records_quarantined", "Received records that were set aside.", set_aside.records);
+        gauge(&mut text, "alexandria_quarantine_bytes", "Bytes of them.", set_aside.bytes);
         gauge(&mut text, "alexandria_store_disk_bytes", "Bytes of the record store.", stats.disk_bytes);
         gauge(&mut text, "alexandria_store_queue", "Writes that wait.", stats.queued as u64);
     }
@@ -113,9 +115,35 @@ fn render(health: &Health) -> String {
         gauge(&mut text, "alexandria_blob_bytes", "Bytes of it.", stats.held_bytes);
         gauge(&mut text, "alexandria_blobs_wanted", "Content that records name and that is not here.", stats.wanted);
     }
+    outlook(&mut text, &health.library);
+    if let Ok(pending) = store.records.pending_erasures() {
+        let help = "Erasures that may still be on the disk.";
+        gauge(&mut text, "alexandria_erasures_pending", help, pending.len() as u64);
+    }
     let read_only = u64::from(store.records.read_only().is_some());
     gauge(&mut text, "alexandria_read_only", "1 if no writes are taken.", read_only);
     text
+}
+
+/// What is still to come, and why it waits.
+fn outlook(text: &mut String, library: &Library) {
+    let Ok(Some(outlook)) = library.prospects() else { return };
+    gauge(text, "alexandria_link_connected", "1 if a session with the bridge is open.", u64::from(outlook.connected));
+    gauge(text, "alexandria_records_to_come", "Records of the bridge to come, as far as is known.", outlook.records);
+    family(text, "alexandria_content_to_come_bytes", "gauge", "Content to come, by class.");
+    for (class, amount) in &outlook.content {
+        let class = class.number();
+        let _ = writeln!(text, "alexandria_content_to_come_bytes{{class=\"{class}\"}} {}", amount.bytes);
+    }
+    gauge(text, "alexandria_content_to_send_bytes", "Content that the bridge waits for.", outlook.bytes_to_send);
+    gauge(text, "alexandria_content_bytes_per_second", "Content received in a second.", outlook.bytes_per_s);
+    let waits = u64::from(outlook.wait.is_some());
+    gauge(text, "alexandria_replication_waits", "1 if something waits; status tells why.", waits);
+    if let Some(budget) = outlook.budget {
+        gauge(text, "alexandria_link_budget_left_bytes", "What is left of the link's budget.", budget.all_bytes);
+        let content = budget.content_bytes;
+        gauge(text, "alexandria_link_budget_left_content_bytes", "The same for content.", content);
+    }
 }
 
 fn durations(text: &mut String, counters: &Counters) {

@@ -1,7 +1,7 @@
 //! The library for people: pages that a browser of any age shows, without JavaScript.
 //!
 //! Each module makes one sort of page: `home`, `browse`, `search`, `shelf` (what one author, subject or collection
-//! holds), `directory` (all of them), `media`, `read`. They share `visit` (what a request asks for), `walk` (lists in
+//! holds), `directory` (all of them), `media`, `read`, `outlook` (what is still to come). They share `visit` (what a request asks for), `walk` (lists in
 //! pages), `card` and `layout` (how it looks), `answer` (headers and errors), `wording` (every word, in every language).
 //!
 //! What always holds:
@@ -21,6 +21,7 @@ mod kind;
 mod language;
 mod layout;
 mod media;
+mod outlook;
 mod quantity;
 mod read;
 mod search;
@@ -48,7 +49,7 @@ use self::home::Census;
 use self::read::ReadingRoom;
 use self::visit::Visit;
 
-/// All pages and what they need: `/`, `/browse`, `/search`, `/media/{id}`, `/read/{id}`, `/static/…` and so on.
+/// All pages and what they need: `/`, `/browse`, `/search`, `/media/{id}`, `/read/{id}`, `/status`, `/static/…` and so on.
 pub fn router<C: Catalogue>(catalogue: C) -> Router {
     let pages = Pages { catalogue, census: Arc::default(), reading_room: Arc::default() };
     Router::new()
@@ -61,6 +62,7 @@ pub fn router<C: Catalogue>(catalogue: C) -> Router {
         .route("/author/{id}", get(author::<C>))
         .route("/category/{id}", get(category::<C>))
         .route("/collection/{id}", get(collection::<C>))
+        .route(outlook::PATH, get(status::<C>))
         .route("/media/{id}", get(media::<C>))
         .route("/read/{id}", get(read::<C>))
         .route("/read/{id}/file/{*path}", get(picture::<C>))
@@ -89,6 +91,10 @@ struct Pages<C> {
 
 async fn home<C: Catalogue>(State(pages): State<Pages<C>>, visit: Visit) -> Response {
     visit.answer(home::page(&pages.catalogue, &pages.census, &visit).await)
+}
+
+async fn status<C: Catalogue>(State(pages): State<Pages<C>>, visit: Visit) -> Response {
+    visit.answer(outlook::page(&pages.catalogue, &visit).await)
 }
 
 async fn browse<C: Catalogue>(State(pages): State<Pages<C>>, visit: Visit) -> Response {

@@ -9,6 +9,7 @@ use alexandria_api::catalogue::{
 use alexandria_sync::chunk::{BlobHash, Chunking};
 use alexandria_sync::domain::{Blob, Collection, OpenCount, Typed};
 use alexandria_sync::id::{BucketId, RecordId, Seq};
+use alexandria_sync::outlook::Outlook;
 use alexandria_sync::record::{Kind, RecordKey};
 use alexandria_sync::store::{Cursor, Page};
 use futures::{StreamExt, TryStreamExt};
@@ -138,12 +139,24 @@ impl Catalogue for Library {
     async fn open_blob(&self, hash: BlobHash) -> Result<Option<FileContent>, CatalogueError> {
         let Some(opened) = self.store().blobs.open_blob(hash).await.map_err(blob_error)? else {
             if !self.store().records.references(hash).map_err(store_error)?.is_empty() {
-                self.store().blobs.want_now(hash);
+                self.store().blobs.want_now(hash, None);
             }
             return Ok(None);
         };
         let info = BlobInfo { hash, size_bytes: opened.size_bytes, media_type: self.media_type(hash)? };
         Ok(Some(FileContent::new(info, opened.file.into_std().await)))
+    }
+
+    async fn fetch_blob(&self, hash: BlobHash) -> Result<Option<FileContent>, CatalogueError> {
+        match self.open_blob(hash).await? {
+            Some(content) => Ok(Some(content)),
+            None => self.arriving(hash),
+        }
+    }
+
+    async fn outlook(&self) -> Result<Option<Outlook>, CatalogueError> {
+        let library = self.clone();
+        blocking(move || library.prospects().map_err(store_error)).await
     }
 
     async fn list_blobs(
@@ -226,7 +239,7 @@ impl Library {
     }
 
     /// What the records say that content is, or what it was uploaded as.
-    fn media_type(&self, hash: BlobHash) -> Result<String, CatalogueError> {
+    pub(super) fn media_type(&self, hash: BlobHash) -> Result<String, CatalogueError> {
         if let Some(media_type) = self.store().blobs.media_type(hash).map_err(store_error)? {
             return Ok(media_type);
         }

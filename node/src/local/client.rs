@@ -12,8 +12,10 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::net::UnixStream;
 
+use super::bundles::{BundleExportLine, BundleExportRequest, BundleImportLine, BundleRequest, BundleSurvey};
 use super::messages::{
-    BackupLine, BackupRequest, EnrollRequest, Enrolled, ImportLine, ImportRequest, RestoreLine, RestoreRequest, Status,
+    BackupLine, BackupRequest, DropRequest, EnrollRequest, Enrolled, EraseAnswer, EraseRequest, ImportLine,
+    ImportRequest, QuarantineLine, ReplayAnswer, ReplayRequest, RestoreLine, RestoreRequest, SetAsideRecord, Status,
     SyncLine, TokenAnswer, VerifyLine, VerifyRequest,
 };
 use super::selection::{ChooseRequest, CollectionState, PinAnswer, PinRequest};
@@ -95,6 +97,22 @@ impl Client {
         self.stream("/backup", request).await
     }
 
+    /// Writes a bundle.
+    pub async fn export_bundle(&self, request: &BundleExportRequest) -> Result<Lines<BundleExportLine>, ClientError> {
+        self.stream("/bundle/export", request).await
+    }
+
+    /// Looks at a bundle or a receipt.
+    pub async fn survey_bundle(&self, request: &BundleRequest) -> Result<BundleSurvey, ClientError> {
+        let answer = self.send(Method::POST, "/bundle/survey", serde_json::to_vec(request)?).await?;
+        Ok(serde_json::from_slice(&whole(answer).await?)?)
+    }
+
+    /// Takes in a bundle or a receipt.
+    pub async fn import_bundle(&self, request: &BundleRequest) -> Result<Lines<BundleImportLine>, ClientError> {
+        self.stream("/bundle/import", request).await
+    }
+
     /// Puts a backup back.
     pub async fn restore(&self, request: &RestoreRequest) -> Result<Lines<RestoreLine>, ClientError> {
         self.stream("/restore", request).await
@@ -118,6 +136,26 @@ impl Client {
     /// Pins something, or takes its pin back.
     pub async fn pin(&self, request: &PinRequest) -> Result<PinAnswer, ClientError> {
         self.post("/pins", request).await
+    }
+
+    /// Erases a record.
+    pub async fn erase(&self, request: &EraseRequest) -> Result<EraseAnswer, ClientError> {
+        self.post("/erase", request).await
+    }
+
+    /// Shows what is set aside.
+    pub async fn quarantine(&self) -> Result<Lines<QuarantineLine>, ClientError> {
+        self.stream("/quarantine", &()).await
+    }
+
+    /// Lets in what is set aside.
+    pub async fn replay(&self, request: &ReplayRequest) -> Result<ReplayAnswer, ClientError> {
+        self.post("/quarantine/replay", request).await
+    }
+
+    /// Throws a record away that is set aside.
+    pub async fn drop_set_aside(&self, request: &DropRequest) -> Result<SetAsideRecord, ClientError> {
+        self.post("/quarantine/drop", request).await
     }
 
     /// Replicates until both sides hold the same.

@@ -2,7 +2,9 @@
 
 use std::path::PathBuf;
 
-use alexandria_sync::id::{Epoch, NodeId, RecordId};
+use alexandria_sync::id::{BucketId, Epoch, NodeId, RecordId};
+use alexandria_sync::outlook::{Outlook, Wait};
+use alexandria_sync::quarantine::{QuarantineId, QuarantineUse};
 use serde::{Deserialize, Serialize};
 
 use super::selection::SelectionStatus;
@@ -97,6 +99,8 @@ pub struct Status {
     pub selection: SelectionStatus,
     /// Received records that were set aside.
     pub quarantined: u64,
+    /// Erasures that are out of sight and may still be on this disk.
+    pub erasures_pending: u64,
     /// Replication; `None` if the node is not enrolled.
     pub replication: Option<ReplicationStatus>,
 }
@@ -137,6 +141,10 @@ pub struct ReplicationStatus {
     pub address: String,
     /// Whether a session is open.
     pub connected: bool,
+    /// What carries it: `QUIC` or `TCP`.
+    pub transport: Option<String>,
+    /// Why that.
+    pub transport_reason: Option<String>,
     /// When both sides last held the same, in milliseconds since 1970.
     pub last_quiet_unix_ms: Option<u64>,
     /// When it is tried again, in seconds from now, if no session is open.
@@ -155,6 +163,12 @@ pub struct ReplicationStatus {
     pub bytes_received: u64,
     /// Content bytes sent in this session.
     pub bytes_sent: u64,
+    /// Bytes of content that the bridge has asked for and that have not left.
+    pub bytes_to_send: u64,
+    /// Why something waits.
+    pub wait: Option<Wait>,
+    /// What is still to come; told with the status only.
+    pub outlook: Option<Outlook>,
 }
 
 /// Check everything.
@@ -271,7 +285,7 @@ pub struct Enrolled {
 #[serde(tag = "event", rename_all = "snake_case")]
 pub enum SyncLine {
     /// How far it is.
-    Progress(ReplicationStatus),
+    Progress(Box<ReplicationStatus>),
     /// Both sides hold the same.
     Quiet,
     /// It did not come to that.
@@ -286,4 +300,100 @@ pub enum SyncLine {
 pub struct TokenAnswer {
     /// To be sent as `Authorization: Bearer TOKEN`.
     pub token: String,
+}
+
+/// What of the quarantine is shown.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(tag = "event", rename_all = "snake_case")]
+pub enum QuarantineLine {
+    /// One record that is set aside.
+    Record(SetAsideRecord),
+    /// The end.
+    Done(QuarantineUse),
+    /// The list could not go on.
+    Failed {
+        /// Why.
+        reason: String,
+    },
+}
+
+/// A record that is set aside.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+pub struct SetAsideRecord {
+    /// Its name, for `replay` and `drop`.
+    pub id: QuarantineId,
+    /// Where it belongs.
+    pub bucket: BucketId,
+    /// Its kind, by name where this version knows one.
+    pub kind: String,
+    /// Which record it is a version of.
+    pub record: RecordId,
+    /// Whether it says that the record was deleted.
+    pub deleted: bool,
+    /// Who wrote it.
+    pub written_by: NodeId,
+    /// When, by the writer's clock, in milliseconds since 1970.
+    pub written_unix_ms: u64,
+    /// How far that is ahead of the clock here now, in milliseconds.
+    pub ahead_ms: u64,
+    /// Who brought it.
+    pub received_from: NodeId,
+    /// Since when it is set aside, in milliseconds since 1970.
+    pub received_unix_ms: u64,
+    /// For how long that is, in milliseconds.
+    pub set_aside_for_ms: u64,
+    /// Why.
+    pub reason: String,
+}
+
+/// Let records in that are set aside.
+#[derive(Clone, Copy, Debug, Deserialize, Serialize)]
+pub struct ReplayRequest {
+    /// Which; all of them if `None`.
+    pub id: Option<QuarantineId>,
+    /// As an edit of now, whenever it was written.
+    pub as_new_edit: bool,
+}
+
+/// What letting records in came to.
+#[derive(Clone, Copy, Debug, Default, Deserialize, Serialize)]
+pub struct ReplayAnswer {
+    /// Records that changed something.
+    pub applied: u32,
+    /// Records that said nothing new.
+    pub superseded: u32,
+    /// Records that stay set aside.
+    pub set_aside: u32,
+}
+
+/// Throw a record away that is set aside.
+#[derive(Clone, Copy, Debug, Deserialize, Serialize)]
+pub struct DropRequest {
+    /// Which.
+    pub id: QuarantineId,
+}
+
+/// Erase a record, here and wherever it goes.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+pub struct EraseRequest {
+    /// Its kind, by name or number.
+    pub kind: String,
+    /// Its id.
+    pub id: RecordId,
+}
+
+/// It is erased from sight; the disk follows.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+pub struct EraseAnswer {
+    /// What orders it.
+    pub erasures: Vec<OrderedErasure>,
+}
+
+/// An erasure.
+#[derive(Clone, Copy, Debug, Deserialize, Serialize)]
+pub struct OrderedErasure {
+    /// The bucket that the record was in.
+    pub bucket: BucketId,
+    /// The id of the erasure: receipts name it.
+    pub id: RecordId,
 }

@@ -4,6 +4,7 @@ use std::convert::Infallible;
 use std::sync::Arc;
 
 use alexandria_api::{Problem, ProblemKind};
+use alexandria_sync::domain::kind_named;
 use axum::body::{Body, Bytes};
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
@@ -14,15 +15,17 @@ use serde::Serialize;
 use tokio::sync::{Notify, mpsc};
 use tokio_stream::wrappers::ReceiverStream;
 
-use super::{backup, selection, status};
+use super::{backup, bundle, quarantine, selection, status};
 use crate::jobs::import::LINES_WAITING_MAX;
 use crate::jobs::{Importer, verify};
 use crate::library::Library;
+use crate::local::messages::OrderedErasure;
 use crate::local::{
-    BackupRequest, EnrollRequest, Enrolled, ImportRequest, RestoreLine, RestoreRequest, Status, SyncLine, TokenAnswer,
-    VerifyRequest,
+    BackupRequest, EnrollRequest, Enrolled, EraseAnswer, EraseRequest, ImportRequest, RestoreLine, RestoreRequest,
+    Status, SyncLine, TokenAnswer, VerifyRequest,
 };
 use crate::replication::{Replicator, SyncEnd, enroll};
+use crate::store::EraseError;
 
 /// What the command line may ask of a node.
 #[derive(Clone)]
@@ -54,8 +57,15 @@ pub(super) fn router(state: LocalState) -> Router {
         .route("/verify", post(verify_all))
         .route("/backup", post(back_up))
         .route("/restore", post(restore))
+        .route("/bundle/export", post(bundle::export))
+        .route("/bundle/survey", post(bundle::survey))
+        .route("/bundle/import", post(bundle::import))
         .route("/enroll", post(join_fleet))
         .route("/sync", post(sync))
+        .route("/erase", post(erase))
+        .route("/quarantine", post(quarantine::list))
+        .route("/quarantine/replay", post(quarantine::replay))
+        .route("/quarantine/drop", post(quarantine::discard))
         .merge(selection::router())
         .fallback(alexandria_api::problem::not_found)
         .with_state(state)
@@ -122,6 +132,26 @@ async fn join_fleet(
     Ok(Json(Enrolled { node, bridge: membership.bridge }))
 }
 
+async fn erase(
+    State(state): State<LocalState>,
+    Json(request): Json<EraseRequest>,
+) -> Result<Json<EraseAnswer>, Problem> {
+    let EraseRequest { kind, id } = request;
+    let known = kind_named(&kind).ok_or_else(|| {
+        Problem::new(ProblemKind::InvalidField, format!("there are no records of a kind called {kind}")).at("kind")
+    })?;
+    let ordered = state.library.erase(known, id).await.map_err(|error| match error {
+        EraseError::NotFound(_) => Problem::new(ProblemKind::NotFound, error.to_string()),
+        EraseError::NotErasable => Problem::new(ProblemKind::InvalidField, error.to_string()).at("kind"),
+        EraseError::Store(error) => failed(&error),
+    })?;
+    for erasure in &ordered {
+        tracing::warn!(kind, record.id = %id, bucket = %erasure.bucket, erasure.id = %erasure.id, "erased a record");
+    }
+    let erasures = ordered.into_iter().map(|key| OrderedErasure { bucket: key.bucket, id: key.id }).collect();
+    Ok(Json(EraseAnswer { erasures }))
+}
+
 async fn sync(State(state): State<LocalState>) -> Response {
     let (lines, watched) = mpsc::channel(LINES_WAITING_MAX);
     tokio::spawn(async move {
@@ -129,7 +159,7 @@ async fn sync(State(state): State<LocalState>) -> Response {
         let replicator = state.replicator.clone();
         let syncing = tokio::spawn(async move { replicator.sync_once(progress).await });
         while let Some(progress) = told.recv().await {
-            if lines.send(SyncLine::Progress(progress)).await.is_err() {
+            if lines.send(SyncLine::Progress(progress.into())).await.is_err() {
                 return;
             }
         }
@@ -144,7 +174,7 @@ async fn sync(State(state): State<LocalState>) -> Response {
 }
 
 /// An answer of JSON lines.
-fn stream<T: Serialize + Send + 'static>(lines: mpsc::Receiver<T>) -> Response {
+pub(super) fn stream<T: Serialize + Send + 'static>(lines: mpsc::Receiver<T>) -> Response {
     let lines = ReceiverStream::new(lines).map(|line| {
         let mut text = serde_json::to_vec(&line).unwrap_or_default();
         text.push(b'\n');

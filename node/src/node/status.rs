@@ -5,7 +5,7 @@ use alexandria_sync::record::Kind;
 
 use super::local::LocalState;
 use crate::local::Status;
-use crate::local::messages::{ContentStatus, RecordCounts};
+use crate::local::messages::{ContentStatus, RecordCounts, ReplicationStatus};
 use crate::store::StoreError;
 
 /// Gathers it; blocks.
@@ -21,6 +21,8 @@ pub(super) fn gather(state: &LocalState) -> Result<Status, StoreError> {
         records.kinds.iter().find(|(known, _)| *known == kind).map(|(_, totals)| totals.live).unwrap_or_default()
     };
     let content = store.blobs.stats()?;
+    let outlook = state.library.prospects()?;
+    let replication = state.replicator.status();
     Ok(Status {
         version: env!("CARGO_PKG_VERSION").to_owned(),
         node: identity.node,
@@ -43,7 +45,8 @@ pub(super) fn gather(state: &LocalState) -> Result<Status, StoreError> {
             free_bytes: crate::store::free_bytes(state.library.data_dir()),
         },
         selection: state.library.selection_status()?,
-        quarantined: records.quarantined,
-        replication: state.replicator.status(),
+        quarantined: records.quarantined.records,
+        erasures_pending: store.records.pending_erasures()?.len() as u64,
+        replication: replication.map(|replication| ReplicationStatus { outlook, ..replication }),
     })
 }

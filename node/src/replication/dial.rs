@@ -1,27 +1,29 @@
 //! Dials the bridge, runs a session until it ends, waits, and dials again.
 
-use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use alexandria_sync::driver::{self, HOST_INPUTS_MAX, HostInput, Reports, RunError};
 use alexandria_sync::hlc::ClockQuality;
 use alexandria_sync::id::NodeId;
-use alexandria_sync::quic::{ConnectError, Dialer, PeerIdentity, PeerRole, TransportConfig};
+use alexandria_sync::outlook::Wait;
 use alexandria_sync::session::{self, Closed, Collections, Event, Progress, Scope, Session};
+use alexandria_sync::transport::Transport;
 use alexandria_sync::wire::{CloseReason, Hello, PROTOCOL_MAX, PROTOCOL_MIN, feature};
 use rand::Rng;
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 
 use super::ReplicationConfig;
+use super::connect::{self, Connector, NoConnection};
+use super::link::{Link, LinkError};
 use super::membership::{Membership, MembershipError};
 use super::relay::relay;
 use super::selection::Following;
+use super::transport_choice::Why;
 use crate::library::Library;
 use crate::local::messages::ReplicationStatus;
 use crate::store::StoreError;
-use crate::store::time::BUILD_UNIX_MS;
 
 /// Events that may wait for the host; the session waits when they are more.
 const EVENTS_MAX: usize = 64;
@@ -33,14 +35,12 @@ const QUIET_AFTER: Duration = Duration::from_secs(1);
 /// Why one attempt did not come to a session, or the session not to its end.
 #[derive(Debug, thiserror::Error)]
 enum AttemptError {
-    #[error("the bridge's address {0} is not known to the name service")]
-    Unresolved(String),
-    #[error("look up the bridge's address")]
-    Lookup(#[source] std::io::Error),
     #[error(transparent)]
     Membership(#[from] MembershipError),
     #[error(transparent)]
-    Connect(#[from] ConnectError),
+    Link(#[from] LinkError),
+    #[error(transparent)]
+    Connect(#[from] NoConnection),
     #[error(transparent)]
     Store(#[from] StoreError),
     #[error(transparent)]
@@ -63,30 +63,36 @@ pub enum SyncEnd {
 /// Replicates with the bridge of this node's fleet. Clones are handles on the same one.
 #[derive(Clone)]
 pub struct Replicator {
-    inner: Arc<Inner>,
+    pub(super) inner: Arc<Inner>,
 }
 
-struct Inner {
-    library: Library,
-    config: ReplicationConfig,
-    state: watch::Sender<State>,
+pub(super) struct Inner {
+    pub(super) library: Library,
+    pub(super) config: ReplicationConfig,
+    connector: Connector,
+    pub(super) link: Arc<Link>,
+    pub(super) state: watch::Sender<State>,
     /// Counts occasions to dial now.
     wake: watch::Sender<u64>,
     /// Replications under way that somebody asked for.
     asked: watch::Sender<u64>,
     /// Counts requests to end the session that is open.
     renew: watch::Sender<u64>,
-    next_attempt: Mutex<Option<Instant>>,
+    pub(super) next_attempt: Mutex<Option<Instant>>,
 }
 
 /// What is known about replication.
 #[derive(Clone, Debug, Default)]
-struct State {
+pub(super) struct State {
     bridge: Option<(NodeId, String)>,
     connected: bool,
+    /// What carries the session, and why.
+    transport: Option<(Transport, Why)>,
     progress: Progress,
     last_quiet_unix_ms: Option<u64>,
     last_error: Option<String>,
+    /// Why something waits.
+    pub(super) wait: Option<Wait>,
     /// Attempts that have ended.
     attempts: u64,
     /// Times that both sides held the same.
@@ -97,6 +103,8 @@ impl Replicator {
     /// A replicator that does nothing until [`Self::run`].
     pub fn new(library: Library, config: ReplicationConfig) -> Self {
         let inner = Inner {
+            connector: Connector::new(library.data_dir(), &config),
+            link: Arc::new(Link::new(&library, &config.link)),
             library,
             config,
             state: watch::Sender::new(State::default()),
@@ -126,6 +134,8 @@ impl Replicator {
             bridge,
             address,
             connected: state.connected,
+            transport: state.transport.map(|(transport, _)| transport.to_string()),
+            transport_reason: state.transport.map(|(_, why)| why.to_string()),
             last_quiet_unix_ms: state.last_quiet_unix_ms,
             next_attempt_s: next_attempt_s.map(|at| at.saturating_duration_since(Instant::now()).as_secs()),
             last_error: state.last_error,
@@ -135,6 +145,9 @@ impl Replicator {
             receive_rate: state.progress.receive_rate,
             bytes_received: state.progress.bytes_received,
             bytes_sent: state.progress.bytes_sent,
+            bytes_to_send: state.progress.bytes_to_send,
+            wait: state.wait,
+            outlook: None,
         })
     }
 
@@ -189,6 +202,12 @@ impl Replicator {
             if may_be_quiet && moved_at.elapsed() > QUIET_AFTER {
                 self.end_session();
             }
+            if let Some(wait) = &now.wait
+                && now.connected
+                && moved_at.elapsed() > QUIET_AFTER
+            {
+                return SyncEnd::Failed(wait.to_string());
+            }
             if moved_at.elapsed() > stall {
                 return SyncEnd::Failed(format!("no progress for {} s", stall.as_secs()));
             }
@@ -204,10 +223,15 @@ impl Replicator {
         self.inner.renew.send_modify(|times| *times += 1);
     }
 
-    /// Dials whenever no session is open, until the library closes.
+    /// Dials whenever no session is open, and tells the library how the link stands, until the library closes.
     pub async fn run(&self) {
+        tokio::join!(self.dial(), self.tell());
+    }
+
+    async fn dial(&self) {
         let inner = &self.inner;
         let mut wake = inner.wake.subscribe();
+        let mut urgent = inner.library.store().blobs.urgent_changes();
         let mut wait = Duration::from_secs(inner.config.retry_min_s);
         loop {
             wake.borrow_and_update();
@@ -217,25 +241,34 @@ impl Replicator {
                 match self.attempt().await {
                     Ok(()) => wait = Duration::from_secs(inner.config.retry_min_s),
                     Err(error) => {
+                        let refused = matches!(error, AttemptError::ClosedByBridge(..));
                         let error = format!("{:#}", anyhow::Error::from(error));
                         tracing::info!(%error, "replication will be tried again");
-                        inner.state.send_modify(|state| state.last_error = Some(error));
+                        let text = error.clone();
+                        let waits = if refused { Wait::Refused { text } } else { Wait::NoLink { error: text } };
+                        inner.state.send_modify(|state| {
+                            state.last_error = Some(error);
+                            state.wait = Some(waits);
+                        });
                     }
                 }
                 inner.state.send_modify(|state| {
                     state.connected = false;
+                    state.transport = None;
                     state.progress = Progress::default();
                     state.attempts += 1;
                 });
             }
             // Between half and the whole, so that a fleet that lost its bridge does not come back all at once.
             let jittered = wait.mul_f64(rand::rng().random_range(0.5..=1.0));
-            *inner.next_attempt.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now() + jittered);
+            let pause = self.pause(jittered);
             wait = (wait * 2).min(Duration::from_secs(inner.config.retry_max_s));
             tokio::select! {
                 () = inner.library.closed() => return,
                 _ = wake.changed() => wait = Duration::from_secs(inner.config.retry_min_s),
-                () = tokio::time::sleep(jittered) => {}
+                // A reader waits for something.
+                _ = urgent.changed(), if !self.is_held() => wait = self.soon().await,
+                () = tokio::time::sleep(pause) => {}
             }
         }
     }
@@ -244,15 +277,21 @@ impl Replicator {
         let inner = &self.inner;
         let data_dir = inner.library.data_dir();
         let Some(membership) = Membership::load(data_dir)? else { return Ok(()) };
-        let identity = membership.identity(data_dir)?;
-        let address = inner.config.bridge.clone().unwrap_or_else(|| membership.address.clone());
+        let address = inner.connector.address(&membership, Transport::Quic).to_owned();
         inner.state.send_modify(|state| state.bridge = Some((membership.bridge, address.clone())));
-        let expected = PeerIdentity { role: PeerRole::Bridge, id: membership.bridge };
-        let resolved = resolve(&address).await?;
-        let dialer = Dialer::new(resolved, &TransportConfig::default())?;
-        let link = dialer.connect(resolved, &identity, expected, BUILD_UNIX_MS / 1000).await?;
-
+        inner.connector.check_route(&membership).await?;
+        let link_use = inner.link.open().await?;
         let store = inner.library.store();
+        let now_unix_ms = store.records.now_unix_ms();
+        let connected = match inner.connector.connect(&membership, &link_use.transport(), now_unix_ms).await {
+            Ok(connected) => connected,
+            Err(error) => {
+                link_use.failed().await;
+                return Err(error.into());
+            }
+        };
+        let (over, why) = (connected.link.transport(), connected.why);
+
         let node = store.records.identity();
         let hello = Hello {
             protocol_min: PROTOCOL_MIN,
@@ -267,28 +306,44 @@ impl Replicator {
         };
         let scope = Scope { site: node.node, collections: Collections::All };
         let following = Following::begin(store.clone(), membership.bridge).await?;
-        let session = Session::new(session::Config::default(), hello, membership.bridge, scope, 0)
-            .selecting(following.selected().selection.clone());
+        let config = session::Config { credit: link_use.credit(), ..session::Config::default() };
+        let session =
+            Session::new(config, hello, membership.bridge, scope, 0).selecting(following.selected().selection.clone());
         let (host, inputs) = mpsc::channel(HOST_INPUTS_MAX);
         let (events, heard) = mpsc::channel(EVENTS_MAX);
         let (progress, progressed) = watch::channel(Progress::default());
         inner.state.send_modify(|state| {
             state.connected = true;
+            state.transport = Some((over, why));
             state.last_error = None;
+            state.wait = None;
         });
-        tracing::info!(peer.id = %membership.bridge, %address, "connected to the bridge");
+        tracing::info!(peer.id = %membership.bridge, %address, transport = %over, %why, "connected to the bridge");
         let relaying = tokio::spawn(relay(store.clone(), host.clone()));
+        let wire = connected.link.wire_bytes();
+        let measured = move || {
+            let crossed = wire();
+            crossed.sent + crossed.received
+        };
+        let watching = link_use.watch(measured, host.clone(), self.waits());
+        let measuring = tokio::spawn(connect::measure(progressed.clone(), connected.link.wire_bytes()));
+        let listening = tokio::spawn(self.clone().listen(heard, progressed, watching.short(), following.clone()));
+        let probe = (why == Why::Probe).then_some(connect::PROBE_TIME);
         let asking = tokio::spawn(following.clone().ask(host.clone()));
-        let listening = tokio::spawn(self.clone().listen(heard, progressed, following.clone()));
-        let stopping = tokio::spawn(stop_with(inner.library.clone(), inner.renew.subscribe(), following.clone(), host));
+        let ends = stop_with(inner.library.clone(), inner.renew.subscribe(), probe, following.clone(), host);
+        let stopping = tokio::spawn(ends);
         let records = Arc::new(store.records.as_selected(following.selected().version));
         let blobs = Arc::new(store.blobs.session());
-        let ended =
-            driver::run(session, membership.bridge, records, blobs, link, inputs, Reports { events, progress }).await;
+        let reports = Reports { events, progress };
+        let ended = driver::run(session, membership.bridge, records, blobs, connected.link, inputs, reports).await;
         relaying.abort();
         asking.abort();
         stopping.abort();
         let _ = listening.await;
+        watching.finish().await;
+        let goodput = measuring.await.ok().flatten();
+        let is_broken = matches!(ended, Err(RunError::Link(_)));
+        inner.connector.note_end(&connected.way, goodput, is_broken, store.records.now_unix_ms());
         if following.is_outdated() {
             return Ok(());
         }
@@ -303,6 +358,7 @@ impl Replicator {
         self,
         mut heard: mpsc::Receiver<Event>,
         mut progress: watch::Receiver<Progress>,
+        short: watch::Sender<Option<u64>>,
         following: Following,
     ) {
         let state = &self.inner.state;
@@ -314,6 +370,7 @@ impl Replicator {
                 },
                 Ok(()) = progress.changed() => {
                     let now = *progress.borrow_and_update();
+                    short.send_replace(now.credit_short);
                     state.send_if_modified(|state| std::mem::replace(&mut state.progress, now) != now);
                     continue;
                 }
@@ -330,7 +387,13 @@ impl Replicator {
                 Event::BlobReceived { blob, size_bytes } => {
                     tracing::debug!(blob.hash = %blob, size_bytes, "content has arrived");
                 }
-                Event::ContentBlocked => tracing::warn!("no room for more content; records go on"),
+                Event::ContentBlocked => {
+                    tracing::warn!("no room for more content; records go on");
+                    state.send_modify(|state| state.wait = Some(Wait::NoRoom));
+                }
+                Event::CreditShort(bytes) => {
+                    short.send_replace(Some(bytes));
+                }
                 Event::Quiet => {
                     let now = self.inner.library.store().records.now_unix_ms();
                     state.send_modify(|state| {
@@ -368,10 +431,12 @@ impl Drop for Asked<'_> {
     }
 }
 
-/// Ends the session when the library closes, when it is asked to end, or when other collections are chosen.
+/// Ends the session when the library closes, when it is asked to end, when its time is over, or when other collections are
+/// chosen.
 async fn stop_with(
     library: Library,
     mut renew: watch::Receiver<u64>,
+    time: Option<Duration>,
     following: Following,
     host: mpsc::Sender<HostInput>,
 ) {
@@ -379,12 +444,8 @@ async fn stop_with(
         () = library.closed() => {}
         _ = renew.changed() => {}
         () = following.outdated() => {}
+        () = tokio::time::sleep(time.unwrap_or(Duration::MAX)) => {}
     }
     // A session that is gone needs no stopping.
-    let _ = host.send(HostInput::Stop(CloseReason::GoingAway)).await;
-}
-
-async fn resolve(address: &str) -> Result<SocketAddr, AttemptError> {
-    let mut found = tokio::net::lookup_host(address).await.map_err(AttemptError::Lookup)?;
-    found.next().ok_or_else(|| AttemptError::Unresolved(address.to_owned()))
+    let _ = host.send(HostInput::Stop(CloseReason::GoingAway, String::new())).await;
 }

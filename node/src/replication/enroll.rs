@@ -7,7 +7,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use alexandria_sync::id::NodeId;
-use alexandria_sync::quic::{IdentityError, PeerIdentity, PeerRole, SigningRequest};
+use alexandria_sync::identity::{IdentityError, PeerIdentity, PeerRole, SigningRequest};
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::Bytes;
 use hyper::{Request, StatusCode};
@@ -81,6 +81,8 @@ struct Answer {
     ca_pem: String,
     bridge_id: NodeId,
     quic_address: String,
+    #[serde(default)]
+    tcp_address: Option<String>,
 }
 
 /// Joins the fleet whose bridge takes enrolments at `address` (HOST:PORT), and keeps what it gave.
@@ -113,6 +115,7 @@ pub async fn enroll(
         authority_pem: answer.ca_pem,
         bridge: answer.bridge_id,
         address: reachable(&answer.quic_address, host),
+        tcp_address: answer.tcp_address.map(|address| reachable(&address, host)),
     };
     let held = membership.identity_with_key(&request.key_pem)?;
     if held.named() != identity {
@@ -130,10 +133,10 @@ fn fingerprint(token: &str) -> Option<[u8; 32]> {
 }
 
 /// A bridge that does not know its own name listens on all addresses: then it is where it was enrolled at.
-fn reachable(quic_address: &str, host: &str) -> String {
-    match quic_address.rsplit_once(':') {
+fn reachable(address: &str, host: &str) -> String {
+    match address.rsplit_once(':') {
         Some(("" | "0.0.0.0" | "[::]", port)) => format!("{host}:{port}"),
-        _ => quic_address.to_owned(),
+        _ => address.to_owned(),
     }
 }
 
@@ -229,7 +232,7 @@ impl ServerCertVerifier for PinnedAuthority {
 /// A moment at which the certificate is valid. A node that has never had the right time must be able to join, and the
 /// token is short-lived, so the chain is what is checked here, not the calendar.
 fn start_of_validity(certificate: &CertificateDer<'_>) -> Result<UnixTime, rustls::Error> {
-    let starts = alexandria_sync::quic::identity::valid_from_unix_s(certificate);
+    let starts = alexandria_sync::identity::valid_from_unix_s(certificate);
     let starts = starts.map_err(|_| rustls::Error::InvalidCertificate(CertificateError::BadEncoding))?;
     Ok(UnixTime::since_unix_epoch(std::time::Duration::from_secs(starts)))
 }

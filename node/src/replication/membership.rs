@@ -8,14 +8,14 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use alexandria_sync::id::NodeId;
-use alexandria_sync::quic::{Identity, IdentityError};
+use alexandria_sync::identity::{Identity, IdentityError};
 use serde::{Deserialize, Serialize};
 
 const MEMBERSHIP_FILE: &str = "fleet.json";
 const KEY_FILE: &str = "fleet-key.pem";
 
 /// What enrolment gave.
-#[derive(Clone, Debug, Deserialize, Serialize)]
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
 pub struct Membership {
     /// The certificate, in PEM.
     pub certificate_pem: String,
@@ -23,8 +23,11 @@ pub struct Membership {
     pub authority_pem: String,
     /// The bridge.
     pub bridge: NodeId,
-    /// Where it takes sessions: HOST:PORT.
+    /// Where it takes sessions over QUIC: HOST:PORT.
     pub address: String,
+    /// Where it takes them over TCP, if that was told: HOST:PORT.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tcp_address: Option<String>,
 }
 
 /// Why membership could not be read or kept.
@@ -106,7 +109,7 @@ fn read(path: &Path) -> Result<Option<String>, MembershipError> {
     }
 }
 
-fn write_private(path: &Path, text: &str) -> Result<(), MembershipError> {
+pub(super) fn write_private(path: &Path, text: &str) -> Result<(), MembershipError> {
     let draft = path.with_extension("new");
     let write = || {
         match std::fs::remove_file(&draft) {

@@ -16,6 +16,7 @@ use tantivy::tokenizer::{
     AsciiFoldingFilter, LowerCaser, RemoveLongFilter, SimpleTokenizer, TextAnalyzer, TokenStream,
 };
 use tantivy::{Index, IndexReader, IndexWriter, ReloadPolicy, TantivyDocument, Term};
+use tokio::sync::watch;
 
 /// Words of a query that count; the rest is ignored.
 const QUERY_WORDS_MAX: usize = 16;
@@ -66,8 +67,8 @@ pub struct Search {
     index: Index,
     reader: IndexReader,
     writer: Mutex<IndexWriter>,
-    /// How far the last commit went.
-    committed: Mutex<Indexed>,
+    /// What the last commit covered.
+    committed: watch::Sender<Indexed>,
     fields: Fields,
 }
 
@@ -100,7 +101,7 @@ impl Search {
         std::fs::create_dir_all(dir).map_err(tantivy::TantivyError::from)?;
         let index = Index::create_in_dir(dir, schema().0)?;
         let indexed = Indexed::nothing(epoch);
-        let search = Self::with_index(index, indexed.clone())?;
+        let search = Self::with_index(index, &indexed)?;
         search.commit(&indexed)?;
         Ok((search, indexed))
     }
@@ -121,14 +122,35 @@ impl Search {
         if indexed.layout != LAYOUT || indexed.epoch != epoch {
             return Ok(None);
         }
-        Ok(Some((Self::with_index(index, indexed.clone())?, indexed)))
+        Ok(Some((Self::with_index(index, &indexed)?, indexed)))
     }
 
-    fn with_index(index: Index, committed: Indexed) -> Result<Self, SearchError> {
+    fn with_index(index: Index, indexed: &Indexed) -> Result<Self, SearchError> {
         index.tokenizers().register(ANALYZER, analyzer());
         let reader = index.reader_builder().reload_policy(ReloadPolicy::Manual).try_into()?;
         let writer = Mutex::new(index.writer_with_num_threads(1, WRITER_BYTES)?);
-        Ok(Self { index, reader, writer, committed: Mutex::new(committed), fields: schema().1 })
+        Ok(Self { index, reader, writer, committed: watch::Sender::new(indexed.clone()), fields: schema().1 })
+    }
+
+    /// What is findable, as it goes on.
+    pub fn committed(&self) -> watch::Receiver<Indexed> {
+        self.committed.subscribe()
+    }
+
+    /// Writes every file anew that still has words of what was replaced or deleted. Blocks for as long as that takes.
+    ///
+    /// # Errors
+    ///
+    /// [`SearchError`] if the disk fails.
+    pub fn forget_deleted(&self) -> Result<(), SearchError> {
+        let mut writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
+        let segments = self.index.searchable_segment_metas()?;
+        for segment in segments.iter().filter(|segment| segment.has_deletes()) {
+            writer.merge(&[segment.id()]).wait()?;
+        }
+        self.reader.reload()?;
+        writer.garbage_collect_files().wait()?;
+        Ok(())
     }
 
     /// Takes in the present state of some records. Found only after [`Self::commit`].
@@ -165,7 +187,7 @@ impl Search {
                 self.replace(&writer, (kind, id), present(kind, id).as_ref())?;
             }
         }
-        let committed = self.committed.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let committed = self.committed.borrow().clone();
         self.commit(&committed)
     }
 
@@ -201,8 +223,8 @@ impl Search {
             .map_err(|error| tantivy::TantivyError::InvalidArgument(error.to_string()))?;
         prepared.set_payload(&payload);
         prepared.commit()?;
-        self.committed.lock().unwrap_or_else(PoisonError::into_inner).clone_from(indexed);
         self.reader.reload()?;
+        self.committed.send_replace(indexed.clone());
         Ok(())
     }
 
@@ -371,6 +393,32 @@ mod tests {
         assert_eq!(find(&search, "old"), ids(&[]));
         assert_eq!(find(&search, "new"), ids(&[1]));
         assert_eq!(find(&search, "other"), ids(&[]));
+    }
+
+    /// Invariant 7: what is deleted is not only not found, its words are gone from the files.
+    #[test]
+    fn what_was_deleted_is_forgotten_by_the_files_and_the_rest_is_still_found() {
+        let dir = tempfile::tempdir().unwrap();
+        let (search, indexed) = Search::open(dir.path(), Epoch(1)).unwrap();
+        search.update(&[media(1, "Zanzibarine", "en"), media(2, "Other", "en")]).unwrap();
+        search.commit(&indexed).unwrap();
+        search.update(&[media(3, "Quetzalcoatlus", "en")]).unwrap();
+        search.commit(&indexed).unwrap();
+        let gone = [media(1, "", "en").deleted(Stamp::default()), media(3, "", "en").deleted(Stamp::default())];
+        search.update(&gone).unwrap();
+        search.commit(&indexed).unwrap();
+        search.forget_deleted().unwrap();
+        for file in std::fs::read_dir(dir.path()).unwrap().map(|entry| entry.unwrap().path()) {
+            let bytes = std::fs::read(&file).unwrap();
+            for word in ["zanzibarine", "quetzalcoatlus"] {
+                let found = bytes.windows(word.len()).any(|window| window.eq_ignore_ascii_case(word.as_bytes()));
+                assert!(!found, "{word} is in {}", file.display());
+            }
+        }
+        assert_eq!(find(&search, "other"), ids(&[2]));
+        drop(search);
+        let (search, again) = Search::open(dir.path(), Epoch(1)).unwrap();
+        assert_eq!((again, find(&search, "other")), (indexed, ids(&[2])), "how far it goes is kept");
     }
 
     #[test]

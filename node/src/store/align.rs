@@ -7,7 +7,7 @@
 //!
 //! A collection that is kept has its blobs looked at again: wanted, or on demand.
 //!
-//! The place that was reached is kept in the row of table `e`, so a restart goes on there; a choice in between starts anew.
+//! The place that was reached is kept in the row of table `E`, so a restart goes on there; a choice in between starts anew.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{MutexGuard, PoisonError};
@@ -25,7 +25,7 @@ use super::row::{Quarantined, RecordRow};
 use super::selection::{CHOICES_MAX, Level, collection_of, level};
 use super::usage::UseRow;
 use super::writer::{Room, Transaction};
-use super::{demand, tables};
+use super::{demand, quarantine, tables};
 
 /// Rows that one step looks at, at most.
 const ROWS_AT_ONCE: usize = 256;
@@ -225,7 +225,7 @@ impl Aligning<'_, '_> {
         let Some((last, _)) = rows.last() else {
             self.forget_set_aside()?;
             // Rows that were written while this went on are met in another round.
-            if self.transaction.rows.any_with_prefix(&prefix)? {
+            if self.transaction.rows.any_with_prefix(&prefix)?.is_some() {
                 self.transaction.rows.put(unaligned, Vec::new());
                 return Ok(Step::Waiting);
             }
@@ -250,9 +250,17 @@ impl Aligning<'_, '_> {
         if row.seq > upto {
             return Ok(false);
         }
+        // An erasure stays until this disk has forgotten what it erases, and has said so.
+        if self.transaction.rows.contains(&keys::pending_erasure(row.record.key))? {
+            return Ok(false);
+        }
         let Some(blob) = tables::blob_held_by_bucket(&row.record) else { return Ok(true) };
         let rows = &self.transaction.rows;
-        if !rows.contains(&keys::held(blob))? || demand::buckets_that_name(rows, blob)?.len() > 1 {
+        let content_of = tables::content_of(rows, blob)?;
+        if !rows.contains(&keys::held(blob))?
+            || content_of.iter().all(|bucket| *bucket != self.bucket)
+            || content_of.len() > 1
+        {
             return Ok(true);
         }
         let known = rows.get(&keys::usage(blob))?.map(|value| UseRow::decode(&value)).transpose()?;
@@ -266,10 +274,10 @@ impl Aligning<'_, '_> {
     /// Records of the bucket that were set aside: the bridge has sent them, and sends them again when it is asked.
     fn forget_set_aside(&mut self) -> Result<(), StoreError> {
         let Some((bridge, _)) = self.bridge else { return Ok(()) };
-        let prefix = keys::quarantined_of(self.bucket);
+        let prefix = keys::quarantine_of(self.bucket);
         for (key, value) in self.transaction.rows.stored_after(prefix.clone(), &prefix, ROWS_MAX)? {
             if Quarantined::decode(self.bucket, &value)?.from.node == bridge {
-                self.transaction.rows.remove(key);
+                quarantine::forget(&mut self.transaction.rows, key, &value)?;
             }
         }
         Ok(())

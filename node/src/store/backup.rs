@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! backup = magic(8) zstd(row* end) hash(32)
-//! row    = key length u32, value length u32, key, value      rows of what was chosen, of `c`, `q`, `r` and meta, in this order
+//! row    = key length u32, value length u32, key, value      rows of what was chosen, of `c`, `q`, `o`, `x`, `r` and meta
 //! end    = 0 u32, 0 u32
 //! ```
 //! The hash is BLAKE3 over all before it, so that half a backup is never restored.
@@ -114,7 +114,8 @@ fn write(records: &Records, path: &Path, partial: &Path) -> Result<BackupSummary
     let engine = &records.shared().engine;
     let mut summary = BackupSummary::default();
     write_row(&mut rows, &meta::identity_key(), &records.identity().encode()).map_err(on)?;
-    for table in CHOSEN.into_iter().chain([keys::CURSOR, keys::QUARANTINE, keys::RECORD]) {
+    let others = [keys::CURSOR, keys::QUARANTINE, keys::UNNAMED, keys::PENDING_ERASURE, keys::RECORD];
+    for table in CHOSEN.into_iter().chain(others) {
         for row in engine.scan_prefix(&[table]) {
             let (key, value) = row?;
             write_row(&mut rows, &key, &value).map_err(on)?;
@@ -138,7 +139,12 @@ fn write(records: &Records, path: &Path, partial: &Path) -> Result<BackupSummary
 /// Writes a backup into the data folder itself. If the tree is ever damaged, what can be read of it is joined with the
 /// newest dump; so call it when the node is idle, and not too rarely. Blocks.
 pub fn dump(records: &Records) -> Result<BackupSummary, BackupError> {
-    export(records, &records.shared().dir.join(DUMP))
+    export(records, &dump_path(&records.shared().dir))
+}
+
+/// Where [`dump`] writes.
+pub fn dump_path(data_dir: &Path) -> PathBuf {
+    data_dir.join(DUMP)
 }
 
 /// Makes the records of a new data folder from a backup. Blocks. Content that may already lie in the folder is found

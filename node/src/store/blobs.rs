@@ -4,6 +4,7 @@
 //! - [`room`]: how much content may come in.
 //! - [`incoming`]: uploads and imports, whose hash is known at the end.
 //! - [`receive`]: blobs that come chunk by chunk from peers, across restarts. [`BlobSession`] implements the port.
+//! - [`follow`]: reads what is arriving.
 //! - [`scrub`]: finds damage and makes it wanted again.
 //! - [`sweep`]: removes what nothing refers to.
 //! - [`evict`]: gives up what can be had again, to make room.
@@ -14,6 +15,7 @@
 //! - Publishing and removing never run side by side, so that a blob that comes back is not removed by an old decision.
 
 pub mod evict;
+pub mod follow;
 mod held;
 pub mod incoming;
 mod layout;
@@ -22,7 +24,7 @@ pub mod room;
 pub mod scrub;
 pub mod sweep;
 
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::fs::{self, File};
 use std::io;
 use std::ops::Bound;
@@ -32,15 +34,19 @@ use std::time::Instant;
 
 use alexandria_sync::chunk::{BlobHash, ChunkIndex, Chunking, Manifest, ManifestError};
 use alexandria_sync::id::{BucketId, NodeId};
+use alexandria_sync::outlook::Amount;
+use alexandria_sync::store::Wanted;
+use alexandria_sync::wire::Class;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncSeekExt};
 use tokio::sync::{RwLock, broadcast, watch};
 
 use super::engine::{Direction, end_of_prefix};
 use super::error::{OpenError, StoreError};
+use super::overlay::Overlay;
 use super::records::{ROWS_MAX, Records};
 use super::row::HeldRow;
 use super::writer::{self, Transaction};
-use super::{Config, demand, disk, io as on, keys};
+use super::{Config, demand, disk, io as on, keys, tables};
 pub use evict::Need;
 use evict::Uses;
 pub use held::MEDIA_TYPE_BYTES_MAX;
@@ -137,6 +143,9 @@ pub struct BlobStats {
     pub evicted: u64,
 }
 
+/// Content that is not here yet, by class.
+pub type Waiting = BTreeMap<Class, Amount>;
+
 /// The content of one node. Clones are handles on the same store.
 #[derive(Clone)]
 pub struct Blobs {
@@ -154,8 +163,8 @@ struct Inner {
     evicting: tokio::sync::Mutex<()>,
     /// Which blobs some session is receiving.
     claims: Mutex<HashSet<BlobHash>>,
-    /// What readers wait for, oldest first.
-    urgent: Mutex<VecDeque<BlobHash>>,
+    /// What readers wait for, and from which byte on, oldest first.
+    urgent: Mutex<VecDeque<(BlobHash, u64)>>,
     /// Made when it is first needed.
     chunks: Mutex<Option<ChunkIndex>>,
     /// Read by who publishes, written by who removes.
@@ -165,6 +174,8 @@ struct Inner {
     permission: Mutex<Option<Permission>>,
     arrivals: broadcast::Sender<BlobHash>,
     wants: watch::Sender<u64>,
+    /// Counts what became durable of blobs that are arriving.
+    progress: watch::Sender<u64>,
 }
 
 impl Blobs {
@@ -192,6 +203,7 @@ impl Blobs {
             permission: Mutex::default(),
             arrivals: broadcast::Sender::new(ARRIVALS_BUFFERED_MAX),
             wants: watch::Sender::new(0),
+            progress: watch::Sender::new(0),
         };
         let blobs = Self { inner: Arc::new(inner) };
         blobs.finish_going().map_err(|error| match error {
@@ -235,16 +247,20 @@ impl Blobs {
         Ok(self.held(hash)?.map(|_| self.inner.layout.blob(hash)))
     }
 
-    /// Says that a reader waits for a blob that is not here: it is asked for first (class 2).
-    pub fn want_now(&self, hash: BlobHash) {
+    /// Says that a reader waits for a blob that is not here: it is asked for first (class 2), from the byte on that the
+    /// reader is at, if that is known.
+    pub fn want_now(&self, hash: BlobHash, at_bytes: Option<u64>) {
         let mut urgent = locked(&self.inner.urgent);
-        if urgent.contains(&hash) {
-            return;
+        match urgent.iter_mut().find(|(known, _)| *known == hash) {
+            Some((_, from)) if at_bytes.is_none_or(|at| at == *from) => return,
+            Some((_, from)) => *from = at_bytes.unwrap_or_default(),
+            None => {
+                if urgent.len() == URGENT_MAX {
+                    urgent.pop_front();
+                }
+                urgent.push_back((hash, at_bytes.unwrap_or_default()));
+            }
         }
-        if urgent.len() == URGENT_MAX {
-            urgent.pop_front();
-        }
-        urgent.push_back(hash);
         drop(urgent);
         self.inner.wants.send_modify(|times| *times += 1);
     }
@@ -286,19 +302,44 @@ impl Blobs {
         Ok(stats)
     }
 
+    /// What records name and is not here, by class. Reads a table through.
+    pub fn waiting(&self) -> Result<Waiting, StoreError> {
+        let mut waiting = Waiting::new();
+        let urgent: HashSet<BlobHash> = locked(&self.inner.urgent).iter().map(|(blob, _)| *blob).collect();
+        for row in self.inner.records.shared().engine.scan_prefix(&[keys::WANTED]) {
+            let (key, value) = row?;
+            let size_bytes = tables::wanted_size(&value);
+            let blob = keys::blob_of(&key).ok_or(StoreError::DamagedRow { what: "wanted row" })?;
+            let class = match blob {
+                blob if urgent.contains(&blob) => Class::Reader,
+                blob if self.is_pinned(blob)? => Class::Pinned,
+                _ => Class::by_size(size_bytes),
+            };
+            let amount = waiting.entry(class).or_default();
+            amount.blobs += 1;
+            amount.bytes += size_bytes;
+        }
+        Ok(waiting)
+    }
+
     /// What readers wait for and some record names, oldest first.
-    fn urgent_of(&self, peer: NodeId) -> Result<Vec<BlobHash>, StoreError> {
-        let urgent: Vec<BlobHash> = locked(&self.inner.urgent).iter().copied().collect();
+    fn urgent_of(&self, peer: NodeId) -> Result<Vec<Wanted>, StoreError> {
+        let urgent: Vec<(BlobHash, u64)> = locked(&self.inner.urgent).iter().copied().collect();
+        let engine = &self.inner.records.shared().engine;
         let mut asked = Vec::new();
-        for hash in urgent {
-            if self.held(hash)?.is_none() && self.is_referenced(hash)? && self.may(peer, hash)? {
-                asked.push(hash);
+        for (blob, from_bytes) in urgent {
+            if self.held(blob)?.is_none() && self.is_referenced(blob)? && self.may(peer, blob)? {
+                let size_bytes = match engine.get(&keys::wanted(blob))? {
+                    Some(value) => tables::wanted_size(&value),
+                    None => engine.get(&keys::on_demand(blob))?.map_or(0, |value| demand::on_demand_size(&value)),
+                };
+                asked.push(Wanted { blob, class: Class::Reader, size_bytes, from_bytes });
             }
         }
         Ok(asked)
     }
 
-    fn wanted_after(&self, peer: NodeId, after: Option<BlobHash>, limit: usize) -> Result<Vec<BlobHash>, StoreError> {
+    fn wanted_after(&self, peer: NodeId, after: Option<BlobHash>, limit: usize) -> Result<Vec<Wanted>, StoreError> {
         let from = after.map_or(Bound::Included(vec![keys::WANTED]), |after| Bound::Excluded(keys::wanted(after)));
         let engine = &self.inner.records.shared().engine;
         let mut wanted = Vec::new();
@@ -306,17 +347,26 @@ impl Blobs {
             if wanted.len() >= limit.min(ROWS_MAX) {
                 break;
             }
-            let hash = keys::blob_of(&row?.0).ok_or(StoreError::DamagedRow { what: "wanted row" })?;
-            if self.may(peer, hash)? {
-                wanted.push(hash);
+            let (key, value) = row?;
+            let blob = keys::blob_of(&key).ok_or(StoreError::DamagedRow { what: "wanted row" })?;
+            if self.may(peer, blob)? {
+                let size_bytes = tables::wanted_size(&value);
+                let class = if self.is_pinned(blob)? { Class::Pinned } else { Class::by_size(size_bytes) };
+                wanted.push(Wanted { blob, class, size_bytes, from_bytes: 0 });
             }
         }
         Ok(wanted)
     }
 
     fn is_referenced(&self, hash: BlobHash) -> Result<bool, StoreError> {
+        tables::is_kept(&Overlay::new(&self.inner.records.shared().engine), hash)
+    }
+
+    /// Whether the content was erased, and nothing names it any more.
+    fn is_erased(&self, hash: BlobHash) -> Result<bool, StoreError> {
         let engine = &self.inner.records.shared().engine;
-        Ok(engine.scan_prefix(&keys::references(hash)).next().transpose()?.is_some())
+        let listed = engine.scan_prefix(&keys::erasures_of_blob(hash)).next().transpose()?.is_some();
+        Ok(listed && !self.is_referenced(hash)?)
     }
 
     /// Whether a peer may have or give a blob: one of the buckets that name it allows it.
@@ -366,7 +416,7 @@ impl Blobs {
         .await?;
         self.register(hash, row).await?;
         locked(&self.inner.unreferenced).remove(&hash);
-        locked(&self.inner.urgent).retain(|waiting| *waiting != hash);
+        locked(&self.inner.urgent).retain(|(waiting, _)| *waiting != hash);
         if manifest.chunking() == Chunking::ContentDefined
             && let Some(index) = locked(&self.inner.chunks).as_mut()
         {

@@ -1,6 +1,6 @@
 //! Whether a blob that is not here is wanted now, or only once somebody opens it.
 //!
-//! | | wanted (`w`) | on demand (`o`) |
+//! | | wanted (`w`) | on demand (`O`) |
 //! |---|---|---|
 //! | pinned, by its medium or its collection | yes | |
 //! | in a collection kept with content, and not evicted | yes | |
@@ -12,24 +12,24 @@
 //! does not come and go in a circle.
 
 use alexandria_sync::chunk::BlobHash;
-use alexandria_sync::domain::{Blob, Media, Typed};
+use alexandria_sync::domain::{Media, Typed};
 use alexandria_sync::id::BucketId;
 use alexandria_sync::record::{Kind, RecordKey};
 
 use super::error::StoreError;
-use super::keys::{self, KeyReader};
 use super::overlay::Overlay;
 use super::selection::{Level, Pinned, level};
+use super::{keys, tables};
 
 /// On demand because only the records are kept.
 const AS_CHOSEN: u8 = 0;
 /// On demand because it was evicted.
 const EVICTED: u8 = 1;
 
-/// Makes the rows of tables `w` and `o` right for a blob.
+/// Makes the rows of tables `w` and `O` right for a blob.
 pub(crate) fn settle(rows: &mut Overlay<'_>, blob: BlobHash) -> Result<(), StoreError> {
     let held = rows.contains(&keys::held(blob))?;
-    let named_in = if held { Vec::new() } else { buckets_that_name(rows, blob)? };
+    let named_in = if held { Vec::new() } else { tables::content_of(rows, blob)? };
     if named_in.is_empty() {
         rows.remove(keys::wanted(blob));
         rows.remove(keys::on_demand(blob));
@@ -40,12 +40,14 @@ pub(crate) fn settle(rows: &mut Overlay<'_>, blob: BlobHash) -> Result<(), Store
     for bucket in named_in {
         wanted |= !evicted && level(rows, bucket)? == Level::Content;
     }
+    let size = tables::size_in_record(rows, blob)?.map_or(Vec::new(), |size| size.to_be_bytes().to_vec());
     if wanted {
-        rows.put(keys::wanted(blob), Vec::new());
+        rows.put(keys::wanted(blob), size);
         rows.remove(keys::on_demand(blob));
     } else {
         rows.remove(keys::wanted(blob));
-        rows.put(keys::on_demand(blob), vec![if evicted { EVICTED } else { AS_CHOSEN }]);
+        let reason = if evicted { EVICTED } else { AS_CHOSEN };
+        rows.put(keys::on_demand(blob), [&[reason], size.as_slice()].concat());
     }
     Ok(())
 }
@@ -55,22 +57,22 @@ pub(crate) fn note_evicted(rows: &mut Overlay<'_>, blob: BlobHash) {
     rows.put(keys::on_demand(blob), vec![EVICTED]);
 }
 
-/// Whether a row of table `o` says that the blob was evicted.
+/// Whether a row of table `O` says that the blob was evicted.
 pub(crate) fn says_evicted(value: &[u8]) -> bool {
-    value == [EVICTED]
+    value.first() == Some(&EVICTED)
 }
 
-/// The buckets whose blob records name a blob.
-pub(crate) fn buckets_that_name(rows: &Overlay<'_>, blob: BlobHash) -> Result<Vec<BucketId>, StoreError> {
-    Ok(named_by(rows, blob, Blob::KIND)?.into_iter().map(|key| key.bucket).collect())
+/// The size in a row of table `O`; 0 if nobody knows.
+pub(crate) fn on_demand_size(value: &[u8]) -> u64 {
+    tables::wanted_size(value.get(1..).unwrap_or_default())
 }
 
 /// Whether a blob belongs to a medium or a collection that is pinned.
 pub(crate) fn is_pinned(rows: &Overlay<'_>, blob: BlobHash) -> Result<bool, StoreError> {
-    if !rows.any_with_prefix(&[keys::PIN])? {
+    if rows.any_with_prefix(&[keys::PIN])?.is_none() {
         return Ok(false);
     }
-    for bucket in buckets_that_name(rows, blob)? {
+    for bucket in tables::content_of(rows, blob)? {
         if let BucketId::Collection(id) = bucket
             && rows.contains(&keys::pin(Pinned::Collection(id)))?
         {
@@ -90,12 +92,7 @@ fn was_evicted(rows: &Overlay<'_>, blob: BlobHash) -> Result<bool, StoreError> {
 }
 
 fn named_by(rows: &Overlay<'_>, blob: BlobHash, kind: Kind) -> Result<Vec<RecordKey>, StoreError> {
-    let read = |row: &[u8]| {
-        let mut key = KeyReader::new(row);
-        key.blob()?;
-        let kind = key.kind()?;
-        Some(RecordKey { kind, bucket: key.bucket()?, id: key.id()? })
-    };
     let rows = rows.with_prefix(&keys::references_of_kind(blob, kind))?;
-    rows.iter().map(|(row, _)| read(row).ok_or(StoreError::DamagedRow { what: "blob reference" })).collect()
+    let read = |row: &[u8]| keys::reference_of(row).ok_or(StoreError::DamagedRow { what: "blob reference" });
+    rows.iter().map(|(row, _)| read(row)).collect()
 }

@@ -21,6 +21,8 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
+use parking_lot::{RwLock, RwLockReadGuard};
+
 /// Longest value in one row. Sixteen of them and their keys fit well into a quarter of a sled segment (128 KiB).
 const PIECE_BYTES: usize = 4096;
 /// First byte of the rows that hold pieces: before every table, so that no scan of one meets them.
@@ -37,6 +39,8 @@ const SETTINGS_FILE: &str = "conf";
 const FLUSHER_PACE_MS: u64 = 50;
 /// How long to wait for this process's own last handle on the same folder to let go of its lock.
 const LOCK_WAIT: Duration = Duration::from_secs(5);
+/// How long to wait for a moment without readers before the files are exchanged.
+const READERS_PATIENCE: Duration = Duration::from_secs(10);
 
 /// Why the engine could not do it.
 #[derive(Debug, thiserror::Error)]
@@ -50,6 +54,9 @@ pub enum EngineError {
         /// What the engine found.
         detail: String,
     },
+    /// Readers kept it busy, so that its files could not be exchanged. Nothing was changed; worth another try.
+    #[error("the record store is too busy to be written anew")]
+    Busy,
     /// The disk or the file system refused.
     #[error("record store: {0}")]
     Io(#[from] io::Error),
@@ -60,48 +67,42 @@ pub(crate) type Row = (Vec<u8>, Vec<u8>);
 
 /// An open tree of ordered rows.
 pub(crate) struct Engine {
-    db: sled::Db,
-    log: File,
+    /// `None` once another tree was to take its place and did not.
+    files: RwLock<Option<Files>>,
     dir: PathBuf,
+    cache_bytes: u64,
     /// Which keys may have values over [`PIECE_BYTES`].
     may_be_long: fn(&[u8]) -> bool,
     damaged: AtomicBool,
 }
 
-impl Engine {
-    /// Opens or creates the store in `dir`. Values over 4 KiB are only allowed where `may_be_long` says so.
-    pub(crate) fn open(dir: &Path, cache_bytes: u64, may_be_long: fn(&[u8]) -> bool) -> Result<Self, EngineError> {
-        let created = !dir.exists();
-        fs::create_dir_all(dir)?;
+/// The tree's open files.
+struct Files {
+    db: sled::Db,
+    log: File,
+}
+
+impl Files {
+    /// Opens the files in `dir`, past what an interrupted sled leaves there.
+    fn open(dir: &Path, cache_bytes: u64) -> Result<Self, EngineError> {
         // sled would take a half-written snapshot for a whole one and refuse to open.
         remove_snapshots(dir, |name| name.ends_with(".generating"))?;
-        match Self::open_once(dir, cache_bytes, may_be_long) {
+        match Self::open_once(dir, cache_bytes) {
             // The log says the same as a snapshot, and may be good when the snapshot is not.
-            Err(EngineError::Damaged { .. }) if remove_snapshots(dir, |_| true)? => {
-                Self::open_once(dir, cache_bytes, may_be_long)
-            }
+            Err(EngineError::Damaged { .. }) if remove_snapshots(dir, |_| true)? => Self::open_once(dir, cache_bytes),
             opened => opened,
         }
         .or_else(|error| match error {
             // The settings are always the same; sled writes them again.
             EngineError::Damaged { .. } if dir.join(SETTINGS_FILE).exists() => {
                 fs::rename(dir.join(SETTINGS_FILE), dir.join(SETTINGS_FILE).with_extension("damaged"))?;
-                Self::open_once(dir, cache_bytes, may_be_long)
+                Self::open_once(dir, cache_bytes)
             }
             error => Err(error),
         })
-        .and_then(|engine| {
-            if created {
-                File::open(dir)?.sync_all()?;
-                if let Some(parent) = dir.parent() {
-                    File::open(parent)?.sync_all()?;
-                }
-            }
-            Ok(engine)
-        })
     }
 
-    fn open_once(dir: &Path, cache_bytes: u64, may_be_long: fn(&[u8]) -> bool) -> Result<Self, EngineError> {
+    fn open_once(dir: &Path, cache_bytes: u64) -> Result<Self, EngineError> {
         let config = sled::Config::new()
             .path(dir)
             .cache_capacity(cache_bytes)
@@ -118,12 +119,47 @@ impl Engine {
             }
         };
         let log = File::open(dir.join("db"))?;
-        Ok(Self { db, log, dir: dir.to_owned(), may_be_long, damaged: AtomicBool::new(false) })
+        Ok(Self { db, log })
+    }
+}
+
+impl Engine {
+    /// Opens or creates the store in `dir`. Values over 4 KiB are only allowed where `may_be_long` says so.
+    pub(crate) fn open(dir: &Path, cache_bytes: u64, may_be_long: fn(&[u8]) -> bool) -> Result<Self, EngineError> {
+        let created = !dir.exists();
+        fs::create_dir_all(dir)?;
+        let files = Files::open(dir, cache_bytes)?;
+        if created {
+            File::open(dir)?.sync_all()?;
+            if let Some(parent) = dir.parent() {
+                File::open(parent)?.sync_all()?;
+            }
+        }
+        let files = RwLock::new(Some(files));
+        Ok(Self { files, dir: dir.to_owned(), cache_bytes, may_be_long, damaged: AtomicBool::new(false) })
+    }
+
+    /// Closes the tree, lets `exchange` put another one in its place, which must hold the same rows, and opens that.
+    /// Readers wait meanwhile. Only for the one who writes, between two batches.
+    ///
+    /// If it fails with [`EngineError::Busy`] nothing was touched; otherwise the engine stays closed.
+    pub(crate) fn reopen(&self, exchange: impl FnOnce() -> io::Result<()>) -> Result<(), EngineError> {
+        let mut files = self.files.try_write_for(READERS_PATIENCE).ok_or(EngineError::Busy)?;
+        // Its threads end, and let go of its files, before those are moved.
+        drop(files.take());
+        exchange()?;
+        *files = Some(Files::open(&self.dir, self.cache_bytes)?);
+        Ok(())
+    }
+
+    /// The memory for its pages, in bytes.
+    pub(crate) fn cache_bytes(&self) -> u64 {
+        self.cache_bytes
     }
 
     /// The value of `key`.
     pub(crate) fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, EngineError> {
-        match self.guarded(|| self.db.get(key))? {
+        match self.guarded(|db| db.get(key))? {
             Some(stored) => self.whole(key, &stored).map(Some),
             None => Ok(None),
         }
@@ -131,14 +167,19 @@ impl Engine {
 
     /// Whether `key` has a value.
     pub(crate) fn contains(&self, key: &[u8]) -> Result<bool, EngineError> {
-        self.guarded(|| self.db.contains_key(key))
+        self.guarded(|db| db.contains_key(key))
     }
 
     /// The rows between two bounds, in key order or against it. Sees batches whole or not at all row by row, but is
     /// no snapshot: rows written during the scan may appear.
     pub(crate) fn scan(&self, from: Bound<Vec<u8>>, to: Bound<Vec<u8>>, direction: Direction) -> Scan<'_> {
-        let rows = if is_empty(&from, &to) { None } else { self.guarded(|| Ok(self.db.range((from, to)))).ok() };
-        Scan { engine: self, rows, direction }
+        // Held while the scan lives, so that no other tree takes the place of the one that it reads.
+        let files = self.files.read_recursive();
+        let rows = match &*files {
+            Some(files) if !is_empty(&from, &to) => caught(|| Ok(files.db.range((from, to)))).ok(),
+            _ => None,
+        };
+        Scan { engine: self, rows, direction, _files: files }
     }
 
     /// The rows whose keys start with `prefix`, in key order.
@@ -169,17 +210,19 @@ impl Engine {
                 }
             }
         }
-        self.guarded(|| self.db.apply_batch(batch))
+        self.guarded(|db| db.apply_batch(batch))
     }
 
     /// Makes everything applied so far durable.
     pub(crate) fn flush(&self) -> Result<(), EngineError> {
-        self.guarded(|| self.db.flush())?;
-        Ok(self.log.sync_data()?)
+        self.guarded(|db| db.flush())?;
+        let files = self.files.read_recursive();
+        Ok(files.as_ref().ok_or_else(closed)?.log.sync_data()?)
     }
 
     /// What its files take on disk, in bytes.
     pub(crate) fn size_on_disk_bytes(&self) -> Result<u64, EngineError> {
+        let _not_exchanged_meanwhile = self.files.read_recursive();
         Ok(walk_size_bytes(&self.dir)?)
     }
 
@@ -194,7 +237,7 @@ impl Engine {
             &[IN_PIECES, high, low] => {
                 let mut value = Vec::new();
                 for number in 0..u16::from_be_bytes([high, low]) {
-                    let piece = self.guarded(|| self.db.get(piece_key(key, number)))?;
+                    let piece = self.guarded(|db| db.get(piece_key(key, number)))?;
                     value.extend_from_slice(&piece.ok_or_else(|| self.found_damage("a piece of a value is missing"))?);
                 }
                 Ok(value)
@@ -205,7 +248,7 @@ impl Engine {
 
     /// Removes the pieces of the value that `key` has now, from number `keep` on.
     fn drop_pieces(&self, batch: &mut sled::Batch, key: &[u8], keep: u16) -> Result<(), EngineError> {
-        if let Some(stored) = self.guarded(|| self.db.get(key))?
+        if let Some(stored) = self.guarded(|db| db.get(key))?
             && let &[IN_PIECES, high, low] = &*stored
         {
             for number in keep..u16::from_be_bytes([high, low]) {
@@ -215,8 +258,11 @@ impl Engine {
         Ok(())
     }
 
-    fn guarded<T>(&self, call: impl FnOnce() -> sled::Result<T>) -> Result<T, EngineError> {
-        caught(call).inspect_err(|error| {
+    /// Calls sled. A thread that scans may call again, whoever waits for the files.
+    fn guarded<T>(&self, call: impl FnOnce(&sled::Db) -> sled::Result<T>) -> Result<T, EngineError> {
+        let files = self.files.read_recursive();
+        let db = &files.as_ref().ok_or_else(closed)?.db;
+        caught(|| call(db)).inspect_err(|error| {
             if matches!(error, EngineError::Damaged { .. }) {
                 self.note_damage();
             }
@@ -252,6 +298,7 @@ pub(crate) struct Scan<'e> {
     engine: &'e Engine,
     rows: Option<sled::Iter>,
     direction: Direction,
+    _files: RwLockReadGuard<'e, Option<Files>>,
 }
 
 impl Iterator for Scan<'_> {
@@ -260,7 +307,7 @@ impl Iterator for Scan<'_> {
     fn next(&mut self) -> Option<Self::Item> {
         let rows = self.rows.as_mut()?;
         let direction = self.direction;
-        let row = self.engine.guarded(|| {
+        let row = self.engine.guarded(|_| {
             let row = match direction {
                 Direction::Ascending => rows.next(),
                 Direction::Descending => rows.next_back(),
@@ -318,6 +365,11 @@ fn pieces(len: usize) -> u16 {
 
 fn piece_key(key: &[u8], number: u16) -> Vec<u8> {
     [&[PIECE_TABLE], key, &number.to_be_bytes()].concat()
+}
+
+/// What is said of a tree whose place another one was to take.
+fn closed() -> EngineError {
+    EngineError::Damaged { detail: "it was closed to be written anew, and could not be opened again".into() }
 }
 
 /// sled panics on a range that ends before it starts.

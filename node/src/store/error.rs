@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use alexandria_sync::domain::InvalidField;
+use alexandria_sync::quarantine::QuarantineFull;
 use alexandria_sync::record::RecordKey;
 use alexandria_sync::record::encoding::RecordTooLarge;
 
@@ -26,6 +27,9 @@ pub enum StoreError {
     /// Too little room is left on the disk to take in more. Reads and deletes still work.
     #[error("no room left on the disk for records")]
     Full,
+    /// No more may be set aside; nothing of the page was applied.
+    #[error(transparent)]
+    QuarantineFull(#[from] QuarantineFull),
     /// A write failed and what is on disk is uncertain; nothing more is written until the node starts anew.
     #[error("the record store is read-only since a write failed: {reason}")]
     ReadOnly {

@@ -15,20 +15,26 @@
 //! | `l` links | kind 2, side 1, end 16, other end 16, bucket 17 | |
 //! | `b` who refers to a blob | hash 32, kind 2, bucket 17, id 16 | |
 //! | `h` blobs held | hash 32 | see `row` |
-//! | `w` blobs wanted | hash 32 | |
-//! | `o` blobs on demand | hash 32 | see `demand` |
-//! | `u` use of blobs held | hash 32 | see `usage` |
-//! | `g` files of blobs to be removed | hash 32 | |
-//! | `s` what was chosen for a collection | id 16 | see `selection` |
-//! | `z` pins | 1 for a collection, 2 for a medium; id 16 | |
-//! | `v` collections that are returning | id 16 | |
-//! | `e` collections to be brought in line | id 16 | the key of table `r` that was reached |
-//! | `x` records that left, to be taken out of the search index | kind 2, id 16 | |
+//! | `w` blobs wanted | hash 32 | size 8, where the record says it |
+//! | `e` erasures of a record | kind 2, id 16, bucket 17, erasure 16 | |
+//! | `g` erasures of a blob | hash 32, bucket 17, erasure 16 | |
+//! | `o` blobs that a record no longer names | kind 2, id 16, bucket 17, hash 32 | |
+//! | `x` erasures not yet gone from the disk | bucket 17, erasure 16 | |
+//! | `O` blobs on demand | hash 32 | see `demand` |
+//! | `U` use of blobs held | hash 32 | see `usage` |
+//! | `G` files of blobs to be removed | hash 32 | |
+//! | `S` what was chosen for a collection | id 16 | see `selection` |
+//! | `P` pins | 1 for a collection, 2 for a medium; id 16 | |
+//! | `V` collections that are returning | id 16 | |
+//! | `E` collections to be brought in line | id 16 | the key of table `r` that was reached |
+//! | `L` records that left, to be taken out of the search index | kind 2, id 16 | |
 //! | `m` meta | name | see `meta` |
 //!
-//! `r`, `c`, `q`, `h`, `y`, `s`, `z`, `v`, `o` and `m` are what is known; all others follow from them, or are made anew in time.
+//! `r`, `c`, `q`, `h`, `y`, `o`, `x`, `S`, `P`, `V`, `O` and `m` are what is known; all others follow
+//! from them and are made anew by `rebuild`, or in time.
 
 use alexandria_sync::chunk::BlobHash;
+use alexandria_sync::domain::{Erasure, Typed};
 use alexandria_sync::id::{BucketId, NodeId, RecordId, Seq};
 use alexandria_sync::record::{Kind, RecordKey};
 
@@ -49,14 +55,18 @@ pub(crate) const REFERENCE: u8 = b'b';
 pub(crate) const HELD: u8 = b'h';
 pub(crate) const WANTED: u8 = b'w';
 pub(crate) const MEDIA_TYPE: u8 = b'y';
-pub(crate) const ON_DEMAND: u8 = b'o';
-pub(crate) const USAGE: u8 = b'u';
-pub(crate) const GOING: u8 = b'g';
-pub(crate) const CHOICE: u8 = b's';
-pub(crate) const PIN: u8 = b'z';
-pub(crate) const RETURNING: u8 = b'v';
-pub(crate) const UNALIGNED: u8 = b'e';
-pub(crate) const LEFT: u8 = b'x';
+pub(crate) const ERASED: u8 = b'e';
+pub(crate) const ERASED_BLOB: u8 = b'g';
+pub(crate) const UNNAMED: u8 = b'o';
+pub(crate) const PENDING_ERASURE: u8 = b'x';
+pub(crate) const ON_DEMAND: u8 = b'O';
+pub(crate) const USAGE: u8 = b'U';
+pub(crate) const GOING: u8 = b'G';
+pub(crate) const CHOICE: u8 = b'S';
+pub(crate) const PIN: u8 = b'P';
+pub(crate) const RETURNING: u8 = b'V';
+pub(crate) const UNALIGNED: u8 = b'E';
+pub(crate) const LEFT: u8 = b'L';
 pub(crate) const META: u8 = b'm';
 
 const PINNED_COLLECTION: u8 = 1;
@@ -114,8 +124,13 @@ pub(crate) fn quarantine(of: RecordKey, digest: [u8; 32]) -> Vec<u8> {
     key(QUARANTINE, &[&of.bucket.to_bytes(), &of.kind.0.to_be_bytes(), of.id.as_bytes(), &digest[..16]])
 }
 
-pub(crate) fn quarantined_of(bucket: BucketId) -> Vec<u8> {
+pub(crate) fn quarantine_of(bucket: BucketId) -> Vec<u8> {
     key(QUARANTINE, &[&bucket.to_bytes()])
+}
+
+/// The row of `m` that says how much is set aside.
+pub(crate) fn quarantine_use() -> Vec<u8> {
+    key(META, &[b"quarantine"])
 }
 
 /// A row of an index that sorts by a number: `t` and `p`.
@@ -209,6 +224,45 @@ pub(crate) fn pin_of(row: &[u8]) -> Option<Pinned> {
     }
 }
 
+pub(crate) fn erasures_of(target: RecordKey) -> Vec<u8> {
+    key(ERASED, &[&target.kind.0.to_be_bytes(), target.id.as_bytes(), &target.bucket.to_bytes()])
+}
+
+pub(crate) fn erased(target: RecordKey, erasure: RecordId) -> Vec<u8> {
+    [erasures_of(target).as_slice(), erasure.as_bytes()].concat()
+}
+
+/// All erasures that list a blob.
+pub(crate) fn erasures_of_blob(blob: BlobHash) -> Vec<u8> {
+    key(ERASED_BLOB, &[blob.as_bytes()])
+}
+
+pub(crate) fn erasures_of_blob_in(blob: BlobHash, bucket: BucketId) -> Vec<u8> {
+    key(ERASED_BLOB, &[blob.as_bytes(), &bucket.to_bytes()])
+}
+
+pub(crate) fn erased_blob(blob: BlobHash, bucket: BucketId, erasure: RecordId) -> Vec<u8> {
+    key(ERASED_BLOB, &[blob.as_bytes(), &bucket.to_bytes(), erasure.as_bytes()])
+}
+
+pub(crate) fn unnamed_by(record: RecordKey) -> Vec<u8> {
+    key(UNNAMED, &[&record.kind.0.to_be_bytes(), record.id.as_bytes(), &record.bucket.to_bytes()])
+}
+
+pub(crate) fn unnamed(record: RecordKey, blob: BlobHash) -> Vec<u8> {
+    [unnamed_by(record).as_slice(), blob.as_bytes()].concat()
+}
+
+pub(crate) fn pending_erasure(erasure: RecordKey) -> Vec<u8> {
+    key(PENDING_ERASURE, &[&erasure.bucket.to_bytes(), erasure.id.as_bytes()])
+}
+
+/// The erasure that a row of `x` is about.
+pub(crate) fn erasure_of_pending(row: &[u8]) -> Option<RecordKey> {
+    let mut row = KeyReader::new(row);
+    Some(RecordKey { bucket: row.bucket()?, kind: Erasure::KIND, id: row.id()? })
+}
+
 /// Reads a key from left to right; `None` as soon as something is missing or not what it should be.
 pub(crate) struct KeyReader<'k>(&'k [u8]);
 
@@ -251,7 +305,15 @@ pub(crate) fn record_of(key: &[u8]) -> Option<RecordKey> {
     Some(RecordKey { bucket: key.bucket()?, kind: key.kind()?, id: key.id()? })
 }
 
-/// The blob that a row of `b`, `h`, `w`, `o`, `u` or `g` is about.
+/// The record that a row of `b` says refers to a blob.
+pub(crate) fn reference_of(row: &[u8]) -> Option<RecordKey> {
+    let mut key = KeyReader::new(row);
+    key.blob()?;
+    let kind = key.kind()?;
+    Some(RecordKey { kind, bucket: key.bucket()?, id: key.id()? })
+}
+
+/// The blob that a row of `b`, `h`, `w`, `O`, `U` or `G` is about.
 pub(crate) fn blob_of(key: &[u8]) -> Option<BlobHash> {
     KeyReader::new(key).blob()
 }

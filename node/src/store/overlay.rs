@@ -69,23 +69,23 @@ impl<'e> Overlay<'e> {
         self.engine
     }
 
-    /// Whether any key starts with `prefix`.
-    pub(crate) fn any_with_prefix(&self, prefix: &[u8]) -> Result<bool, EngineError> {
+    /// A key that starts with `prefix`, if there is any.
+    pub(crate) fn any_with_prefix(&self, prefix: &[u8]) -> Result<Option<Vec<u8>>, EngineError> {
         let pending = |key: &[u8]| self.operation.get(key).or_else(|| self.group.get(key));
         let in_layers = [&self.operation, &self.group]
             .into_iter()
             .flat_map(|layer| in_prefix(layer, prefix))
-            .any(|(key, _)| pending(key).is_some_and(Option::is_some));
-        if in_layers {
-            return Ok(true);
+            .find(|(key, _)| pending(key).is_some_and(Option::is_some));
+        if let Some((key, _)) = in_layers {
+            return Ok(Some(key.clone()));
         }
         for row in self.engine.scan_prefix(prefix) {
             let (key, _) = row?;
             if pending(&key).is_none() {
-                return Ok(true);
+                return Ok(Some(key));
             }
         }
-        Ok(false)
+        Ok(None)
     }
 
     /// Keeps what the operation at hand wrote.
@@ -145,7 +145,8 @@ mod tests {
         assert_eq!(keys(&rows), [b"tb", b"td"]);
         rows.take_back();
         assert_eq!(keys(&rows), [b"tb", b"tc"]);
-        assert!(!rows.any_with_prefix(b"ta").unwrap() && rows.any_with_prefix(b"tb").unwrap());
+        assert_eq!(rows.any_with_prefix(b"ta").unwrap(), None);
+        assert_eq!(rows.any_with_prefix(b"tb").unwrap(), Some(b"tb".to_vec()));
         assert_eq!(rows.get(b"tc").unwrap(), Some(vec![3]));
     }
 }

@@ -26,7 +26,7 @@ use super::keys;
 use super::meta::{self, Identity};
 use super::overlay::Overlay;
 use super::row::{Quarantined, RecordRow, Totals, decode_number};
-use super::{backup, disk, io as on, selection, tables};
+use super::{backup, disk, io as on, quarantine, selection, tables};
 
 /// A tree that takes more than this many times what its rows need is rewritten (docs/adr/0001-record-store.md).
 const BLOAT_RATIO_MAX: u64 = 3;
@@ -227,6 +227,10 @@ enum Found {
     End,
 }
 
+/// The tables that are worth keeping. What is held comes before the records, so that none of it is taken for wanted.
+const SALVAGED: [u8; 7] =
+    [keys::HELD, keys::MEDIA_TYPE, keys::RECORD, keys::CURSOR, keys::QUARANTINE, keys::UNNAMED, keys::PENDING_ERASURE];
+
 /// Sends all rows of a damaged tree that are worth keeping.
 fn read_damaged(dir: &Path, cache_bytes: u64, found: &mpsc::SyncSender<Found>) -> Result<(), mpsc::SendError<Found>> {
     let Ok(damaged) = Engine::open(dir, cache_bytes, keys::may_be_long) else {
@@ -238,10 +242,7 @@ fn read_damaged(dir: &Path, cache_bytes: u64, found: &mpsc::SyncSender<Found>) -
             found.send(Found::Row((key, value)))?;
         }
     }
-    // What is held comes before the records, so that none of it is taken for wanted.
-    for table in
-        [keys::HELD, keys::MEDIA_TYPE].into_iter().chain(CHOSEN).chain([keys::RECORD, keys::CURSOR, keys::QUARANTINE])
-    {
+    for table in CHOSEN.into_iter().chain(SALVAGED) {
         let mut last = vec![table];
         let mut gap = false;
         for row in damaged.scan_prefix(&[table]) {
@@ -297,11 +298,9 @@ pub(crate) fn restore_row(rows: &mut Overlay<'_>, key: &[u8], value: Vec<u8>) ->
             Ok(Restored::Record { newest, first })
         }
         Some(&keys::QUARANTINE) => {
-            let readable = keys::record_of(key).is_some_and(|of| Quarantined::decode(of.bucket, &value).is_ok());
-            if !readable {
-                return Ok(Restored::Unreadable);
-            }
-            rows.put(key.to_vec(), value);
+            let quarantined = keys::record_of(key).and_then(|of| Quarantined::decode(of.bucket, &value).ok());
+            let Some(quarantined) = quarantined else { return Ok(Restored::Unreadable) };
+            quarantine::restore(rows, key.to_vec(), value, &quarantined.record)?;
             Ok(Restored::Other)
         }
         Some(&keys::CHOICE) => {
@@ -316,7 +315,16 @@ pub(crate) fn restore_row(rows: &mut Overlay<'_>, key: &[u8], value: Vec<u8>) ->
             Ok(Restored::Other)
         }
         Some(&keys::CURSOR) if is_returning(rows, key)? => Ok(Restored::Other),
-        Some(&(keys::CURSOR | keys::HELD | keys::MEDIA_TYPE | keys::PIN | keys::UNALIGNED | keys::ON_DEMAND)) => {
+        Some(
+            &(keys::CURSOR
+            | keys::HELD
+            | keys::MEDIA_TYPE
+            | keys::UNNAMED
+            | keys::PENDING_ERASURE
+            | keys::PIN
+            | keys::UNALIGNED
+            | keys::ON_DEMAND),
+        ) => {
             rows.put(key.to_vec(), value);
             Ok(Restored::Other)
         }
@@ -348,8 +356,22 @@ fn is_bloated(engine: &Engine) -> Result<bool, StoreError> {
 
 /// Copies a healthy tree row by row; it stays in the same life.
 fn drop_and_rewrite(old: Engine, data_dir: &Path, cache_bytes: u64) -> Result<(), OpenError> {
+    copy_rows(&old, data_dir, cache_bytes)?;
+    drop(old);
+    put_copy_in_place(data_dir).map_err(on("rewrite", data_dir))
+}
+
+/// Writes the tree that is in use anew, so that its files hold nothing that was replaced or removed. Only for the one who
+/// writes, between two batches; readers wait only while the files are exchanged.
+pub(crate) fn rewrite_in_use(engine: &Engine, data_dir: &Path) -> Result<(), EngineError> {
+    copy_rows(engine, data_dir, engine.cache_bytes())?;
+    engine.reopen(|| put_copy_in_place(data_dir))
+}
+
+/// Fills `records.rewriting` with all rows of a tree.
+fn copy_rows(old: &Engine, data_dir: &Path, cache_bytes: u64) -> Result<(), EngineError> {
     let rewriting = data_dir.join("records.rewriting");
-    remove_dir(&rewriting).map_err(on("remove", &rewriting))?;
+    remove_dir(&rewriting)?;
     let new = Engine::open(&rewriting, cache_bytes, keys::may_be_long)?;
     let mut batch = Vec::new();
     // Pieces of long values lie before every table; they are cut anew.
@@ -361,12 +383,12 @@ fn drop_and_rewrite(old: Engine, data_dir: &Path, cache_bytes: u64) -> Result<()
         }
     }
     new.apply(batch)?;
-    new.flush()?;
-    drop(new);
-    drop(old);
-    disk::rename_durably(&rewriting, &data_dir.join("records.rewritten"))
-        .and_then(|()| finish_rewrite(data_dir))
-        .map_err(on("rewrite", data_dir))
+    new.flush()
+}
+
+fn put_copy_in_place(data_dir: &Path) -> io::Result<()> {
+    disk::rename_durably(&data_dir.join("records.rewriting"), &data_dir.join("records.rewritten"))?;
+    finish_rewrite(data_dir)
 }
 
 /// Carries out what is left of a rewrite, from whichever step it was interrupted at.

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use alexandria_sync::chunk::BlobHash;
 use alexandria_sync::hlc::ClockQuality;
 use alexandria_sync::id::{BucketId, RecordId, Seq};
+use alexandria_sync::quarantine::QuarantineUse;
 use alexandria_sync::record::{Kind, Record, RecordKey};
 use alexandria_sync::store::BucketHead;
 use tokio::sync::broadcast;
@@ -84,8 +85,8 @@ pub enum Side {
 pub struct RecordStats {
     /// Records of each kind.
     pub kinds: Vec<(Kind, Totals)>,
-    /// Records set aside.
-    pub quarantined: u64,
+    /// What is set aside.
+    pub quarantined: QuarantineUse,
     /// Bytes of its files.
     pub disk_bytes: u64,
     /// Operations that wait to be written.
@@ -218,7 +219,7 @@ impl Records {
     pub fn references(&self, blob: BlobHash) -> Result<Vec<RecordKey>, StoreError> {
         let mut references = Vec::new();
         for row in self.shared().engine.scan_prefix(&keys::references(blob)).take(ROWS_MAX) {
-            references.push(read_reference(&row?.0).ok_or(StoreError::DamagedRow { what: "blob reference" })?);
+            references.push(keys::reference_of(&row?.0).ok_or(StoreError::DamagedRow { what: "blob reference" })?);
         }
         Ok(references)
     }
@@ -263,7 +264,7 @@ impl Records {
         }
         Ok(RecordStats {
             kinds,
-            quarantined: engine.scan_prefix(&[keys::QUARANTINE]).take(ROWS_MAX).count() as u64,
+            quarantined: self.quarantine_use()?,
             disk_bytes: engine.size_on_disk_bytes()?,
             queued: self.inner.writer.queued(),
         })
@@ -297,13 +298,6 @@ impl Shared {
             Ok((seq, row.filter(|row| row.seq == seq)))
         })
     }
-}
-
-fn read_reference(row: &[u8]) -> Option<RecordKey> {
-    let mut key = KeyReader::new(row);
-    key.blob()?;
-    let kind = key.kind()?;
-    Some(RecordKey { kind, bucket: key.bucket()?, id: key.id()? })
 }
 
 /// Runs what reads many rows away from the threads that serve connections.

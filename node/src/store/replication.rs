@@ -9,7 +9,8 @@ use alexandria_sync::store::{Applied, BucketHead, Cursor, Page, Peer, RecordStor
 
 use super::error::StoreError;
 use super::keys;
-use super::records::{ROWS_MAX, Records, blocking};
+use super::quarantine;
+use super::records::{Records, blocking};
 use super::row::{Quarantined, SetAside, decode_cursor, encode_cursor};
 use super::writer::{Room, Transaction};
 
@@ -17,8 +18,6 @@ use super::writer::{Room, Transaction};
 const PAGE_ROWS_EXAMINED_MAX: usize = 10_000;
 /// What a record costs in a page besides its encoding, in bytes.
 const RECORD_FRAMING_BYTES: usize = 4;
-/// Quarantined records that one operation of the writer tries again, at most.
-const REPLAYED_AT_ONCE_MAX: usize = 256;
 
 impl RecordStore for Records {
     type Error = StoreError;
@@ -67,6 +66,7 @@ impl Records {
         next: Seq,
     ) -> Result<Applied, StoreError> {
         let shared = Arc::clone(&self.inner.shared);
+        let limits = self.shared().quarantine_limits;
         let work = move |transaction: &mut Transaction<'_>| {
             // Decided by the writer: no choice comes between this look and the page.
             if version.is_some_and(|version| version != *shared.selection.borrow()) {
@@ -78,8 +78,7 @@ impl Records {
                     Received::Applied => applied.applied += 1,
                     Received::Superseded => applied.superseded += 1,
                     Received::SetAside(quarantined) => {
-                        let record = &quarantined.record;
-                        transaction.rows.put(keys::quarantine(record.key, record.digest()), quarantined.encode());
+                        quarantine::set_aside(&mut transaction.rows, &quarantined, limits)?;
                         applied.quarantined += 1;
                     }
                 }
@@ -89,30 +88,6 @@ impl Records {
             Ok(applied)
         };
         self.inner.writer.submit(Room::Needed, work).await
-    }
-
-    /// The records set aside, at most [`ROWS_MAX`].
-    pub fn quarantined(&self) -> Result<Vec<Quarantined>, StoreError> {
-        let rows = self.shared().engine.scan_prefix(&[keys::QUARANTINE]).take(ROWS_MAX);
-        rows.map(|row| row.map_err(StoreError::from).and_then(|(key, value)| read_quarantined(&key, &value))).collect()
-    }
-
-    /// Tries every quarantined record again, as the clock now is. What is still refused stays set aside.
-    pub async fn replay_quarantine(&self) -> Result<Applied, StoreError> {
-        let mut total = Applied::default();
-        let mut after = vec![keys::QUARANTINE];
-        loop {
-            let from = std::mem::take(&mut after);
-            let work = move |transaction: &mut Transaction<'_>| replay_some(transaction, from);
-            let (applied, last) = self.inner.writer.submit::<_, StoreError>(Room::Needed, work).await?;
-            total.applied += applied.applied;
-            total.superseded += applied.superseded;
-            total.quarantined += applied.quarantined;
-            match last {
-                Some(last) => after = last,
-                None => return Ok(total),
-            }
-        }
     }
 }
 
@@ -148,13 +123,16 @@ fn read_page(
     Ok(page)
 }
 
-enum Received {
+/// What became of a received record.
+pub(super) enum Received {
     Applied,
     Superseded,
+    /// It is to be set aside.
     SetAside(Quarantined),
 }
 
-fn receive(transaction: &mut Transaction<'_>, from: Peer, record: Record) -> Result<Received, StoreError> {
+/// Merges one received record, or says why it has to be set aside.
+pub(super) fn receive(transaction: &mut Transaction<'_>, from: Peer, record: Record) -> Result<Received, StoreError> {
     let held = transaction.read(record.key)?.map(|row| row.record);
     let clock = transaction.time().receiver();
     let set_aside = |record: Record, reason: SetAside| {
@@ -162,6 +140,7 @@ fn receive(transaction: &mut Transaction<'_>, from: Peer, record: Record) -> Res
     };
     match merge::admit(held, record.clone(), clock) {
         Admission::Quarantine(reason) => set_aside(record, reason.into()),
+        Admission::Buried => Ok(Received::Superseded),
         Admission::Superseded { .. } => {
             transaction.time().observe(record.newest_stamp());
             Ok(Received::Superseded)
@@ -176,29 +155,4 @@ fn receive(transaction: &mut Transaction<'_>, from: Peer, record: Record) -> Res
             Ok(Received::Applied)
         }
     }
-}
-
-/// Tries the rows after `from`; returns where to go on, if more may follow.
-fn replay_some(transaction: &mut Transaction<'_>, from: Vec<u8>) -> Result<(Applied, Option<Vec<u8>>), StoreError> {
-    let mut applied = Applied::default();
-    let rows = transaction.rows.stored_after(from, &[keys::QUARANTINE], REPLAYED_AT_ONCE_MAX)?;
-    let last = if rows.len() == REPLAYED_AT_ONCE_MAX { rows.last().map(|(key, _)| key.clone()) } else { None };
-    for (key, value) in rows {
-        let quarantined = read_quarantined(&key, &value)?;
-        match receive(transaction, quarantined.from, quarantined.record)? {
-            Received::Applied => applied.applied += 1,
-            Received::Superseded => applied.superseded += 1,
-            Received::SetAside(_) => {
-                applied.quarantined += 1;
-                continue;
-            }
-        }
-        transaction.rows.remove(key);
-    }
-    Ok((applied, last))
-}
-
-fn read_quarantined(key: &[u8], value: &[u8]) -> Result<Quarantined, StoreError> {
-    let bucket = keys::record_of(key).ok_or(StoreError::DamagedRow { what: "quarantined record" })?.bucket;
-    Quarantined::decode(bucket, value)
 }

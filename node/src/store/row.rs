@@ -3,6 +3,7 @@
 use alexandria_sync::chunk::Chunking;
 use alexandria_sync::id::{BucketId, Epoch, NodeId, RecordId, Seq};
 use alexandria_sync::merge::QuarantineReason;
+use alexandria_sync::quarantine::QuarantineUse;
 use alexandria_sync::record::{Kind, Record};
 use alexandria_sync::store::{Cursor, Peer};
 
@@ -80,7 +81,7 @@ impl Quarantined {
         let (tag, ahead_ms) = match self.reason {
             SetAside::Stamp(QuarantineReason::AheadOfClock { ahead_ms }) => (0, ahead_ms),
             SetAside::Stamp(QuarantineReason::BeyondTime) => (1, 0),
-            SetAside::TooLarge => (2, 0),
+            SetAside::Stamp(QuarantineReason::TooLarge) | SetAside::TooLarge => (2, 0),
         };
         let mut value = vec![tag];
         value.extend(ahead_ms.to_be_bytes());
@@ -174,6 +175,17 @@ pub(crate) fn decode_cursor(value: &[u8]) -> Result<Cursor, StoreError> {
     let mut rest = Rest(value);
     let mut next = || rest.number().ok_or(StoreError::DamagedRow { what: "cursor" });
     Ok(Cursor { epoch: Epoch(next()?), seq: Seq(next()?) })
+}
+
+/// The value of the row that says how much is set aside.
+pub(crate) fn encode_use(kept: QuarantineUse) -> Vec<u8> {
+    [kept.records, kept.bytes].into_iter().flat_map(u64::to_be_bytes).collect()
+}
+
+pub(crate) fn decode_use(value: &[u8]) -> Result<QuarantineUse, StoreError> {
+    let mut rest = Rest(value);
+    let mut next = || rest.number().ok_or(StoreError::DamagedRow { what: "size of the quarantine" });
+    Ok(QuarantineUse { records: next()?, bytes: next()? })
 }
 
 /// The value of a feed row: the record's kind and id.

@@ -15,6 +15,7 @@
 use std::collections::BTreeSet;
 
 use alexandria_sync::domain::{Collection, Media, Typed};
+use alexandria_sync::erase::blobs_named;
 use alexandria_sync::id::{BucketId, Epoch, NodeId, RecordId, Seq};
 use alexandria_sync::record::{Record, RecordKey};
 use alexandria_sync::session::{Chosen, Selection};
@@ -384,7 +385,7 @@ fn follow_pin(rows: &mut Overlay<'_>, pinned: Pinned) -> Result<(), StoreError> 
             for (row, _) in rows.with_prefix(&keys::ids(Media::KIND, id))? {
                 let Some(key) = tables::record_of_id_row(&row) else { continue };
                 let Some(media) = tables::read(rows, key)? else { continue };
-                for blob in tables::blobs_of(&media.record) {
+                for blob in blobs_named(&media.record) {
                     demand::settle(rows, blob)?;
                 }
             }

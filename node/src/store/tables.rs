@@ -7,8 +7,9 @@ use std::collections::BTreeSet;
 
 use alexandria_sync::chunk::BlobHash;
 use alexandria_sync::domain::{
-    Annotation, Author, AuthorCategory, Blob, Category, Collection, Media, MediaAuthor, MediaCategory, OpenCount, Typed,
+    Author, AuthorCategory, Blob, Category, Collection, Media, MediaAuthor, MediaCategory, OpenCount, Typed,
 };
+use alexandria_sync::erase::{self, Order, blobs_named};
 use alexandria_sync::id::{BucketId, RecordId, Seq};
 use alexandria_sync::record::{Kind, Record, RecordKey};
 use alexandria_sync::store::Peer;
@@ -51,6 +52,9 @@ pub(crate) fn put(rows: &mut Overlay<'_>, record: Record, arrived_from: Option<P
     stale.difference(&fresh).for_each(|row| rows.remove(row.clone()));
     fresh.difference(&stale).for_each(|row| rows.put(row.clone(), Vec::new()));
 
+    for blob in erase::unnamed(before.as_ref(), &record) {
+        rows.put(keys::unnamed(key, blob), Vec::new());
+    }
     count_totals(rows, before.as_ref(), Some(&record))?;
     count_opened(rows, before.as_ref(), Some(&record))?;
     let row = RecordRow { seq, arrived_from, record };
@@ -75,6 +79,9 @@ pub(crate) fn remove(rows: &mut Overlay<'_>, row: RecordRow) -> Result<(), Store
     for row in index_rows(&record, popularity(rows, key.id)?) {
         rows.remove(row);
     }
+    for (row, _) in rows.with_prefix(&keys::unnamed_by(key))? {
+        rows.remove(row);
+    }
     if POPULAR_KINDS.contains(&key.kind) && !record.is_tombstone() {
         rows.put(keys::left(key.kind, key.id), Vec::new());
     }
@@ -83,15 +90,82 @@ pub(crate) fn remove(rows: &mut Overlay<'_>, row: RecordRow) -> Result<(), Store
     settle_blobs(rows, [&record])
 }
 
+/// Says anew of the blobs that versions of a record concern whether they are wanted.
 fn settle_blobs<'r>(rows: &mut Overlay<'_>, versions: impl IntoIterator<Item = &'r Record>) -> Result<(), StoreError> {
     let mut blobs = BTreeSet::new();
     for record in versions {
-        blobs.extend(blob_held_by_bucket(record));
-        if record.key.kind == Media::KIND && rows.contains(&keys::pin(Pinned::Media(record.key.id)))? {
-            blobs.extend(blobs_of(record));
+        let key = record.key;
+        let pinned = key.kind == Media::KIND && rows.contains(&keys::pin(Pinned::Media(key.id)))?;
+        for blob in blobs_concerned(record) {
+            if key.kind == Blob::KIND || pinned || rows.any_with_prefix(&keys::erasures_of_blob(blob))?.is_some() {
+                blobs.insert(blob);
+            }
         }
     }
     blobs.into_iter().try_for_each(|blob| demand::settle(rows, blob))
+}
+
+/// The blobs of which a change of this record may decide whether they are wanted.
+fn blobs_concerned(record: &Record) -> Vec<BlobHash> {
+    match Order::read(record) {
+        Some(order) => order.blobs.into_iter().collect(),
+        None => blobs_named(record),
+    }
+}
+
+/// The size of a blob, as a record says that names it.
+pub(crate) fn size_in_record(rows: &Overlay<'_>, blob: BlobHash) -> Result<Option<u64>, StoreError> {
+    let Some(row) = rows.any_with_prefix(&keys::references_of_kind(blob, Blob::KIND))? else { return Ok(None) };
+    let named = read(rows, reference_of_row(&row)?)?.and_then(|row| Blob::from_record(&row.record));
+    Ok(named.map(|blob| blob.size_bytes).filter(|size| *size > 0))
+}
+
+/// The size in a row of table `w`; 0 if nobody knows.
+pub(crate) fn wanted_size(value: &[u8]) -> u64 {
+    value.try_into().map_or(0, u64::from_be_bytes)
+}
+
+/// The buckets that a blob is content of (`alexandria_sync::erase::content`): a blob record there names it, and no erasure
+/// that lists it stands against that.
+pub(crate) fn content_of(rows: &Overlay<'_>, blob: BlobHash) -> Result<Vec<BucketId>, StoreError> {
+    let erasures = rows.any_with_prefix(&keys::erasures_of_blob(blob))?.is_some();
+    let mut buckets = Vec::new();
+    for (row, _) in rows.with_prefix(&keys::references_of_kind(blob, Blob::KIND))? {
+        let bucket = reference_of_row(&row)?.bucket;
+        let erased = erasures && rows.any_with_prefix(&keys::erasures_of_blob_in(blob, bucket))?.is_some();
+        if !erased || is_named_in(rows, bucket, blob)? {
+            buckets.push(bucket);
+        }
+    }
+    Ok(buckets)
+}
+
+/// Whether a blob has to be kept: it is content of a bucket, or a record shows it.
+pub(crate) fn is_kept(rows: &Overlay<'_>, blob: BlobHash) -> Result<bool, StoreError> {
+    if rows.any_with_prefix(&keys::erasures_of_blob(blob))?.is_none() {
+        return Ok(rows.any_with_prefix(&keys::references(blob))?.is_some());
+    }
+    for (row, _) in rows.with_prefix(&keys::references(blob))? {
+        if reference_of_row(&row)?.kind != Blob::KIND {
+            return Ok(true);
+        }
+    }
+    Ok(!content_of(rows, blob)?.is_empty())
+}
+
+/// Whether a live record of the bucket, other than its blob record, names a blob.
+pub(crate) fn is_named_in(rows: &Overlay<'_>, bucket: BucketId, blob: BlobHash) -> Result<bool, StoreError> {
+    for (row, _) in rows.with_prefix(&keys::references(blob))? {
+        let by = reference_of_row(&row)?;
+        if by.bucket == bucket && by.kind != Blob::KIND {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
+fn reference_of_row(row: &[u8]) -> Result<RecordKey, StoreError> {
+    keys::reference_of(row).ok_or(StoreError::DamagedRow { what: "blob reference" })
 }
 
 fn head(rows: &Overlay<'_>, key: RecordKey) -> Result<Seq, StoreError> {
@@ -103,7 +177,7 @@ fn popularity(rows: &Overlay<'_>, id: RecordId) -> Result<u64, StoreError> {
     rows.get(&keys::count(id))?.map_or(Ok(0), |value| decode_number(&value))
 }
 
-/// The rows of `t`, `p`, `l` and `b` that follow from a version of a record. A tombstone has none.
+/// The rows of `t`, `p`, `l`, `b`, `e` and `g` that follow from a version of a record. A tombstone has none.
 fn index_rows(record: &Record, popularity: u64) -> BTreeSet<Vec<u8>> {
     let key = record.key;
     let mut rows = BTreeSet::new();
@@ -118,7 +192,14 @@ fn index_rows(record: &Record, popularity: u64) -> BTreeSet<Vec<u8>> {
         rows.insert(keys::link(key.kind, FROM_LEFT, left, right, key.bucket));
         rows.insert(keys::link(key.kind, FROM_RIGHT, right, left, key.bucket));
     }
-    rows.extend(blobs_of(record).into_iter().map(|blob| keys::reference(blob, key)));
+    if let Some(subject) = erase::subject(record) {
+        rows.insert(keys::link(key.kind, FROM_LEFT, subject.id, key.id, key.bucket));
+    }
+    rows.extend(blobs_named(record).into_iter().map(|blob| keys::reference(blob, key)));
+    if let Some(order) = Order::read(record) {
+        rows.insert(keys::erased(order.target, key.id));
+        rows.extend(order.blobs.iter().map(|blob| keys::erased_blob(*blob, key.bucket, key.id)));
+    }
     rows
 }
 
@@ -135,19 +216,6 @@ fn linked_ends(record: &Record) -> Option<(RecordId, RecordId)> {
         _ => return None,
     };
     linked.then_some((left, right))
-}
-
-/// Every blob that a record names, so that none of them is collected.
-pub(crate) fn blobs_of(record: &Record) -> Vec<BlobHash> {
-    match record.key.kind {
-        Blob::KIND => blob_held_by_bucket(record).into_iter().collect(),
-        Media::KIND => Media::from_record(record)
-            .map_or_else(Vec::new, |media| media.files.iter().map(|file| file.blob).chain(media.cover).collect()),
-        Author::KIND => Author::from_record(record).and_then(|author| author.portrait).into_iter().collect(),
-        Collection::KIND => Collection::from_record(record).and_then(|shelf| shelf.cover).into_iter().collect(),
-        Annotation::KIND => Annotation::from_record(record).and_then(|found| found.blob).into_iter().collect(),
-        _ => Vec::new(),
-    }
 }
 
 /// The blob that a bucket is to hold because of this record.

@@ -10,7 +10,7 @@ use super::error::StoreError;
 /// Times of use are kept in steps of this, in milliseconds: a minute.
 const GRAIN_MS: u64 = 60 * 1000;
 
-/// A row of table `u`.
+/// A row of table `U`.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub(crate) struct UseRow {
     /// Minutes since 1970.

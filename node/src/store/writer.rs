@@ -16,8 +16,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use alexandria_sync::domain::{Erasure, Typed};
 use alexandria_sync::hlc::HlcTime;
 use alexandria_sync::id::{BucketId, Seq};
+use alexandria_sync::quarantine::QuarantineLimits;
 use alexandria_sync::record::{Record, RecordKey};
 use alexandria_sync::store::{BucketHead, Peer};
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
@@ -31,7 +33,7 @@ use super::meta::{self, Identity};
 use super::overlay::Overlay;
 use super::row::{RecordRow, decode_number};
 use super::time::Time;
-use super::{FolderLock, disk, tables};
+use super::{FolderLock, disk, erase, rebuild, tables};
 
 /// Operations that wait for the writer, at most.
 const QUEUED_OPERATIONS_MAX: usize = 1024;
@@ -67,6 +69,7 @@ pub(crate) struct Shared {
     pub(crate) unconfirmed: watch::Sender<u64>,
     pub(crate) bridge: Mutex<Bridge>,
     pub(crate) dir: PathBuf,
+    pub(crate) quarantine_limits: QuarantineLimits,
     /// Dropped last, once the engine is closed.
     _lock: FolderLock,
 }
@@ -84,6 +87,7 @@ impl Shared {
         identity: Identity,
         time: Time,
         dir: PathBuf,
+        quarantine_limits: QuarantineLimits,
         lock: FolderLock,
     ) -> Result<Self, StoreError> {
         let mut heads = BTreeMap::new();
@@ -106,6 +110,7 @@ impl Shared {
             unconfirmed: watch::Sender::new(0),
             bridge: Mutex::default(),
             dir,
+            quarantine_limits,
             _lock: lock,
         })
     }
@@ -169,11 +174,20 @@ impl Transaction<'_> {
         tables::read(&self.rows, key)
     }
 
+    /// Stores a version of a record, or what an erasure has made of it, and does what follows from an erasure.
     pub(crate) fn put(&mut self, record: Record, arrived_from: Option<Peer>) -> Result<(), StoreError> {
+        let (record, arrived_from) = match erase::overtaken(&self.rows, &record)? {
+            Some(tombstone) => (tombstone, None),
+            None => (record, arrived_from),
+        };
         let bucket = record.key.bucket;
+        let erasure = (record.key.kind == Erasure::KIND).then(|| record.clone());
         let seq = tables::put(&mut self.rows, record, arrived_from)?;
         self.heads.insert(bucket, seq);
-        Ok(())
+        match erasure {
+            Some(erasure) => erase::carry_out(self, &erasure),
+            None => Ok(()),
+        }
     }
 }
 
@@ -187,17 +201,24 @@ struct Job {
     work: Work,
 }
 
+/// What the writer is asked for.
+enum Request {
+    Job(Job),
+    /// Write the tree anew.
+    Rewrite(oneshot::Sender<Result<(), StoreError>>),
+}
+
 /// The writer's thread and its queue.
 pub(crate) struct Writer {
-    queue: Option<mpsc::Sender<Job>>,
+    queue: Option<mpsc::Sender<Request>>,
     thread: Option<JoinHandle<()>>,
 }
 
 impl Writer {
     pub(crate) fn start(shared: Arc<Shared>, last_commit: u64) -> std::io::Result<Self> {
-        let (queue, jobs) = mpsc::channel(QUEUED_OPERATIONS_MAX);
+        let (queue, requests) = mpsc::channel(QUEUED_OPERATIONS_MAX);
         let writer = std::thread::Builder::new().name("store-writer".into());
-        let thread = writer.spawn(move || run(&shared, jobs, last_commit))?;
+        let thread = writer.spawn(move || run(&shared, requests, last_commit))?;
         Ok(Self { queue: Some(queue), thread: Some(thread) })
     }
 
@@ -223,8 +244,16 @@ impl Writer {
             };
             (keep, Box::new(acknowledge) as Acknowledge)
         });
-        queue.send(Job { room, work }).await.map_err(|_| StoreError::Closed)?;
+        queue.send(Request::Job(Job { room, work })).await.map_err(|_| StoreError::Closed)?;
         // The answer is dropped unsent only if the operation panicked or the writer is gone.
+        answered.await.map_err(|_| StoreError::Closed)?
+    }
+
+    /// Writes the tree anew, so that its files hold nothing that was replaced or removed.
+    pub(crate) async fn rewrite(&self) -> Result<(), StoreError> {
+        let queue = self.queue.as_ref().ok_or(StoreError::Closed)?;
+        let (answer, answered) = oneshot::channel();
+        queue.send(Request::Rewrite(answer)).await.map_err(|_| StoreError::Closed)?;
         answered.await.map_err(|_| StoreError::Closed)?
     }
 
@@ -251,10 +280,17 @@ struct Progress {
     noted: Instant,
 }
 
-fn run(shared: &Shared, mut jobs: mpsc::Receiver<Job>, commit: u64) {
+fn run(shared: &Shared, mut requests: mpsc::Receiver<Request>, commit: u64) {
     let mut progress = Progress { commit, persisted_hlc: shared.time().last(), noted: Instant::now() };
-    while let Some(first) = jobs.blocking_recv() {
-        commit_group(shared, first, &mut jobs, &mut progress);
+    while let Some(request) = requests.blocking_recv() {
+        let rewrite = match request {
+            Request::Job(first) => commit_group(shared, first, &mut requests, &mut progress),
+            Request::Rewrite(answer) => Some(answer),
+        };
+        if let Some(answer) = rewrite {
+            // Whoever asked may have gone away.
+            let _ = answer.send(rewrite_tree(shared));
+        }
         if progress.noted.elapsed() >= NOTE_EVERY {
             note(shared, &mut progress, false);
         }
@@ -271,7 +307,32 @@ fn note(shared: &Shared, progress: &mut Progress, closed: bool) {
     }
 }
 
-fn commit_group(shared: &Shared, first: Job, jobs: &mut mpsc::Receiver<Job>, progress: &mut Progress) {
+fn rewrite_tree(shared: &Shared) -> Result<(), StoreError> {
+    if let Some(reason) = shared.failed() {
+        return Err(StoreError::ReadOnly { reason });
+    }
+    // The copy is no larger than what it is made of. What is kept for deletes is not touched for it.
+    let needed_bytes = shared.engine.size_on_disk_bytes()? + 2 * DELETE_RESERVE_BYTES;
+    if disk::free_bytes(&shared.dir).unwrap_or(u64::MAX) < needed_bytes {
+        return Err(StoreError::Full);
+    }
+    match rebuild::rewrite_in_use(&shared.engine, &shared.dir) {
+        Ok(()) => Ok(()),
+        Err(error @ EngineError::Busy) => Err(error.into()),
+        Err(error) => {
+            tracing::error!(%error, "the record store could not be written anew; the next start sees to it");
+            Err(error.into())
+        }
+    }
+}
+
+/// Commits one group; returns a request to write the tree anew that it met on the way.
+fn commit_group(
+    shared: &Shared,
+    first: Job,
+    requests: &mut mpsc::Receiver<Request>,
+    progress: &mut Progress,
+) -> Option<oneshot::Sender<Result<(), StoreError>>> {
     let free_bytes = disk::free_bytes(&shared.dir).unwrap_or(u64::MAX);
     let full = free_bytes < DELETE_RESERVE_BYTES;
     if free_bytes < guard::BALLAST_DROPPED_BELOW_BYTES
@@ -285,6 +346,7 @@ fn commit_group(shared: &Shared, first: Job, jobs: &mut mpsc::Receiver<Job>, pro
     let mut heads = BTreeMap::new();
     let mut waiting = Vec::new();
     let mut next = Some(first);
+    let mut rewrite = None;
     while let Some(job) = next {
         let refusal = match &failed {
             Some(reason) => Some(StoreError::ReadOnly { reason: Arc::clone(reason) }),
@@ -309,8 +371,17 @@ fn commit_group(shared: &Shared, first: Job, jobs: &mut mpsc::Receiver<Job>, pro
             transaction.rows.take_back();
             transaction.heads.clear();
         }
-        let room_in_group = waiting.len() < GROUP_OPERATIONS_MAX && transaction.rows.size_bytes() < GROUP_BYTES_MAX;
-        next = if room_in_group { jobs.try_recv().ok() } else { None };
+        if waiting.len() >= GROUP_OPERATIONS_MAX || transaction.rows.size_bytes() >= GROUP_BYTES_MAX {
+            break;
+        }
+        next = match requests.try_recv() {
+            Ok(Request::Job(job)) => Some(job),
+            Ok(Request::Rewrite(answer)) => {
+                rewrite = Some(answer);
+                None
+            }
+            Err(_) => None,
+        };
     }
     let hlc = shared.time().last();
     let nothing_to_write = transaction.rows.is_empty() && hlc <= progress.persisted_hlc;
@@ -329,6 +400,7 @@ fn commit_group(shared: &Shared, first: Job, jobs: &mut mpsc::Receiver<Job>, pro
     for acknowledge in waiting {
         acknowledge(outcome.clone());
     }
+    rewrite
 }
 
 fn write_group(shared: &Shared, rows: Overlay<'_>, heads: BTreeMap<BucketId, Seq>) -> Result<(), StoreError> {

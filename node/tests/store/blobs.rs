@@ -14,7 +14,8 @@ use alexandria_sync::chunk::{BlobHash, Chunker, Chunking, Manifest};
 use alexandria_sync::domain::{Blob, Typed};
 use alexandria_sync::id::NodeId;
 use alexandria_sync::record::RecordKey;
-use alexandria_sync::store::{BlobStore, WriteBlobError};
+use alexandria_sync::store::{BlobStore, Wanted, WriteBlobError};
+use alexandria_sync::wire::Class;
 use tokio::io::{AsyncRead, AsyncReadExt, ReadBuf};
 
 use super::samples::{config, folder, noise, open, shelf};
@@ -31,6 +32,11 @@ fn manifest(chunking: Chunking, bytes: &[u8]) -> Manifest {
 async fn name_in_a_bucket(store: &Store, hash: BlobHash, size_bytes: usize) {
     let record = Blob { hash: Some(hash), size_bytes: size_bytes as u64, media_type: "video/mp4".into() };
     store.records.change_one(Change::put(shelf(), Blob::record_id(hash), record)).await.unwrap();
+}
+
+/// The names of what is wanted, the first of it.
+async fn wanted(session: &impl BlobStore<Error = BlobError>, peer: NodeId) -> Vec<BlobHash> {
+    session.wanted(peer, None, 10).await.unwrap().into_iter().map(|wanted| wanted.blob).collect()
 }
 
 async fn send(session: &impl BlobStore<Error = BlobError>, manifest: &Manifest, bytes: &[u8]) -> u32 {
@@ -80,13 +86,17 @@ async fn a_blob_that_a_record_names_is_wanted_until_it_arrives() {
     let bytes = noise(2 * MIB, 1);
     let manifest = manifest(Chunking::Fixed, &bytes);
     let hash = manifest.blob();
-    store.blobs.want_now(hash);
+    store.blobs.want_now(hash, Some(MIB as u64));
+    store.blobs.want_now(hash, None);
     let session = store.blobs.session();
     assert!(session.urgent(PEER).await.unwrap().is_empty(), "no record names it");
     name_in_a_bucket(&store, hash, bytes.len()).await;
-    assert_eq!(session.wanted(PEER, None, 10).await.unwrap(), [hash]);
+    let size_bytes = bytes.len() as u64;
+    let wanted = Wanted { blob: hash, class: Class::Background, size_bytes, from_bytes: 0 };
+    assert_eq!(session.wanted(PEER, None, 10).await.unwrap(), [wanted]);
     assert!(session.wanted(PEER, Some(hash), 10).await.unwrap().is_empty());
-    assert_eq!(session.urgent(PEER).await.unwrap(), [hash]);
+    let waited_for = Wanted { class: Class::Reader, from_bytes: MIB as u64, ..wanted };
+    assert_eq!(session.urgent(PEER).await.unwrap(), [waited_for]);
     let mut arrivals = store.blobs.arrivals();
     send(&session, &manifest, &bytes).await;
     assert_eq!(read_all(&store.blobs, hash).await, None, "not before it is finished");
@@ -98,6 +108,43 @@ async fn a_blob_that_a_record_names_is_wanted_until_it_arrives() {
     assert!(session.begin(&manifest).await.unwrap().is_complete());
     assert_eq!(read_all(&store.blobs, hash).await.unwrap(), bytes);
     assert_eq!(std::fs::read_dir(dir.path().join("data/partial")).unwrap().count(), 0);
+}
+
+#[tokio::test]
+async fn what_has_arrived_is_read_in_order_and_the_last_chunk_only_once_the_whole_is_proved() {
+    let dir = folder();
+    let store = open(&dir);
+    let bytes = noise(3 * MIB, 9);
+    let manifest = manifest(Chunking::Fixed, &bytes);
+    let hash = manifest.blob();
+    name_in_a_bucket(&store, hash, bytes.len()).await;
+    let mut follower = store.blobs.follow(hash);
+    assert!(follower.durable_from(0).await.unwrap().is_none());
+    let session = store.blobs.session();
+    session.begin(&manifest).await.unwrap();
+    let mib = MIB as u64;
+    // What is durable after each chunk, in an order in which no sender sends them.
+    for (index, durable) in [
+        (1usize, [None, Some(2 * mib), None]),
+        (0, [Some(2 * mib), Some(2 * mib), None]),
+        (2, [Some(2 * mib), Some(2 * mib), None]),
+    ] {
+        let chunk = bytes[index * MIB..(index + 1) * MIB].to_vec().into();
+        session.write(&manifest, index as u32, chunk).await.unwrap();
+        session.sync(&manifest).await.unwrap();
+        follower.changed().await.unwrap();
+        for (start, end) in (0..).step_by(MIB).zip(durable) {
+            let there = follower.durable_from(start).await.unwrap();
+            assert_eq!(there.map(|there| there.bytes), end.map(|end| start..end), "from {start} after chunk {index}");
+        }
+    }
+    session.finish(&manifest).await.unwrap();
+    follower.changed().await.unwrap();
+    let whole = follower.durable_from(5).await.unwrap().unwrap();
+    assert_eq!(whole.bytes, 5..3 * mib);
+    let mut read = vec![0; bytes.len() - 5];
+    std::os::unix::fs::FileExt::read_exact_at(&*whole.file, &mut read, 5).unwrap();
+    assert_eq!(read, bytes[5..]);
 }
 
 #[tokio::test]
@@ -210,7 +257,7 @@ async fn damage_is_found_and_only_the_bad_chunks_are_fetched_again() {
     store.blobs.verify(true, |_| {}).await.unwrap();
     let session = store.blobs.session();
     assert_eq!(read_all(&store.blobs, hash).await, None);
-    assert_eq!(session.wanted(PEER, None, 10).await.unwrap(), [hash]);
+    assert_eq!(wanted(&session, PEER).await, [hash]);
     assert_eq!(send(&session, &manifest, &bytes).await, 1);
     session.finish(&manifest).await.unwrap();
     assert_eq!(read_all(&store.blobs, hash).await.unwrap(), bytes);
@@ -329,7 +376,7 @@ async fn peers_get_only_what_is_in_buckets_that_they_may_have() {
     store.blobs.set_permission(std::sync::Arc::new(|node, bucket| node == PEER && bucket == shelf()));
     let session = store.blobs.session();
     assert!(session.manifest(PEER, hash).await.unwrap().is_some());
-    assert_eq!(session.wanted(PEER, None, 10).await.unwrap(), [missing]);
+    assert_eq!(wanted(&session, PEER).await, [missing]);
     let stranger = NodeId::from_bytes([2; 16]);
     assert_eq!(session.manifest(stranger, hash).await.unwrap(), None);
     assert!(session.wanted(stranger, None, 10).await.unwrap().is_empty());

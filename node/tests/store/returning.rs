@@ -159,7 +159,7 @@ impl World {
             panic!("the session ended before it was quiet");
         };
         tokio::time::timeout(DEADLINE, until_quiet).await.expect("it is quiet within the deadline");
-        host.send(HostInput::Stop(CloseReason::GoingAway)).await.unwrap();
+        host.send(HostInput::Stop(CloseReason::GoingAway, String::new())).await.unwrap();
         of_node.await.unwrap().unwrap();
         drop(at_bridge);
         of_bridge.await.unwrap().unwrap();

@@ -60,7 +60,8 @@ fn held(store: &Store, hash: BlobHash) -> bool {
 }
 
 async fn wanted(store: &Store) -> Vec<BlobHash> {
-    store.blobs.session().wanted(BRIDGE, None, 100).await.unwrap()
+    let wanted = store.blobs.session().wanted(BRIDGE, None, 100).await.unwrap();
+    wanted.into_iter().map(|wanted| wanted.blob).collect()
 }
 
 fn manifest(bytes: &[u8]) -> Manifest {
@@ -90,9 +91,13 @@ async fn what_was_opened_least_recently_makes_way_and_comes_back_only_when_it_is
     let store = open(&dir, 350 * KB);
     store.records.set_trusted_time(START_MS + 11 * HOUR_MS);
     assert!(wanted(&store).await.is_empty());
-    store.blobs.want_now(known[1]);
+    store.blobs.want_now(known[1], None);
     let session = store.blobs.session();
-    assert_eq!(session.urgent(BRIDGE).await.unwrap(), [known[1]]);
+    let urgent = session.urgent(BRIDGE).await.unwrap();
+    assert_eq!(
+        urgent.iter().map(|wanted| (wanted.blob, wanted.size_bytes)).collect::<Vec<_>>(),
+        [(known[1], 100 * KB)]
+    );
     let manifest = manifest(&content(1));
     session.begin(&manifest).await.unwrap();
     session.write(&manifest, 0, content(1).into()).await.unwrap();

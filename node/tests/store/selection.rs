@@ -10,6 +10,7 @@ use alexandria_sync::id::{BucketId, NodeId, RecordId, Seq};
 use alexandria_sync::record::RecordKey;
 use alexandria_sync::session::Chosen;
 use alexandria_sync::store::{BlobStore, Peer, RecordStore};
+use alexandria_sync::wire::Class;
 use proptest::prelude::*;
 use tempfile::TempDir;
 
@@ -186,21 +187,24 @@ async fn content_of_a_collection_kept_by_its_records_comes_when_it_is_opened_or_
     let film = Media { title: "Film".into(), files: vec![file], ..Media::default() };
     store.records.change_one(Change::put(shelf(), id(1), film)).await.unwrap();
     let session = store.blobs.session();
-    let wanted = async || session.wanted(bridge().node, None, 10).await.unwrap();
+    let listed = async || session.wanted(bridge().node, None, 10).await.unwrap();
+    let wanted = async || listed().await.iter().map(|wanted| wanted.blob).collect::<Vec<_>>();
     assert_eq!(wanted().await, [hash]);
     store.records.choose(shelf_id(), Level::Records).await.unwrap();
     assert_eq!(align(&store).await, Step::Done);
     assert!(wanted().await.is_empty());
     let stats = store.blobs.stats().unwrap();
     assert_eq!((stats.wanted, stats.on_demand, stats.evicted), (0, 1, 0));
-    store.blobs.want_now(hash);
-    assert_eq!(session.urgent(bridge().node).await.unwrap(), [hash]);
+    store.blobs.want_now(hash, None);
+    let urgent = session.urgent(bridge().node).await.unwrap();
+    assert_eq!(urgent.iter().map(|wanted| wanted.blob).collect::<Vec<_>>(), [hash]);
 
     for pin in [Pinned::Media(id(1)), Pinned::Collection(shelf_id())] {
         assert!(store.records.pin(pin).await.unwrap() && !store.records.pin(pin).await.unwrap());
         align(&store).await;
         assert_eq!(wanted().await, [hash], "{pin:?}");
         assert!(store.blobs.is_pinned(hash).unwrap());
+        assert_eq!(listed().await[0].class, Class::Pinned);
         assert!(store.records.unpin(pin).await.unwrap() && !store.records.unpin(pin).await.unwrap());
         align(&store).await;
         assert!(wanted().await.is_empty(), "{pin:?}");

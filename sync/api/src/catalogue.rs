@@ -22,6 +22,7 @@ use std::ops::Range;
 use alexandria_sync::chunk::BlobHash;
 use alexandria_sync::domain::{Author, AuthorCategory, Category, Media, MediaAuthor, MediaCategory, Typed};
 use alexandria_sync::id::{BucketId, RecordId};
+use alexandria_sync::outlook::Outlook;
 use alexandria_sync::record::encoding::RecordTooLarge;
 use alexandria_sync::record::{FieldTag, Kind, Record, RecordKey, Value};
 use alexandria_sync::store::{Cursor, Page};
@@ -113,6 +114,16 @@ pub trait Catalogue: Clone + Send + Sync + 'static {
     /// Opens content that is whole here; `None` if it is not.
     fn open_blob(&self, hash: BlobHash) -> impl Future<Output = Result<Option<Self::Content>, CatalogueError>> + Send;
 
+    /// Opens content that is here or can come here while it is read: see [`Content::ready`].
+    fn fetch_blob(&self, hash: BlobHash) -> impl Future<Output = Result<Option<Self::Content>, CatalogueError>> + Send {
+        self.open_blob(hash)
+    }
+
+    /// What is still to come here from elsewhere, and why it waits; `None` if nothing ever does.
+    fn outlook(&self) -> impl Future<Output = Result<Option<Outlook>, CatalogueError>> + Send {
+        std::future::ready(Ok(None))
+    }
+
     /// At most `limit` blobs that are whole here, by hash, strictly after `after` in the direction of `sort`.
     fn list_blobs(
         &self,
@@ -135,6 +146,17 @@ pub trait Catalogue: Clone + Send + Sync + 'static {
 pub trait Content: Send + Sync + 'static {
     /// What it is.
     fn info(&self) -> &BlobInfo;
+
+    /// Whether all of it is here, and proved to be what its name says.
+    fn is_whole(&self) -> bool {
+        true
+    }
+
+    /// Waits, for a bounded time, until the byte at `start` can be read: [`CatalogueError::NotHereYet`] if it cannot.
+    fn ready(&self, start: u64) -> impl Future<Output = Result<(), CatalogueError>> + Send {
+        let _ = start;
+        std::future::ready(Ok(()))
+    }
 
     /// Its bytes in `range`, which the caller has clipped to the blob. An error ends the stream, and the connection.
     fn read(&self, range: Range<u64>) -> BoxStream<'static, Result<Bytes, CatalogueError>>;
@@ -461,6 +483,14 @@ pub enum CatalogueError {
     #[error("too much is going on; try again in {retry_after_s} s")]
     Busy {
         /// When, in seconds.
+        retry_after_s: u32,
+    },
+    /// Ask again later: it has to come here first.
+    #[error("the content is not here yet: {why}")]
+    NotHereYet {
+        /// Why it does not come at once.
+        why: String,
+        /// When to ask, in seconds.
         retry_after_s: u32,
     },
     /// Ask another replica, or this one after its restart.

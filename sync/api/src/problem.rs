@@ -70,6 +70,8 @@ problem_kinds! {
     CollectionNotHere = CONFLICT "collection-not-here" "The collection is not here",
     /// A record still names the content.
     InUse = CONFLICT "in-use" "A record still names this content",
+    /// A record that is set aside may not be let in yet.
+    StaysSetAside = CONFLICT "stays-set-aside" "The record stays set aside",
     /// A token for a list or a feed no longer stands for a place in it.
     TokenExpired = GONE "token-expired" "The token does not belong to this list",
     /// The record is at another version than `If-Match` says.
@@ -84,6 +86,8 @@ problem_kinds! {
     Internal = INTERNAL_SERVER_ERROR "internal" "The server failed",
     /// Too much is going on.
     Busy = SERVICE_UNAVAILABLE "busy" "Too much is going on",
+    /// Content that a record names has to come here first.
+    NotHereYet = SERVICE_UNAVAILABLE "not-here-yet" "The content is not here yet",
     /// The store takes no writes.
     ReadOnly = SERVICE_UNAVAILABLE "read-only" "The store takes no writes",
     /// The server is going down.
@@ -207,6 +211,9 @@ impl From<CatalogueError> for Problem {
             CatalogueError::Upload(UploadError::Interrupted) => Self::new(ProblemKind::InvalidBody, detail),
             CatalogueError::Full => Self::new(ProblemKind::Full, detail),
             CatalogueError::ReadOnly => Self::new(ProblemKind::ReadOnly, detail),
+            CatalogueError::NotHereYet { retry_after_s, .. } => {
+                Self::new(ProblemKind::NotHereYet, detail).retry_after(retry_after_s)
+            }
             CatalogueError::Busy { retry_after_s } => Self::new(ProblemKind::Busy, detail).retry_after(retry_after_s),
             CatalogueError::Closing => Self::new(ProblemKind::Closing, detail).retry_after(RETRY_AFTER_S),
             CatalogueError::Store(cause) => {

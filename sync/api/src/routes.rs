@@ -138,7 +138,7 @@ fn download(method: HttpMethod, id: &str) -> Endpoint {
     endpoint
         .header("Range", schema::text(), "Only these bytes; what cannot be read is ignored")
         .header("If-Range", schema::text(), "Only if this is its entity tag, otherwise the whole")
-        .problems(&[ProblemKind::RangeNotSatisfiable])
+        .problems(&[ProblemKind::RangeNotSatisfiable, ProblemKind::NotHereYet])
         .answers(StatusCode::OK, ResponseBuilder::new().description("All of it").content("*/*", any()), &HEADERS)
         .answers(
             StatusCode::PARTIAL_CONTENT,

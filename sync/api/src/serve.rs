@@ -7,6 +7,7 @@ mod stall;
 
 use std::convert::Infallible;
 use std::future::Future;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,12 +15,13 @@ use axum::Router;
 use axum::body::Body;
 use axum::extract::ConnectInfo;
 use axum::http::Request;
-use axum::serve::Listener;
+use axum::serve::{Listener, ListenerExt};
 use hyper::body::Incoming;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
 use hyper_util::server::graceful::GracefulShutdown;
 use serde::{Deserialize, Serialize};
+use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tower::ServiceExt;
 
@@ -57,6 +59,16 @@ impl Default for ServerLimits {
             shutdown_timeout_s: 10,
         }
     }
+}
+
+/// A listener on TCP whose connections send what they have at once. Otherwise the end of a short answer would wait for the
+/// client to acknowledge its beginning, which clients put off by 40 ms (Nagle, RFC 896; delayed acknowledgements, RFC 1122).
+pub fn without_delay(listener: TcpListener) -> impl Listener<Io = TcpStream, Addr = SocketAddr> {
+    listener.tap_io(|stream| {
+        if let Err(error) = stream.set_nodelay(true) {
+            tracing::debug!(%error, "a connection will be slow to answer");
+        }
+    })
 }
 
 /// Serves `router` on `listener` until `shutdown` resolves, then lets requests under way end.
@@ -128,7 +140,6 @@ fn builder(limits: &ServerLimits) -> Builder<TokioExecutor> {
 mod tests {
     use axum::routing::get;
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
-    use tokio::net::{TcpListener, TcpStream};
     use tokio::sync::oneshot;
 
     use super::*;
@@ -162,6 +173,15 @@ mod tests {
         assert!(answer.starts_with("HTTP/1.1 200") && answer.ends_with("hello"), "{answer}");
         stop.send(()).unwrap();
         tokio::time::timeout(Duration::from_secs(10), server).await.unwrap().unwrap();
+    }
+
+    #[tokio::test]
+    async fn an_answer_does_not_wait_for_the_client_to_acknowledge_its_beginning() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let mut listener = without_delay(listener);
+        let (accepted, _client) = tokio::join!(listener.accept(), TcpStream::connect(address));
+        assert!(accepted.0.nodelay().unwrap());
     }
 
     #[tokio::test]

@@ -1,6 +1,6 @@
 //! The manifest of a blob: its chunks in order, each with its length and hash.
 
-use minicbor::{Decode, Encode};
+use minicbor::{Decoder, Encode};
 
 use super::{BlobHash, CHUNK_BYTES_MAX, ChunkHash, Chunking};
 
@@ -8,7 +8,7 @@ use super::{BlobHash, CHUNK_BYTES_MAX, ChunkHash, Chunking};
 pub const CHUNKS_MAX: usize = 256 * 1024;
 
 /// One chunk of a blob.
-#[derive(Clone, Copy, Debug, Decode, Encode, Eq, PartialEq)]
+#[derive(Clone, Copy, Debug, Encode, Eq, PartialEq)]
 #[cbor(array)]
 pub struct Chunk {
     /// Its length in bytes: 1 to [`CHUNK_BYTES_MAX`].
@@ -29,7 +29,10 @@ pub struct Manifest {
     offsets: Vec<u64>,
 }
 
-#[derive(Decode, Encode)]
+/// An entry of a chunk has at least this many bytes: an array of two, a length, a hash.
+const CHUNK_ENTRY_BYTES_MIN: usize = 1 + 1 + 34;
+
+#[derive(Encode)]
 struct ManifestWire {
     #[n(0)]
     blob: BlobHash,
@@ -107,6 +110,14 @@ impl Manifest {
         (index < self.chunks.len()).then(|| self.offsets[index])
     }
 
+    /// The chunk that holds the byte at `offset_bytes`; the first if there is none.
+    pub fn chunk_at(&self, offset_bytes: u64) -> u32 {
+        if offset_bytes >= self.size_bytes() {
+            return 0;
+        }
+        (self.offsets.partition_point(|&start| start <= offset_bytes) - 1) as u32
+    }
+
     /// The chunk at `index`; `None` past the last.
     pub fn chunk(&self, index: u32) -> Option<Chunk> {
         self.chunks.get(index as usize).copied()
@@ -129,7 +140,65 @@ impl Manifest {
     ///
     /// [`ManifestError`]; nothing is allocated from a count that `bytes` does not hold.
     pub fn from_bytes(bytes: &[u8]) -> Result<Self, ManifestError> {
-        let wire: ManifestWire = minicbor::decode(bytes)?;
-        Self::new(wire.blob, wire.chunking, wire.chunks)
+        let mut d = Decoder::new(bytes);
+        expect_array(&mut d, 3)?;
+        let (blob, chunking) = (d.decode()?, d.decode()?);
+        let count = d.array()?.and_then(|count| usize::try_from(count).ok()).unwrap_or(usize::MAX);
+        if count > CHUNKS_MAX {
+            return Err(ManifestError::TooManyChunks(count));
+        }
+        if count > (bytes.len() - d.position()) / CHUNK_ENTRY_BYTES_MIN {
+            return Err(minicbor::decode::Error::end_of_input().into());
+        }
+        let mut chunks = Vec::with_capacity(count);
+        for _ in 0..count {
+            expect_array(&mut d, 2)?;
+            chunks.push(Chunk { len: d.decode()?, hash: d.decode()? });
+        }
+        if d.position() != bytes.len() {
+            return Err(minicbor::decode::Error::message("bytes follow the manifest").at(d.position()).into());
+        }
+        Self::new(blob, chunking, chunks)
+    }
+}
+
+fn expect_array(d: &mut Decoder<'_>, len: u64) -> Result<(), minicbor::decode::Error> {
+    if d.array()? == Some(len) {
+        Ok(())
+    } else {
+        Err(minicbor::decode::Error::message("array of unexpected length").at(d.position()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn encoded(chunks: &[u8]) -> Vec<u8> {
+        let mut bytes = vec![0x83];
+        bytes.extend(minicbor::to_vec(BlobHash::of(b"blob")).unwrap());
+        bytes.push(0x00);
+        bytes.extend(chunks);
+        bytes
+    }
+
+    #[test]
+    fn a_manifest_of_more_chunks_than_it_holds_or_may_hold_takes_no_memory_for_them() {
+        let too_many = Manifest::from_bytes(&encoded(&[0x9a, 0x00, 0x04, 0x00, 0x01]));
+        assert!(matches!(too_many, Err(ManifestError::TooManyChunks(262_145))), "{too_many:?}");
+        let endless = Manifest::from_bytes(&encoded(&[0x9f]));
+        assert!(matches!(endless, Err(ManifestError::TooManyChunks(_))), "{endless:?}");
+        let cut = Manifest::from_bytes(&encoded(&[0x9a, 0x00, 0x04, 0x00, 0x00]));
+        assert!(matches!(&cut, Err(ManifestError::Malformed(error)) if error.is_end_of_input()), "{cut:?}");
+    }
+
+    #[test]
+    fn bytes_after_a_manifest_or_more_entries_in_it_are_refused() {
+        let empty = encoded(&[0x80]);
+        assert!(Manifest::from_bytes(&empty).is_ok());
+        assert!(Manifest::from_bytes(&[&empty[..], &[0x00]].concat()).is_err());
+        let mut longer = [&empty[..], &[0x00]].concat();
+        longer[0] = 0x84;
+        assert!(Manifest::from_bytes(&longer).is_err());
     }
 }

@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::io;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use bytes::{Bytes, BytesMut};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
@@ -18,6 +19,12 @@ const READ_AHEAD: usize = 2;
 /// The same on the control lane, with what writers tell.
 const CONTROL_READ_AHEAD: usize = 16;
 
+/// Frames of the control lane that the peer has not read, at most, with what each costs in memory: more than the 100,000 pulls
+/// of the largest session, which are said at once. A peer that makes this end speak and does not listen is dropped.
+const CONTROL_UNREAD_BYTES_MAX: usize = 16 * 1024 * 1024;
+/// What a frame costs beside its own bytes, about.
+const FRAME_COST_BYTES: usize = 64;
+
 /// What a lane brings.
 pub(super) enum Arrived {
     Message(Lane, Message),
@@ -32,8 +39,9 @@ pub(super) enum Arrived {
 pub(super) struct Lanes<L: Link> {
     link: Arc<L>,
     /// Frames to send, by lane. Unbounded, but the session sends a lane's next frame only once the last was drained;
-    /// on the control lane its own limits bound what it says.
+    /// what waits on the control lane is counted.
     writers: HashMap<Lane, mpsc::UnboundedSender<Bytes>>,
+    control_unread_bytes: Arc<AtomicUsize>,
     tasks: JoinSet<()>,
     control_writer: Option<tokio::task::JoinHandle<()>>,
     arrived: mpsc::Receiver<Arrived>,
@@ -50,13 +58,32 @@ impl<L: Link> Lanes<L> {
         let mut tasks = JoinSet::new();
         let senders = Senders { control: arrived_sender.clone(), records: records_sender, content: content_sender };
         tasks.spawn(accept_lanes(Arc::clone(&link), senders));
-        Self { link, writers: HashMap::new(), tasks, control_writer: None, arrived, records, content, arrived_sender }
+        Self {
+            link,
+            writers: HashMap::new(),
+            control_unread_bytes: Arc::default(),
+            tasks,
+            control_writer: None,
+            arrived,
+            records,
+            content,
+            arrived_sender,
+        }
     }
 
-    pub(super) fn send(&mut self, lane: Lane, frame: Bytes) {
+    /// Sends a frame after those before it in its lane. Fails if the peer does not read what it is told.
+    pub(super) fn send(&mut self, lane: Lane, frame: Bytes) -> io::Result<()> {
+        if lane == Lane::Control {
+            let cost = frame.len() + FRAME_COST_BYTES;
+            let unread = self.control_unread_bytes.fetch_add(cost, Ordering::Relaxed) + cost;
+            if unread > CONTROL_UNREAD_BYTES_MAX {
+                return Err(io::Error::new(io::ErrorKind::TimedOut, "the peer does not read its control lane"));
+            }
+        }
         if !self.writers.contains_key(&lane) {
             let (sender, frames) = mpsc::unbounded_channel();
-            let task = write_lane(Arc::clone(&self.link), lane, frames, self.arrived_sender.clone());
+            let unread = Arc::clone(&self.control_unread_bytes);
+            let task = write_lane(Arc::clone(&self.link), lane, frames, unread, self.arrived_sender.clone());
             if lane == Lane::Control {
                 self.control_writer = Some(tokio::spawn(task));
             } else {
@@ -66,6 +93,7 @@ impl<L: Link> Lanes<L> {
         }
         // A writer that is gone has told why through `arrived`.
         let _ = self.writers[&lane].send(frame);
+        Ok(())
     }
 
     /// The next thing that any lane brings, in the order of classes; records only if they are wanted.
@@ -171,13 +199,16 @@ async fn write_lane<L: Link>(
     link: Arc<L>,
     lane: Lane,
     mut frames: mpsc::UnboundedReceiver<Bytes>,
+    control_unread_bytes: Arc<AtomicUsize>,
     arrived: mpsc::Sender<Arrived>,
 ) {
     let result = async {
         let mut writer = link.open(lane).await?;
         while let Some(frame) = frames.recv().await {
             writer.write_all(&frame).await?;
-            if lane != Lane::Control && arrived.send(Arrived::Drained(lane)).await.is_err() {
+            if lane == Lane::Control {
+                control_unread_bytes.fetch_sub(frame.len() + FRAME_COST_BYTES, Ordering::Relaxed);
+            } else if arrived.send(Arrived::Drained(lane)).await.is_err() {
                 return Ok(());
             }
         }
@@ -187,5 +218,59 @@ async fn write_lane<L: Link>(
     let result: io::Result<()> = result.await;
     if let Err(error) = result {
         tracing::debug!(?lane, %error, "a lane can no longer be written");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Mutex;
+
+    use tokio::io::DuplexStream;
+
+    use super::*;
+
+    /// A connection to a peer that says nothing and reads nothing.
+    #[derive(Default)]
+    struct DeafLink {
+        unread: Mutex<Vec<DuplexStream>>,
+    }
+
+    impl Link for DeafLink {
+        type Writer = DuplexStream;
+        type Reader = DuplexStream;
+
+        async fn open(&self, _: Lane) -> io::Result<DuplexStream> {
+            let (here, there) = tokio::io::duplex(64);
+            self.unread.lock().unwrap().push(there);
+            Ok(here)
+        }
+
+        async fn accept(&self) -> io::Result<(Lane, DuplexStream)> {
+            std::future::pending().await
+        }
+
+        async fn closed(&self) {
+            std::future::pending::<()>().await;
+        }
+
+        fn close(&self) {}
+    }
+
+    /// A peer can make a session speak: each of its offers is answered. Answers that it does not read do not fill the memory.
+    #[tokio::test]
+    async fn a_peer_that_does_not_listen_is_dropped_before_what_waits_for_it_fills_the_memory() {
+        let mut lanes = Lanes::start(Arc::new(DeafLink::default()));
+        let frame = Bytes::from(vec![0; 4096]);
+        let mut sent = 0;
+        let refused = loop {
+            assert!(sent < 10_000, "it takes in frames without end");
+            match lanes.send(Lane::Control, frame.clone()) {
+                Ok(()) => sent += 1,
+                Err(error) => break error,
+            }
+        };
+        assert_eq!(refused.kind(), io::ErrorKind::TimedOut);
+        assert!(sent * 4096 > CONTROL_UNREAD_BYTES_MAX / 2, "an honest session may have that much to say: {sent}");
+        lanes.stop().await;
     }
 }

@@ -9,9 +9,10 @@ use quinn::crypto::rustls::{QuicClientConfig, QuicServerConfig};
 use quinn::{IdleTimeout, VarInt};
 use rustls_pki_types::CertificateDer;
 
-use super::identity::{BRIDGE_SERVER_NAME, Identity, IdentityError, PeerIdentity, PeerRole};
+use super::congestion::CongestionConfig;
 use super::link::QuicLink;
-use super::tls;
+use crate::identity::{BRIDGE_SERVER_NAME, IdentityError, PeerIdentity, PeerRole};
+use crate::tls::{self, ClientTls, ServerTls};
 use crate::wire::message::CONTENT_LANES;
 
 /// The limits of a connection.
@@ -28,7 +29,27 @@ pub struct TransportConfig {
     pub keep_alive: Duration,
     /// Handshakes under way at once, at most.
     pub incoming_max: usize,
+    /// How much may be in flight.
+    pub congestion: CongestionConfig,
+    /// What is known of the path's size of packets.
+    pub mtu: Mtu,
+    /// Every byte costs: for a node, whose bridge then tries no sizes either, and gives no session tickets.
+    pub is_sparing: bool,
 }
+
+/// How large the datagrams of a connection are.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Mtu {
+    /// What the path has carried before, in bytes of UDP payload. If it no longer does, that is noticed by what is lost.
+    pub known: Option<u16>,
+    /// Whether larger ones are tried now and then. It costs a few datagrams for each connection.
+    pub is_probed: bool,
+}
+
+/// What every path of the internet carries, in bytes of UDP payload (RFC 9000, section 14).
+pub const MTU_MIN: u16 = 1200;
+/// The largest that is tried: what Ethernet carries, with the headers of either version of IP.
+pub const MTU_MAX: u16 = 1452;
 
 impl Default for TransportConfig {
     fn default() -> Self {
@@ -38,12 +59,16 @@ impl Default for TransportConfig {
             idle_timeout: Duration::from_secs(30),
             keep_alive: Duration::from_secs(8),
             incoming_max: 1024,
+            congestion: CongestionConfig::default(),
+            mtu: Mtu { known: None, is_probed: true },
+            is_sparing: false,
         }
     }
 }
 
 impl TransportConfig {
-    fn to_quinn(&self) -> Arc<quinn::TransportConfig> {
+    /// The settings in quinn's terms.
+    pub fn to_quinn(&self) -> Arc<quinn::TransportConfig> {
         let lanes = u32::from(CONTENT_LANES) + 2;
         let mut transport = quinn::TransportConfig::default();
         transport
@@ -55,9 +80,15 @@ impl TransportConfig {
             )
             .send_window(self.send_window_bytes)
             .datagram_receive_buffer_size(None)
+            .initial_mtu(self.mtu.known.unwrap_or(MTU_MIN))
+            .mtu_discovery_config((self.mtu.is_probed && !self.is_sparing).then(|| {
+                let mut probing = quinn::MtuDiscoveryConfig::default();
+                probing.upper_bound(MTU_MAX);
+                probing
+            }))
             .max_idle_timeout(IdleTimeout::try_from(self.idle_timeout).ok())
             .keep_alive_interval(Some(self.keep_alive))
-            .congestion_controller_factory(Arc::new(quinn::congestion::BbrConfig::default()));
+            .congestion_controller_factory(Arc::new(self.congestion));
         Arc::new(transport)
     }
 }
@@ -77,6 +108,9 @@ pub enum ConnectError {
     /// The handshake failed, or nobody answered.
     #[error("no connection")]
     Handshake(#[from] quinn::ConnectionError),
+    /// Nobody answered in the time that there was.
+    #[error("no answer in time")]
+    TimedOut,
     /// The peer's certificate is signed by the authority but names nobody that may be here.
     #[error("the peer is not who it should be")]
     Peer(#[from] IdentityError),
@@ -85,11 +119,19 @@ pub enum ConnectError {
     Closed,
 }
 
+impl ConnectError {
+    /// Whether the network is at fault, as far as can be told: another transport may do.
+    pub fn is_of_the_network(&self) -> bool {
+        matches!(self, Self::Socket(_) | Self::TimedOut | Self::Handshake(quinn::ConnectionError::TimedOut))
+    }
+}
+
 /// Dials the bridge.
 #[derive(Debug)]
 pub struct Dialer {
     endpoint: quinn::Endpoint,
     transport: Arc<quinn::TransportConfig>,
+    is_sparing: bool,
 }
 
 impl Dialer {
@@ -100,10 +142,18 @@ impl Dialer {
     /// [`ConnectError::Socket`] if no UDP socket can be had.
     pub fn new(like: SocketAddr, config: &TransportConfig) -> Result<Self, ConnectError> {
         let local: SocketAddr = if like.is_ipv4() { ([0, 0, 0, 0], 0).into() } else { ([0u16; 8], 0).into() };
-        Ok(Self { endpoint: quinn::Endpoint::client(local)?, transport: config.to_quinn() })
+        let mut endpoint = quinn::EndpointConfig::default();
+        endpoint.cid_generator(|| Box::new(NoConnectionIds));
+        if config.is_sparing {
+            // The other end does not try what this one says it does not take.
+            endpoint.max_udp_payload_size(MTU_MIN).map_err(io::Error::other)?;
+        }
+        let runtime = quinn::default_runtime().ok_or_else(|| io::Error::other("no tokio runtime"))?;
+        let endpoint = quinn::Endpoint::new(endpoint, None, UdpSocket::bind(local)?, runtime)?;
+        Ok(Self { endpoint, transport: config.to_quinn(), is_sparing: config.is_sparing })
     }
 
-    /// Connects to the bridge `expected` at `address`, judging certificates no earlier than `floor_unix_s`.
+    /// Connects to the bridge `expected` at `address`.
     ///
     /// # Errors
     ///
@@ -111,12 +161,12 @@ impl Dialer {
     pub async fn connect(
         &self,
         address: SocketAddr,
-        identity: &Identity,
+        tls: &ClientTls,
         expected: PeerIdentity,
-        floor_unix_s: u64,
     ) -> Result<QuicLink, ConnectError> {
-        let tls = tls::client_config(identity, floor_unix_s)?;
-        let quic = QuicClientConfig::try_from(tls).map_err(|error| rustls::Error::General(error.to_string()))?;
+        let tls = if self.is_sparing { &tls.quic_sparing } else { &tls.quic };
+        let quic =
+            QuicClientConfig::try_from(Arc::clone(tls)).map_err(|error| rustls::Error::General(error.to_string()))?;
         let mut config = quinn::ClientConfig::new(Arc::new(quic));
         config.transport_config(Arc::clone(&self.transport));
         let connection = self.endpoint.connect_with(config, address, BRIDGE_SERVER_NAME)?.await?;
@@ -126,6 +176,24 @@ impl Dialer {
             return Err(IdentityError::Unexpected.into());
         }
         Ok(QuicLink::new(connection, peer))
+    }
+}
+
+/// A dialler has one connection and knows it by the bridge's address: it needs no names for it, which would cross the
+/// link in each packet, and seven spare ones with each connection.
+struct NoConnectionIds;
+
+impl quinn::ConnectionIdGenerator for NoConnectionIds {
+    fn generate_cid(&mut self) -> quinn::ConnectionId {
+        quinn::ConnectionId::new(&[])
+    }
+
+    fn cid_len(&self) -> usize {
+        0
+    }
+
+    fn cid_lifetime(&self) -> Option<Duration> {
+        None
     }
 }
 
@@ -143,9 +211,9 @@ impl Listener {
     /// # Errors
     ///
     /// [`ConnectError`] if the identity or the address is not usable.
-    pub fn bind(address: SocketAddr, identity: &Identity, config: &TransportConfig) -> Result<Self, ConnectError> {
-        let tls = tls::server_config(identity)?;
-        let quic = QuicServerConfig::try_from(tls).map_err(|error| rustls::Error::General(error.to_string()))?;
+    pub fn bind(address: SocketAddr, tls: &ServerTls, config: &TransportConfig) -> Result<Self, ConnectError> {
+        let quic = QuicServerConfig::try_from(Arc::clone(&tls.quic))
+            .map_err(|error| rustls::Error::General(error.to_string()))?;
         let mut server = quinn::ServerConfig::with_crypto(Arc::new(quic));
         server.transport_config(config.to_quinn()).max_incoming(config.incoming_max);
         let socket = UdpSocket::bind(address)?;
@@ -215,5 +283,5 @@ impl Knock {
 fn peer_of(connection: &quinn::Connection) -> Result<PeerIdentity, IdentityError> {
     let identity = connection.peer_identity().ok_or(IdentityError::NoName)?;
     let chain = identity.downcast::<Vec<CertificateDer<'static>>>().map_err(|_| IdentityError::Unreadable)?;
-    PeerIdentity::of_certificate(chain.first().ok_or(IdentityError::NoName)?)
+    tls::peer_of(Some(&chain))
 }

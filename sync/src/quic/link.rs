@@ -4,8 +4,9 @@ use std::io;
 
 use quinn::{Connection, RecvStream, SendStream, VarInt};
 
-use super::identity::PeerIdentity;
 use crate::driver::Link;
+use crate::identity::PeerIdentity;
+use crate::transport::WireBytes;
 use crate::wire::Lane;
 
 /// A connection to an authenticated peer.
@@ -13,15 +14,6 @@ use crate::wire::Lane;
 pub struct QuicLink {
     connection: Connection,
     peer: PeerIdentity,
-}
-
-/// What a connection has sent and received, datagrams with their UDP payload.
-#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
-pub struct WireBytes {
-    /// Bytes sent.
-    pub sent: u64,
-    /// Bytes received.
-    pub received: u64,
 }
 
 impl QuicLink {
@@ -41,6 +33,12 @@ impl QuicLink {
             let stats = connection.stats();
             WireBytes { sent: stats.udp_tx.bytes, received: stats.udp_rx.bytes }
         }
+    }
+
+    /// A handle that tells how large the path lets datagrams be, as far as is known, in bytes of UDP payload.
+    pub fn path_mtu(&self) -> impl Fn() -> u16 + Send + Sync + use<> {
+        let connection = self.connection.clone();
+        move || connection.stats().path.current_mtu
     }
 
     /// Ends the connection at once: the peer is not welcome.

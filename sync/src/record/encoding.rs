@@ -7,18 +7,19 @@
 //! stamp  = [time: uint, node: bytes(16), incarnation: uint, quality: uint]
 //! ```
 //!
-//! One record has one encoding, so equal records have equal bytes and equal digests. Values are opaque CBOR items,
-//! copied byte for byte. The bucket is not part of it: a page and a store key both name it already. What later versions
+//! One record has one encoding, so equal records have equal bytes and equal digests; every other one is refused: lengths are
+//! definite, heads as short as they can be, stamps and fields in order, each once, no stamp unused. Values are opaque CBOR
+//! items, copied byte for byte. The bucket is not part of it: a page and a store key both name it already. What later versions
 //! add goes into new field tags, which this version keeps and merges; a body key that it does not know is refused.
 
 use std::collections::BTreeMap;
 
-use minicbor::data::Type;
 use minicbor::{Decoder, Encoder};
 
 use super::{Body, Field, FieldTag, Kind, Record, RecordKey, Value};
-use crate::hlc::Stamp;
-use crate::id::{BucketId, RecordId};
+use crate::cbor::{self, Lengths, head};
+use crate::hlc::{HlcTime, Stamp};
+use crate::id::{BucketId, Incarnation, NodeId, RecordId};
 
 /// Fields in one record, at most.
 pub const FIELDS_MAX: usize = 256;
@@ -43,9 +44,6 @@ pub enum DecodeRecordError {
     /// More than [`FIELDS_MAX`] fields, or none.
     #[error("record has {0} fields; between 1 and {FIELDS_MAX} are allowed")]
     FieldCount(u64),
-    /// A value nests deeper than [`VALUE_DEPTH_MAX`].
-    #[error("a value nests deeper than {VALUE_DEPTH_MAX}")]
-    TooDeep,
     /// Bytes follow the record.
     #[error("{0} bytes follow the record")]
     TrailingBytes(usize),
@@ -100,9 +98,9 @@ impl Record {
             return Err(DecodeRecordError::TooLarge(bytes.len()));
         }
         let mut d = Decoder::new(bytes);
-        expect_len(d.array()?, 3)?;
-        let kind = Kind(d.u16()?);
-        let id: RecordId = d.decode()?;
+        array_of(&mut d, 3)?;
+        let kind = Kind(uint(&mut d)?);
+        let id = RecordId::from_bytes(id_bytes(&mut d)?);
         let body = read_body(&mut d)?;
         match bytes.len() - d.position() {
             0 => Ok(Self { key: RecordKey { bucket, kind, id }, body }),
@@ -144,89 +142,96 @@ fn write_record(record: &Record, e: &mut Encoder<&mut Vec<u8>>) -> EncodeResult 
 }
 
 fn read_body(d: &mut Decoder<'_>) -> Result<Body, DecodeRecordError> {
-    let entries = d.map()?;
-    match (entries, d.u8()?) {
-        (Some(1), KEY_TOMBSTONE) => Ok(Body::Tombstone(d.decode()?)),
-        (Some(2), KEY_STAMPS) => {
+    let entries = head(d, cbor::MAP)?;
+    match (entries, uint(d)?) {
+        (1, KEY_TOMBSTONE) => Ok(Body::Tombstone(read_stamp(d)?)),
+        (2, KEY_STAMPS) => {
             let stamps = read_stamps(d)?;
-            if d.u8()? != KEY_FIELDS {
-                return Err(minicbor::decode::Error::message("fields must follow the stamps").into());
+            if uint::<u8>(d)? != KEY_FIELDS {
+                return Err(malformed("fields must follow the stamps").into());
             }
             read_fields(d, &stamps).map(Body::Live)
         }
-        _ => Err(minicbor::decode::Error::message("unknown form of body").into()),
+        _ => Err(malformed("unknown form of body").into()),
     }
 }
 
 fn read_stamps(d: &mut Decoder<'_>) -> Result<Vec<Stamp>, DecodeRecordError> {
-    let count = definite(d.array()?)?;
-    if count == 0 || count > FIELDS_MAX as u64 {
-        return Err(DecodeRecordError::FieldCount(count));
+    let count = field_count(head(d, cbor::ARRAY)?)?;
+    let mut stamps: Vec<Stamp> = Vec::new();
+    for _ in 0..count {
+        let stamp = read_stamp(d)?;
+        if stamps.last().is_some_and(|last| *last >= stamp) {
+            return Err(malformed("stamps stand in order, each once").into());
+        }
+        stamps.push(stamp);
     }
-    (0..count).map(|_| Ok(d.decode()?)).collect()
+    Ok(stamps)
 }
 
 fn read_fields(d: &mut Decoder<'_>, stamps: &[Stamp]) -> Result<BTreeMap<FieldTag, Field>, DecodeRecordError> {
-    let count = definite(d.map()?)?;
-    if count == 0 || count > FIELDS_MAX as u64 {
-        return Err(DecodeRecordError::FieldCount(count));
-    }
+    let count = field_count(head(d, cbor::MAP)?)?;
     let mut fields = BTreeMap::new();
+    let mut used = [false; FIELDS_MAX];
     for _ in 0..count {
-        let tag: FieldTag = d.decode()?;
-        expect_len(d.array()?, 2)?;
-        let index = d.u16()?;
-        let stamp = *stamps
-            .get(usize::from(index))
-            .ok_or_else(|| minicbor::decode::Error::message("a field names a stamp that is not there"))?;
+        let tag = FieldTag(uint(d)?);
+        if fields.last_key_value().is_some_and(|(last, _)| *last >= tag) {
+            return Err(malformed("fields stand in order, each once").into());
+        }
+        array_of(d, 2)?;
+        let index = usize::from(uint::<u16>(d)?);
+        let stamp = *stamps.get(index).ok_or_else(|| malformed("a field names a stamp that is not there"))?;
+        used[index] = true;
         let start = d.position();
-        skip_value(d, VALUE_DEPTH_MAX)?;
+        cbor::skip(d, VALUE_DEPTH_MAX, Lengths::Definite)?;
         let value = Value::from_checked(&d.input()[start..d.position()]);
-        if fields.insert(tag, Field { stamp, value }).is_some() {
-            return Err(minicbor::decode::Error::message("a field stands twice").into());
-        }
+        fields.insert(tag, Field { stamp, value });
     }
-    Ok(fields)
-}
-
-/// Moves past one well-formed item that nests at most `depth` containers.
-fn skip_value(d: &mut Decoder<'_>, depth: usize) -> Result<(), DecodeRecordError> {
-    match d.datatype()? {
-        Type::Array => {
-            let depth = depth.checked_sub(1).ok_or(DecodeRecordError::TooDeep)?;
-            for _ in 0..definite(d.array()?)? {
-                skip_value(d, depth)?;
-            }
-        }
-        Type::Map => {
-            let depth = depth.checked_sub(1).ok_or(DecodeRecordError::TooDeep)?;
-            for _ in 0..definite(d.map()?)? {
-                skip_value(d, depth)?;
-                skip_value(d, depth)?;
-            }
-        }
-        Type::Tag => {
-            let depth = depth.checked_sub(1).ok_or(DecodeRecordError::TooDeep)?;
-            d.tag()?;
-            skip_value(d, depth)?;
-        }
-        Type::String => {
-            d.str()?;
-        }
-        Type::ArrayIndef | Type::MapIndef | Type::BytesIndef | Type::StringIndef | Type::Break | Type::Unknown(_) => {
-            return Err(minicbor::decode::Error::message("only items of definite length are allowed").into());
-        }
-        _ => d.skip()?,
+    if used.iter().take(stamps.len()).all(|used| *used) {
+        Ok(fields)
+    } else {
+        Err(malformed("a stamp that no field names").into())
     }
-    Ok(())
 }
 
-fn definite(len: Option<u64>) -> Result<u64, minicbor::decode::Error> {
-    len.ok_or_else(|| minicbor::decode::Error::message("only items of definite length are allowed"))
+fn field_count(count: u64) -> Result<u64, DecodeRecordError> {
+    if (1..=FIELDS_MAX as u64).contains(&count) { Ok(count) } else { Err(DecodeRecordError::FieldCount(count)) }
 }
 
-fn expect_len(len: Option<u64>, expected: u64) -> Result<(), minicbor::decode::Error> {
-    if len == Some(expected) { Ok(()) } else { Err(minicbor::decode::Error::message("array of unexpected length")) }
+fn read_stamp(d: &mut Decoder<'_>) -> Result<Stamp, minicbor::decode::Error> {
+    array_of(d, 4)?;
+    let time = HlcTime::from_bits(uint(d)?);
+    let node = NodeId::from_bytes(id_bytes(d)?);
+    let incarnation = Incarnation(uint(d)?);
+    let before = d.position();
+    let quality = d.decode()?;
+    // Each quality is one byte; a longer form of its number is another encoding.
+    if d.position() - before != 1 {
+        return Err(malformed("a number is longer than it need be"));
+    }
+    Ok(Stamp { time, node, incarnation, quality })
+}
+
+fn array_of(d: &mut Decoder<'_>, len: u64) -> Result<(), minicbor::decode::Error> {
+    if head(d, cbor::ARRAY)? == len { Ok(()) } else { Err(malformed("array of unexpected length")) }
+}
+
+fn uint<T: TryFrom<u64>>(d: &mut Decoder<'_>) -> Result<T, minicbor::decode::Error> {
+    head(d, cbor::UINT)?.try_into().map_err(|_| malformed("a number is larger than its type"))
+}
+
+fn id_bytes(d: &mut Decoder<'_>) -> Result<[u8; 16], minicbor::decode::Error> {
+    let before = d.position();
+    let bytes = d.bytes()?;
+    // One byte of head for 16 bytes.
+    if d.position() - before != 17 {
+        return Err(malformed("an id is 16 bytes"));
+    }
+    bytes.try_into().map_err(|_| malformed("an id is 16 bytes"))
+}
+
+fn malformed(what: &'static str) -> minicbor::decode::Error {
+    minicbor::decode::Error::message(what)
 }
 
 #[cfg(test)]
@@ -283,16 +288,66 @@ mod tests {
     #[test]
     fn a_value_that_nests_too_deeply_is_refused() {
         let mut bytes = sample().deleted(stamp(1)).encode();
-        bytes.truncate(20);
+        // The kind and the id.
+        bytes.truncate(19);
         bytes.extend([0xa2, 0x00, 0x81]);
         bytes.extend(minicbor::to_vec(stamp(1)).unwrap());
         bytes.extend([0x01, 0xa1, 0x00, 0x82, 0x00]);
-        bytes.extend(vec![0x81; 60_000]);
-        bytes.push(0);
-        assert!(matches!(
-            Record::decode(BucketId::Catalogue, &bytes),
-            Err(DecodeRecordError::TooDeep | DecodeRecordError::Malformed(_))
-        ));
+        let nested = |depth: usize| [&bytes[..], &vec![0x81; depth], &[0]].concat();
+        assert!(Record::decode(BucketId::Catalogue, &nested(VALUE_DEPTH_MAX)).is_ok());
+        for depth in [VALUE_DEPTH_MAX + 1, 60_000] {
+            let refused = Record::decode(BucketId::Catalogue, &nested(depth)).unwrap_err();
+            assert!(refused.to_string().contains("nests too deeply"), "{refused}");
+        }
+    }
+
+    /// Each says the same as a record in its one encoding, in another way.
+    #[test]
+    fn another_encoding_of_a_record_is_refused() {
+        let stamp_bytes = |unix_ms| minicbor::to_vec(stamp(unix_ms)).unwrap();
+        let record = |stamps: &[&[u8]], fields: &[u8]| {
+            let mut bytes = vec![0x83, 0x02, 0x50];
+            bytes.extend([3; 16]);
+            bytes.extend([0xa2, 0x00, 0x80 + stamps.len() as u8]);
+            bytes.extend(stamps.concat());
+            bytes.push(0x01);
+            bytes.extend(fields);
+            bytes
+        };
+        let (early, late) = (stamp_bytes(1), stamp_bytes(2));
+        let in_order = [&early[..], &late];
+        let two_fields = [0xa2, 0x00, 0x82, 0x00, 0xf6, 0x02, 0x82, 0x01, 0xf6];
+        let good = record(&in_order, &two_fields);
+        assert_eq!(Record::decode(BucketId::Catalogue, &good).unwrap().encode(), good);
+
+        let mut long_quality = early.clone();
+        let quality = long_quality.pop().unwrap();
+        long_quality.extend([0x18, quality]);
+        let mut long_array = good.clone();
+        long_array.splice(0..1, [0x98, 0x03]);
+        let mut long_kind = good.clone();
+        long_kind.splice(1..2, [0x18, 0x02]);
+        let mut long_id = good.clone();
+        long_id.splice(2..3, [0x58, 0x10]);
+        let mut indefinite = good.clone();
+        indefinite[0] = 0x9f;
+        indefinite.push(0xff);
+        for (what, bytes) in [
+            ("stamps out of order", record(&[&late, &early], &two_fields)),
+            ("a stamp twice", record(&[&early, &early], &two_fields)),
+            ("a stamp unused", record(&in_order, &[0xa1, 0x00, 0x82, 0x00, 0xf6])),
+            ("fields out of order", record(&in_order, &[0xa2, 0x02, 0x82, 0x01, 0xf6, 0x00, 0x82, 0x00, 0xf6])),
+            ("a field twice", record(&in_order, &[0xa2, 0x00, 0x82, 0x00, 0xf6, 0x00, 0x82, 0x01, 0xf6])),
+            ("a long tag", record(&[&early], &[0xa1, 0x18, 0x00, 0x82, 0x00, 0xf6])),
+            ("a long index", record(&[&early], &[0xa1, 0x00, 0x82, 0x18, 0x00, 0xf6])),
+            ("a long quality", record(&[&long_quality], &[0xa1, 0x00, 0x82, 0x00, 0xf6])),
+            ("a long array", long_array),
+            ("a long kind", long_kind),
+            ("a long id", long_id),
+            ("an indefinite length", indefinite),
+        ] {
+            assert!(Record::decode(BucketId::Catalogue, &bytes).is_err(), "{what}");
+        }
     }
 
     proptest! {
@@ -302,12 +357,12 @@ mod tests {
         }
 
         #[test]
-        fn a_damaged_record_is_refused_or_reads_as_a_record(at in any::<prop::sample::Index>(), byte: u8) {
+        fn a_damaged_record_is_refused_or_is_the_encoding_of_another(at in any::<prop::sample::Index>(), byte: u8) {
             let mut bytes = sample().encode();
             let at = at.index(bytes.len());
             bytes[at] = byte;
             if let Ok(record) = Record::decode(BucketId::Catalogue, &bytes) {
-                prop_assert_eq!(Record::decode(BucketId::Catalogue, &record.encode()).unwrap(), record);
+                prop_assert_eq!(record.encode(), bytes);
             }
         }
     }

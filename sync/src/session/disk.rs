@@ -7,7 +7,7 @@ use bytes::Bytes;
 use crate::chunk::{BlobHash, Have, Manifest};
 use crate::id::{BucketId, Seq};
 use crate::record::Record;
-use crate::store::{Applied, BucketHead, Cursor, Page, Peer};
+use crate::store::{Applied, BucketHead, Cursor, Page, Peer, Wanted};
 
 /// One call to a store. Several may run at once; the session never asks for two whose order matters.
 #[derive(Clone, Debug)]
@@ -100,9 +100,9 @@ pub enum DiskDone {
     /// The bucket's records were merged and the cursor moved, durably.
     Applied(BucketId, Applied),
     /// Blobs that readers wait for.
-    Urgent(Vec<BlobHash>),
-    /// Blobs wanted in the background.
-    Wanted(Vec<BlobHash>),
+    Urgent(Vec<Wanted>),
+    /// Other blobs that are wanted.
+    Wanted(Vec<Wanted>),
     /// The manifest, if the peer may have it.
     Manifest(BlobHash, Option<Arc<Manifest>>),
     /// The chunk, if it is still there.

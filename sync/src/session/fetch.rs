@@ -1,74 +1,59 @@
 //! Receives content: asks for manifests of wanted blobs, then for their missing chunks, makes them durable, and ends each
 //! blob with a check of the whole.
 //!
-//! The window (`window`) bounds what was asked for and is not durable yet, over all blobs together. Blobs that a reader
-//! waits for go before the rest; then the order is that of hashes, so that two sessions do the same.
+//! The window (`window`) bounds what was asked for and is not durable yet, over all blobs together. What is wanted
+//! (`wishes`) is begun and asked for class by class: each has a few blobs under way if it wants any, and their chunks take
+//! turns (`schedule`). The link's budget bounds what is asked for at all (`credit`).
 
 mod blob;
 mod window;
+mod wishes;
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use bytes::Bytes;
 
 use self::blob::{Receiving, Stage};
 use self::window::Window;
+use self::wishes::Wishes;
+use super::credit::Credit;
 use super::provide::ASKS_MAX;
-use super::{Config, DiskDone, DiskRequest, Event, Outbox, Progress, Violation, WriteFailure};
+use super::schedule::Turns;
+use super::{Config, DiskDone, DiskRequest, Event, Held, Outbox, Progress, Violation, WriteFailure};
+use crate::budget::wire_cost;
 use crate::chunk::{BlobHash, Have, Manifest};
-use crate::wire::Message;
+use crate::store::Wanted;
+use crate::wire::{Class, Message};
 
-/// Wanted blobs listed at a time.
-const WANTED_BATCH: usize = 64;
-/// Blobs that are not to be had just now and that are remembered, at most; past it the first are asked for again early.
-const PUT_OFF_MAX: usize = 16_384;
+/// Blobs of each class that are under way before another class has all the others, if it wants as many.
+const BLOBS_OF_EACH_CLASS: usize = 4;
+/// Blobs that readers wait for may be so many more than the limit on all blobs.
+const READER_BLOBS_BEYOND: usize = 8;
+/// What a manifest takes for each of so many bytes of its blob, which is how content-defined chunks come out.
+const MANIFEST_BYTES_PER_CHUNK: u64 = 40;
+const CHUNK_BYTES_USUAL: u64 = 256 * 1024;
+/// What a manifest is taken to have if nobody knows the size of its blob, in bytes.
+const MANIFEST_BYTES_UNKNOWN: u64 = 64 * 1024;
 /// Chunks asked for and not answered, at most: half of what a peer lets wait, for blobs cut into very small chunks.
 const CHUNK_ASKS_MAX: usize = ASKS_MAX / 2;
 
 #[derive(Debug)]
 pub(super) struct Fetcher {
     config: Config,
-    listing: Listing,
-    queue: VecDeque<Wish>,
-    /// Not to be had just now.
-    put_off: BTreeMap<BlobHash, PutOff>,
+    wishes: Wishes,
     /// Given up, with the disk requests still under way: released, and asked for again, only once they are done.
     leaving: BTreeMap<BlobHash, usize>,
-    /// Chunks asked for of blobs given up since: their answers may still come in.
-    abandoned: BTreeSet<(BlobHash, u32)>,
-    /// In order of asking; urgent ones in front.
+    /// Chunks asked for of blobs given up since, with their lengths: their answers may still come in.
+    abandoned: BTreeMap<(BlobHash, u32), u64>,
+    /// In order of asking.
     receiving: Vec<Receiving>,
+    turns: Turns,
     window: Window,
-    /// No room here; set until [`Self::wants_changed`].
-    full: bool,
+    /// No room here, and when to see whether there is again: a disk does not tell.
+    full_until_ms: Option<u64>,
     bytes_received: u64,
     now_ms: u64,
-}
-
-/// When a blob is asked for again.
-#[derive(Clone, Copy, Debug)]
-struct PutOff {
-    retry_at_ms: u64,
-    /// The peer has it, and someone else is just receiving it here: it is still waited for.
-    busy: bool,
-}
-
-#[derive(Clone, Copy, Debug)]
-struct Wish {
-    blob: BlobHash,
-    urgent: bool,
-}
-
-/// Where listing what is wanted stands.
-#[derive(Debug, Default)]
-struct Listing {
-    /// The lists may have changed since they were read.
-    changed: bool,
-    urgent_asked: bool,
-    asked: bool,
-    after: Option<BlobHash>,
-    exhausted: bool,
 }
 
 impl Fetcher {
@@ -76,62 +61,48 @@ impl Fetcher {
         Self {
             window: Window::new(&config, now_ms),
             config,
-            listing: Listing::default(),
-            queue: VecDeque::new(),
-            put_off: BTreeMap::new(),
+            wishes: Wishes::default(),
             leaving: BTreeMap::new(),
-            abandoned: BTreeSet::new(),
+            abandoned: BTreeMap::new(),
             receiving: Vec::new(),
-            full: false,
+            turns: Turns::default(),
+            full_until_ms: None,
             bytes_received: 0,
             now_ms,
         }
     }
 
     pub(super) fn wants_changed(&mut self) {
-        self.listing.changed = true;
-        self.full = false;
+        self.wishes.changed();
+        self.full_until_ms = None;
     }
 
-    pub(super) fn take_urgent(&mut self, blobs: &[BlobHash]) {
-        self.listing.urgent_asked = false;
-        for &blob in blobs.iter().rev() {
-            if let Some(at) = self.receiving.iter().position(|receiving| receiving.blob == blob) {
-                let mut receiving = self.receiving.remove(at);
-                receiving.urgent = true;
-                self.receiving.insert(0, receiving);
-            } else if !self.put_off.contains_key(&blob) {
-                self.queue.retain(|wish| wish.blob != blob);
-                self.queue.push_front(Wish { blob, urgent: true });
+    pub(super) fn take_urgent(&mut self, blobs: &[Wanted]) {
+        for wanted in blobs {
+            let known = self.receiving.iter_mut().find(|receiving| receiving.blob() == wanted.blob);
+            if let Some(receiving) = known {
+                receiving.read_from(wanted.from_bytes);
             }
         }
+        let receiving = &self.receiving;
+        self.wishes.take_urgent(blobs, |blob| receiving.iter().any(|receiving| receiving.blob() == blob));
     }
 
-    pub(super) fn take_wanted(&mut self, blobs: &[BlobHash]) {
-        self.listing.asked = false;
-        self.listing.after = blobs.last().copied().or(self.listing.after);
-        self.listing.exhausted = blobs.len() < WANTED_BATCH;
-        for &blob in blobs {
-            let known = self.put_off.contains_key(&blob)
-                || self.receiving.iter().any(|receiving| receiving.blob == blob)
-                || self.queue.iter().any(|wish| wish.blob == blob);
-            if !known {
-                self.queue.push_back(Wish { blob, urgent: false });
-            }
-        }
+    pub(super) fn take_wanted(&mut self, blobs: &[Wanted]) {
+        let receiving = &self.receiving;
+        self.wishes.take_wanted(blobs, |blob| receiving.iter().any(|receiving| receiving.blob() == blob));
     }
 
     /// The peer now has a blob that it did not have.
     pub(super) fn take_have(&mut self, blob: BlobHash) {
-        if !self.leaving.contains_key(&blob) && self.put_off.remove(&blob).is_some() {
-            self.queue.push_back(Wish { blob, urgent: false });
+        if !self.leaving.contains_key(&blob) {
+            self.wishes.take_have(blob);
         }
     }
 
     /// The blob became whole here through someone else: nothing more is asked for it.
     pub(super) fn completed_elsewhere(&mut self, blob: BlobHash) {
-        self.queue.retain(|wish| wish.blob != blob);
-        self.put_off.remove(&blob);
+        self.wishes.remove(blob);
     }
 
     pub(super) fn take_manifest(
@@ -139,14 +110,16 @@ impl Fetcher {
         blob: BlobHash,
         manifest: Option<Vec<u8>>,
         now_ms: u64,
+        credit: &mut Credit,
         out: &mut Outbox,
     ) -> Result<(), Violation> {
         let Some(at) = self.position(blob, |stage| matches!(stage, Stage::ManifestAsked)) else {
             return Err(Violation::new(format!("a manifest of {blob}, which was not asked for")));
         };
+        credit.cross(self.receiving[at].manifest_cost);
         let Some(bytes) = manifest else {
-            self.receiving.remove(at);
-            self.put_off(blob, self.until_retry(None, now_ms));
+            let wanted = self.receiving.remove(at).wanted;
+            self.put_off(wanted, None, now_ms);
             return Ok(());
         };
         let manifest =
@@ -185,20 +158,23 @@ impl Fetcher {
         index: u32,
         bytes: Bytes,
         now_ms: u64,
+        credit: &mut Credit,
         out: &mut Outbox,
     ) -> Result<(), Violation> {
         let at = self.position(blob, Stage::is_fetching);
         let expected = at.and_then(|at| Some((at, self.receiving[at].expected(index)?)));
         let Some((at, len)) = expected else {
-            if self.abandoned.remove(&(blob, index)) {
+            if let Some(len) = self.abandoned.remove(&(blob, index)) {
+                credit.cross(wire_cost(len));
                 return Ok(());
             }
             return Err(Violation::new(format!("chunk {index} of {blob}, which was not asked for")));
         };
+        credit.cross(wire_cost(len));
         if bytes.is_empty() {
             self.receiving[at].refused(index);
             self.window.forget((len, 0));
-            self.give_up(at, 0, self.until_retry(None, now_ms), out);
+            self.give_up(at, 0, None, now_ms, out);
             return Ok(());
         }
         if bytes.len() as u64 != len {
@@ -272,70 +248,78 @@ impl Fetcher {
 
     pub(super) fn timer(&mut self, now_ms: u64) {
         self.now_ms = now_ms;
-        let before = self.put_off.len();
-        self.put_off.retain(|_, put_off| now_ms < put_off.retry_at_ms);
-        if self.put_off.len() < before {
-            self.listing.changed = true;
+        self.wishes.timer(now_ms);
+        if self.full_until_ms.is_some_and(|at_ms| at_ms <= now_ms) {
+            self.wants_changed();
         }
     }
 
     /// Lists, asks, makes durable and ends, as far as the limits allow.
-    pub(super) fn pump(&mut self, now_ms: u64, out: &mut Outbox) {
+    pub(super) fn pump(&mut self, now_ms: u64, credit: &mut Credit, out: &mut Outbox) {
         self.now_ms = now_ms;
-        self.list(out);
-        self.ask_manifests(out);
-        self.ask_chunks(out);
+        if !self.is_full() {
+            self.wishes.list(out);
+            self.ask_manifests(credit, out);
+        }
+        self.ask_chunks(credit, out);
         self.sync_and_finish(now_ms, out);
     }
 
-    fn list(&mut self, out: &mut Outbox) {
-        if self.listing.urgent_asked || self.listing.asked || !self.queue.is_empty() || self.full {
-            return;
-        }
-        if self.listing.changed {
-            self.listing = Listing { urgent_asked: true, asked: true, ..Listing::default() };
-            out.disk(DiskRequest::Urgent);
-        } else if self.listing.exhausted {
-            return;
-        } else {
-            self.listing.asked = true;
-        }
-        out.disk(DiskRequest::Wanted { after: self.listing.after, limit: WANTED_BATCH });
-    }
-
-    fn ask_manifests(&mut self, out: &mut Outbox) {
-        while !self.full && self.receiving.len() < self.config.blobs_in_flight_max {
-            let Some(Wish { blob, urgent }) = self.queue.pop_front() else { return };
-            if self.leaving.contains_key(&blob) || self.receiving.iter().any(|receiving| receiving.blob == blob) {
-                continue;
+    fn ask_manifests(&mut self, credit: &mut Credit, out: &mut Outbox) {
+        while let Some(wanted) = self.next_to_begin() {
+            let blob = wanted.blob;
+            let is_known = self.leaving.contains_key(&blob) || self.receiving.iter().any(|known| known.blob() == blob);
+            let cost = manifest_cost(wanted.size_bytes);
+            if !is_known && !credit.admit(cost) {
+                return;
             }
-            let receiving = Receiving::asked(blob, urgent);
-            if urgent {
-                self.receiving.insert(0, receiving);
-            } else {
-                self.receiving.push(receiving);
+            self.wishes.pop(wanted.class);
+            if !is_known {
+                self.receiving.push(Receiving::asked(wanted, cost));
+                out.control(Message::ManifestAsk { blob });
             }
-            out.control(Message::ManifestAsk { blob });
         }
     }
 
-    fn ask_chunks(&mut self, out: &mut Outbox) {
+    /// The next blob to begin: of a class with few under way if there is one, else of the most urgent.
+    fn next_to_begin(&self) -> Option<Wanted> {
+        let all = self.receiving.len();
+        let under_way = |class| self.receiving.iter().filter(|receiving| receiving.wanted.class == class).count();
+        let has_room = |class: Class| {
+            let beyond = if class.is_urgent() { READER_BLOBS_BEYOND } else { 0 };
+            all < self.config.blobs_in_flight_max + beyond
+        };
+        let waiting = || Class::CONTENT.into_iter().filter(|class| has_room(*class));
+        let few = waiting().filter(|class| under_way(*class) < BLOBS_OF_EACH_CLASS);
+        few.chain(waiting()).find_map(|class| self.wishes.front(class))
+    }
+
+    fn ask_chunks(&mut self, credit: &mut Credit, out: &mut Outbox) {
         let mut asks = self.abandoned.len() + self.receiving.iter().map(Receiving::asks).sum::<usize>();
-        for receiving in &mut self.receiving {
-            while let Some((index, len)) = receiving.next_missing() {
-                // An answer to the ask that was abandoned could not be told from the new one's.
-                if self.abandoned.contains(&(receiving.blob, index)) {
-                    break;
+        loop {
+            // The first blob of each class that has a chunk to ask for.
+            let mut next: [Option<(usize, u32, u64)>; Class::CONTENT.len()] = [None; Class::CONTENT.len()];
+            for (at, receiving) in self.receiving.iter_mut().enumerate() {
+                let place = super::schedule::place(receiving.wanted.class).unwrap_or(next.len() - 1);
+                if next[place].is_none()
+                    && let Some((index, len)) = receiving.next_missing()
+                    // An answer to the ask that was abandoned could not be told from the new one's.
+                    && !self.abandoned.contains_key(&(receiving.blob(), index))
+                {
+                    next[place] = Some((at, index, len));
                 }
-                if asks >= CHUNK_ASKS_MAX || !self.window.admits(len) {
-                    return;
-                }
-                asks += 1;
-                self.window.asked(len);
-                receiving.ask(index, len);
-                let (blob, urgent) = (receiving.blob, receiving.urgent);
-                out.control(Message::ChunkAsk { blob, index, urgent });
             }
+            let lengths = next.map(|next| next.map(|(_, _, len)| len));
+            let Some(class) = self.turns.next(lengths, self.now_ms) else { return };
+            let Some((at, index, len)) = super::schedule::place(class).and_then(|place| next[place]) else { return };
+            if asks >= CHUNK_ASKS_MAX || !self.window.admits(len) || !credit.admit(wire_cost(len)) {
+                return;
+            }
+            asks += 1;
+            self.turns.spend(class, len, self.now_ms);
+            self.window.asked(len);
+            self.receiving[at].ask(index, len);
+            out.control(Message::ChunkAsk { blob: self.receiving[at].blob(), index, class });
         }
     }
 
@@ -355,20 +339,15 @@ impl Fetcher {
     }
 
     pub(super) fn next_timeout(&self) -> Option<u64> {
-        let retry = self.put_off.values().map(|put_off| put_off.retry_at_ms).min();
+        let retry = self.wishes.next_timeout();
         // A sync that is due and not started waits for the disk, not for the time: a timer would only spin.
         let sync = self.window.next_sync().filter(|&at_ms| at_ms > self.now_ms);
-        [sync, retry].into_iter().flatten().min()
+        [sync, retry, self.full_until_ms].into_iter().flatten().min()
     }
 
     /// Whether nothing is wanted that the peer may have.
     pub(super) fn is_idle(&self) -> bool {
-        let listed =
-            !self.listing.changed && !self.listing.asked && !self.listing.urgent_asked && self.listing.exhausted;
-        let put_off = self.put_off.values().all(|put_off| !put_off.busy);
-        self.receiving.is_empty()
-            && self.leaving.is_empty()
-            && (self.full || listed && put_off && self.queue.is_empty())
+        self.receiving.is_empty() && self.leaving.is_empty() && (self.is_full() || self.wishes.is_idle())
     }
 
     pub(super) fn progress(&self) -> Progress {
@@ -379,6 +358,16 @@ impl Fetcher {
             bytes_received: self.bytes_received,
             ..Progress::default()
         }
+    }
+
+    pub(super) fn held(&self) -> Held {
+        let manifests = self.receiving.iter().filter_map(Receiving::manifest);
+        let list_bytes = manifests.map(|manifest| size_of_val(manifest.chunks())).sum::<usize>()
+            + self.receiving.len() * size_of::<Receiving>()
+            + self.wishes.held_bytes()
+            + self.abandoned.len() * size_of::<((BlobHash, u32), u64)>()
+            + self.leaving.len() * size_of::<(BlobHash, usize)>();
+        Held { content_bytes: self.window.not_durable() as usize, list_bytes, ..Held::default() }
     }
 
     /// What to do about blobs that were begun when the session ends.
@@ -393,39 +382,43 @@ impl Fetcher {
     /// Takes note of a request that ended after the session did: what was not claimed must not be released.
     pub(super) fn settle(&mut self, done: &DiskDone) {
         if let DiskDone::Began(blob, Err(_)) = done {
-            self.receiving.retain(|receiving| receiving.blob != *blob || receiving.is_begun());
+            self.receiving.retain(|receiving| receiving.blob() != *blob || receiving.is_begun());
         }
     }
 
     fn position(&self, blob: BlobHash, stage: impl Fn(&Stage) -> bool) -> Option<usize> {
-        self.receiving.iter().position(|receiving| receiving.blob == blob && stage(&receiving.stage))
+        self.receiving.iter().position(|receiving| receiving.blob() == blob && stage(&receiving.stage))
     }
 
     /// A disk request of the blob at `at` has failed.
     fn fail(&mut self, at: usize, failure: WriteFailure, out: &mut Outbox) -> Result<(), Violation> {
-        let blob = self.receiving[at].blob;
+        let blob = self.receiving[at].blob();
         if failure == WriteFailure::Mismatch {
             return Err(Violation::new(format!("content of {blob} does not match its hash")));
         }
         self.note_full(failure, out);
-        self.give_up(at, 1, self.until_retry(Some(failure), self.now_ms), out);
+        self.give_up(at, 1, Some(failure), self.now_ms, out);
         Ok(())
     }
 
+    fn is_full(&self) -> bool {
+        self.full_until_ms.is_some()
+    }
+
     fn note_full(&mut self, failure: WriteFailure, out: &mut Outbox) {
-        if failure == WriteFailure::Full && !self.full {
-            self.full = true;
+        if failure == WriteFailure::Full && !self.is_full() {
+            self.full_until_ms = Some(self.now_ms + self.config.absent_retry_ms);
             out.event(Event::ContentBlocked);
         }
     }
 
     /// Stops receiving a blob for now, when `done` of its disk requests have just ended. What is durable stays for the
     /// next time.
-    fn give_up(&mut self, at: usize, done: usize, until: PutOff, out: &mut Outbox) {
+    fn give_up(&mut self, at: usize, done: usize, why: Option<WriteFailure>, now_ms: u64, out: &mut Outbox) {
         let receiving = self.receiving.remove(at);
-        let blob = receiving.blob;
+        let blob = receiving.blob();
         self.window.forget(receiving.bytes_not_durable());
-        self.abandoned.extend(receiving.indices_on_the_way().map(|index| (blob, index)));
+        self.abandoned.extend(receiving.on_the_way().map(|(index, len)| ((blob, index), len)));
         match receiving.disk_requests().saturating_sub(done) {
             // A begin that failed has claimed nothing: the claim may be another session's.
             0 if !receiving.is_begun() => {}
@@ -434,7 +427,7 @@ impl Fetcher {
                 self.leaving.insert(blob, under_way);
             }
         }
-        self.put_off(blob, until);
+        self.put_off(receiving.wanted, why, now_ms);
     }
 
     /// A disk request of a blob that was given up is done: after the last one the claim is released.
@@ -461,19 +454,16 @@ impl Fetcher {
         Ok(())
     }
 
-    /// How long a blob is left alone that the peer did not have, or that could not be written here.
-    fn until_retry(&self, failure: Option<WriteFailure>, now_ms: u64) -> PutOff {
-        let busy = failure == Some(WriteFailure::Busy);
+    /// Leaves a blob alone for a while that the peer did not have, or that could not be written here.
+    fn put_off(&mut self, wanted: Wanted, why: Option<WriteFailure>, now_ms: u64) {
+        let busy = why == Some(WriteFailure::Busy);
         let wait_ms = if busy { self.config.busy_retry_ms } else { self.config.absent_retry_ms };
-        PutOff { retry_at_ms: now_ms + wait_ms, busy }
+        self.wishes.put_off(wanted, now_ms + wait_ms, busy);
     }
+}
 
-    fn put_off(&mut self, blob: BlobHash, until: PutOff) {
-        if self.put_off.len() == PUT_OFF_MAX
-            && let Some(next) = self.put_off.iter().min_by_key(|(_, until)| until.retry_at_ms).map(|(blob, _)| *blob)
-        {
-            self.put_off.remove(&next);
-        }
-        self.put_off.insert(blob, until);
-    }
+/// What the manifest of a blob may take on the wire.
+fn manifest_cost(size_bytes: u64) -> u64 {
+    let chunks = size_bytes / CHUNK_BYTES_USUAL + 1;
+    wire_cost(if size_bytes == 0 { MANIFEST_BYTES_UNKNOWN } else { chunks * MANIFEST_BYTES_PER_CHUNK })
 }

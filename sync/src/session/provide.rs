@@ -1,16 +1,20 @@
-//! Answers what the peer asks of content: manifests first, then chunks that a reader waits for, then the rest.
+//! Answers what the peer asks of content: manifests first, then chunks, whose classes take turns (`schedule`).
 //!
-//! A chunk is read only when a lane is free for it, so at most [`CONTENT_LANES`] of them are in memory.
+//! A chunk is read only when a lane is free for it, so at most [`CONTENT_LANES`] of them are in memory; and only when the
+//! link's budget lets it go (`credit`).
 
 use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::{DiskRequest, Outbox, Violation};
+use super::credit::Credit;
+use super::schedule::{self, Turns};
+use super::{DiskRequest, Held, Outbox, Violation};
+use crate::budget::wire_cost;
 use crate::chunk::{BlobHash, Manifest};
 use crate::wire::message::CONTENT_LANES;
-use crate::wire::{Lane, Message};
+use crate::wire::{Class, Lane, Message};
 
 /// Asks that may wait, at most.
 pub const ASKS_MAX: usize = 4096;
@@ -22,14 +26,19 @@ const MISSED_MAX: usize = 4096;
 #[derive(Debug)]
 pub(super) struct Provider {
     lanes_free: BTreeSet<u8>,
+    /// What the frame on each busy lane was admitted at.
+    lane_costs: [u64; CONTENT_LANES as usize],
     manifest_asks: VecDeque<BlobHash>,
     manifests_being_read: usize,
     manifest_answers: VecDeque<Message>,
-    urgent: VecDeque<ChunkAsk>,
-    background: VecDeque<ChunkAsk>,
+    /// In the order of [`Class::CONTENT`].
+    chunk_asks: [VecDeque<ChunkAsk>; Class::CONTENT.len()],
+    turns: Turns,
     manifests: VecDeque<Arc<Manifest>>,
     missed: BTreeSet<BlobHash>,
     bytes_sent: u64,
+    /// The last frame was a manifest: a chunk that a reader waits for goes before the next one.
+    manifest_sent: bool,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -42,14 +51,16 @@ impl Default for Provider {
     fn default() -> Self {
         Self {
             lanes_free: (0..CONTENT_LANES).collect(),
+            lane_costs: [0; CONTENT_LANES as usize],
             manifest_asks: VecDeque::new(),
             manifests_being_read: 0,
             manifest_answers: VecDeque::new(),
-            urgent: VecDeque::new(),
-            background: VecDeque::new(),
+            chunk_asks: Default::default(),
+            turns: Turns::default(),
             manifests: VecDeque::new(),
             missed: BTreeSet::new(),
             bytes_sent: 0,
+            manifest_sent: false,
         }
     }
 }
@@ -61,10 +72,11 @@ impl Provider {
         Ok(())
     }
 
-    pub(super) fn take_chunk_ask(&mut self, blob: BlobHash, index: u32, urgent: bool) -> Result<(), Violation> {
+    pub(super) fn take_chunk_ask(&mut self, blob: BlobHash, index: u32, class: Class) -> Result<(), Violation> {
         self.check_room()?;
-        let queue = if urgent { &mut self.urgent } else { &mut self.background };
-        queue.push_back(ChunkAsk { blob, index });
+        // What is not of content was taken for the last class when it was read.
+        let place = schedule::place(class).unwrap_or(Class::CONTENT.len() - 1);
+        self.chunk_asks[place].push_back(ChunkAsk { blob, index });
         Ok(())
     }
 
@@ -72,8 +84,7 @@ impl Provider {
         let waiting = self.manifest_asks.len()
             + self.manifests_being_read
             + self.manifest_answers.len()
-            + self.urgent.len()
-            + self.background.len();
+            + self.chunk_asks.iter().map(VecDeque::len).sum::<usize>();
         if waiting >= ASKS_MAX {
             return Err(Violation::new(format!("more than {ASKS_MAX} asks at once")));
         }
@@ -101,11 +112,14 @@ impl Provider {
         out.send(Lane::Content(lane), Message::Chunk { blob, index, bytes });
     }
 
-    pub(super) fn lane_drained(&mut self, lane: u8) {
+    pub(super) fn lane_drained(&mut self, lane: u8, credit: &mut Credit) {
         self.lanes_free.insert(lane);
+        if let Some(cost) = self.lane_costs.get_mut(usize::from(lane)) {
+            credit.cross(std::mem::take(cost));
+        }
     }
 
-    pub(super) fn pump(&mut self, out: &mut Outbox) {
+    pub(super) fn pump(&mut self, now_ms: u64, credit: &mut Credit, out: &mut Outbox) {
         // Bounded by the lanes: what was read must be able to leave.
         while self.manifests_being_read + self.manifest_answers.len() < usize::from(CONTENT_LANES)
             && let Some(blob) = self.manifest_asks.pop_front()
@@ -114,25 +128,60 @@ impl Provider {
             out.disk(DiskRequest::Manifest(blob));
         }
         while let Some(&lane) = self.lanes_free.first() {
-            if let Some(answer) = self.manifest_answers.pop_front() {
-                out.send(Lane::Content(lane), answer);
-            } else if let Some(ask) = self.urgent.pop_front().or_else(|| self.background.pop_front()) {
-                let known = self.manifests.iter().find(|manifest| manifest.blob() == ask.blob);
-                match known {
-                    Some(manifest) if manifest.chunk(ask.index).is_some() => {
-                        out.disk(DiskRequest::Read { manifest: Arc::clone(manifest), index: ask.index, lane });
+            let reader_waits = !self.chunk_asks[0].is_empty();
+            let sent = match self.manifest_answers.front() {
+                Some(answer) if !(self.manifest_sent && reader_waits) => {
+                    self.manifest_sent = true;
+                    let cost = manifest_cost(answer);
+                    if !credit.admit(cost) {
+                        return;
                     }
-                    // Never handed out, forgotten since, or past the end: the peer starts over from the manifest.
-                    _ => {
-                        let ChunkAsk { blob, index } = ask;
-                        out.send(Lane::Content(lane), Message::Chunk { blob, index, bytes: Bytes::new() });
-                    }
+                    self.manifest_answers.pop_front().map(|answer| {
+                        out.send(Lane::Content(lane), answer);
+                        cost
+                    })
                 }
-            } else {
-                return;
-            }
+                _ => {
+                    self.manifest_sent = false;
+                    self.send_chunk(lane, now_ms, credit, out)
+                }
+            };
+            let Some(cost) = sent else { return };
             self.lanes_free.remove(&lane);
+            self.lane_costs[usize::from(lane)] = cost;
         }
+    }
+
+    /// Sends the next chunk, or has it read, and tells at what cost; `None` if there is none, or none may go.
+    fn send_chunk(&mut self, lane: u8, now_ms: u64, credit: &mut Credit, out: &mut Outbox) -> Option<u64> {
+        let lengths = std::array::from_fn(|place| self.chunk_asks[place].front().map(|ask| self.chunk_len(*ask)));
+        let class = self.turns.next(lengths, now_ms)?;
+        let place = schedule::place(class)?;
+        let len = lengths[place]?;
+        if !credit.admit(wire_cost(len)) {
+            return None;
+        }
+        let ask = self.chunk_asks[place].pop_front()?;
+        self.turns.spend(class, len, now_ms);
+        let ChunkAsk { blob, index } = ask;
+        match self.known(blob) {
+            Some(manifest) if manifest.chunk(index).is_some() => {
+                out.disk(DiskRequest::Read { manifest: Arc::clone(manifest), index, lane });
+            }
+            // Never handed out, forgotten since, or past the end: the peer starts over from the manifest.
+            _ => out.send(Lane::Content(lane), Message::Chunk { blob, index, bytes: Bytes::new() }),
+        }
+        Some(wire_cost(len))
+    }
+
+    fn known(&self, blob: BlobHash) -> Option<&Arc<Manifest>> {
+        self.manifests.iter().find(|manifest| manifest.blob() == blob)
+    }
+
+    /// Bytes of a chunk that was asked for; none if it is going to be refused.
+    fn chunk_len(&self, ask: ChunkAsk) -> u64 {
+        let chunk = self.known(ask.blob).and_then(|manifest| manifest.chunk(ask.index));
+        chunk.map_or(0, |chunk| u64::from(chunk.len))
     }
 
     /// Whether the peer asked for the blob in vain. Answers once.
@@ -145,11 +194,35 @@ impl Provider {
             && self.manifest_asks.is_empty()
             && self.manifests_being_read == 0
             && self.manifest_answers.is_empty()
-            && self.urgent.is_empty()
-            && self.background.is_empty()
+            && self.chunk_asks.iter().all(VecDeque::is_empty)
+    }
+
+    pub(super) fn held(&self) -> Held {
+        let answers = self.manifest_answers.iter().map(|answer| match answer {
+            Message::Manifest { manifest: Some(manifest), .. } => manifest.len(),
+            _ => 0,
+        });
+        let manifests = self.manifests.iter().map(|manifest| size_of_val(manifest.chunks()));
+        let names = self.manifest_asks.len() + self.missed.len();
+        let list_bytes = answers.chain(manifests).sum::<usize>()
+            + names * size_of::<BlobHash>()
+            + self.chunk_asks.iter().map(VecDeque::len).sum::<usize>() * size_of::<ChunkAsk>();
+        Held { list_bytes, ..Held::default() }
     }
 
     pub(super) fn bytes_sent(&self) -> u64 {
         self.bytes_sent
+    }
+
+    /// Bytes of chunks that the peer has asked for and that have not left, as far as their manifests are at hand.
+    pub(super) fn bytes_to_send(&self) -> u64 {
+        self.chunk_asks.iter().flatten().map(|ask| self.chunk_len(*ask)).sum()
+    }
+}
+
+fn manifest_cost(answer: &Message) -> u64 {
+    match answer {
+        Message::Manifest { manifest: Some(bytes), .. } => wire_cost(bytes.len() as u64),
+        _ => wire_cost(0),
     }
 }

@@ -4,7 +4,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
-use super::{DiskRequest, Event, Outbox, Scope, Selection, Violation};
+use super::{DiskRequest, Event, Held, Outbox, Scope, Selection, Violation};
 use crate::id::{BucketId, Seq};
 use crate::record::Record;
 use crate::store::{Cursor, Peer};
@@ -12,7 +12,7 @@ use crate::wire::{Message, Offered};
 
 /// Buckets pulled in one session, at most.
 pub const BUCKETS_MAX: usize = 100_000;
-/// Bytes of received records that may wait to be applied, before the lane is held back.
+/// Bytes of received records that may wait to be applied, before the lane is held back, unless configured otherwise.
 pub const BACKLOG_BYTES_MAX: usize = 4 * 1024 * 1024;
 
 /// Cursors looked up at the same time, at most.
@@ -23,6 +23,7 @@ pub(super) struct Puller {
     scope: Scope,
     selection: Selection,
     page_bytes: u32,
+    backlog_bytes_max: usize,
     peer: Peer,
     /// Whether the peer can be asked for rows that came from here.
     gives_back: bool,
@@ -70,11 +71,12 @@ struct Pending {
 }
 
 impl Puller {
-    pub(super) fn new(scope: Scope, page_bytes: u32) -> Self {
+    pub(super) fn new(scope: Scope, page_bytes: u32, backlog_bytes_max: usize) -> Self {
         Self {
             scope,
             selection: Selection::default(),
             page_bytes,
+            backlog_bytes_max,
             peer: Peer::NOBODY,
             gives_back: false,
             offers_seen: 0,
@@ -225,7 +227,14 @@ impl Puller {
     }
 
     pub(super) fn has_room(&self) -> bool {
-        self.backlog_bytes < BACKLOG_BYTES_MAX
+        self.backlog_bytes < self.backlog_bytes_max
+    }
+
+    pub(super) fn held(&self) -> Held {
+        let buckets = self.buckets.len() * size_of::<(BucketId, Pulled)>();
+        let names = self.behind.len() + self.to_look_up.len() + self.ready.len();
+        let list_bytes = buckets + names * size_of::<BucketId>();
+        Held { record_bytes: self.backlog_bytes, list_bytes, ..Held::default() }
     }
 
     /// Whether everything that the peer has offered is applied.
@@ -239,6 +248,8 @@ impl Puller {
     }
 
     pub(super) fn rows_behind(&self) -> u64 {
-        self.buckets.values().map(|pulled| pulled.head.0.saturating_sub(pulled.applied.0)).sum()
+        // Heads are what the peer says: they may add up to more than a number holds.
+        let behind = self.buckets.values().map(|pulled| pulled.head.0.saturating_sub(pulled.applied.0));
+        behind.fold(0, u64::saturating_add)
     }
 }

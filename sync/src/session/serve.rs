@@ -6,7 +6,8 @@
 use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
-use super::{DiskRequest, Event, Outbox, Scope, Selection, Violation};
+use super::credit::Credit;
+use super::{DiskRequest, Event, Held, Outbox, Scope, Selection, Violation};
 use crate::id::{BucketId, Epoch, Seq};
 use crate::store::{BucketHead, Page, Peer};
 use crate::wire::frame::OFFER_BUCKETS_MAX;
@@ -194,15 +195,17 @@ impl Server {
         self.lane_busy = false;
     }
 
-    pub(super) fn pump(&mut self, out: &mut Outbox) {
+    pub(super) fn pump(&mut self, credit: &mut Credit, out: &mut Outbox) {
         if !self.lane_busy
+            && credit.lets_records()
             && let Some(message) = self.waiting.take()
         {
             self.lane_busy = true;
-            if let Message::Page { bucket, next, .. } = &message
-                && let Some(serving) = self.serving.get_mut(bucket)
-            {
-                serving.sent = *next;
+            if let Message::Page { bucket, next, records, .. } = &message {
+                credit.note_page(records);
+                if let Some(serving) = self.serving.get_mut(bucket) {
+                    serving.sent = *next;
+                }
             }
             out.send(Lane::Records, message);
         }
@@ -234,6 +237,18 @@ impl Server {
                 out.event(Event::HeldByPeer { bucket, upto: serving.sent });
             }
         }
+    }
+
+    pub(super) fn held(&self) -> Held {
+        let record_bytes = match &self.waiting {
+            Some(Message::Page { records, .. }) => records.iter().map(Vec::len).sum(),
+            _ => 0,
+        };
+        let names = self.queue.len() + self.early_changes.len();
+        let list_bytes = self.offered.len() * size_of::<(BucketId, Option<Seq>)>()
+            + self.serving.len() * size_of::<(BucketId, Serving)>()
+            + names * size_of::<BucketId>();
+        Held { record_bytes, list_bytes, ..Held::default() }
     }
 
     pub(super) fn is_idle(&self) -> bool {

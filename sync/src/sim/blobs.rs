@@ -1,6 +1,9 @@
 //! A blob store in memory that crashes: whole blobs, and parts whose sectors and bits reach the disk only when synced.
 //!
-//! A sector that was written and not synced may land, land in part, or be lost, each on its own: disks reorder.
+//! A sector that was written and not synced may land, land in part, or be lost, each on its own: disks reorder. A whole
+//! blob may rot, unseen until somebody reads it or [`SimBlobs::scrub`] looks; then what is sound of it is kept, and the rest is wanted again.
+//!
+//! Not here: sectors ([`sectors`](super::sectors)).
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::convert::Infallible;
@@ -10,14 +13,16 @@ use bytes::Bytes;
 
 use super::Sabotage;
 use super::records::SimRecords;
+use super::sectors::SectorFile;
 use super::seeded::Seeded;
 use crate::chunk::{BlobHash, ChunkIndex, Have, Manifest};
 use crate::domain::{Blob, Typed};
+use crate::erase;
 use crate::id::NodeId;
 use crate::session::Scope;
-use crate::store::{BlobStore, WriteBlobError};
+use crate::store::{BlobStore, Wanted, WriteBlobError};
+use crate::wire::Class;
 
-const SECTOR_BYTES: usize = 256;
 const CHUNK_INDEX_ENTRIES: usize = 10_000;
 
 /// Blobs in memory.
@@ -32,6 +37,8 @@ pub struct SimBlobs {
 pub struct BlobsCopy {
     whole: BTreeMap<BlobHash, (Manifest, Bytes)>,
     parts: BTreeMap<BlobHash, Part>,
+    /// Rotten, and nobody has looked: known to the world, not to the store.
+    rotten: BTreeSet<BlobHash>,
 }
 
 #[derive(Debug)]
@@ -42,6 +49,10 @@ struct Inner {
     urgent: BTreeSet<BlobHash>,
     scopes: BTreeMap<NodeId, Scope>,
     quota_bytes: u64,
+    /// There is no room for anything.
+    full: bool,
+    /// Damage was found since it was last asked for.
+    damage_found: bool,
     bytes_read: u64,
     sabotage: Option<Sabotage>,
 }
@@ -57,64 +68,10 @@ struct Part {
     written: BTreeSet<u32>,
 }
 
-/// A file behind a cache that loses power.
-#[derive(Clone, Debug)]
-struct SectorFile {
-    durable: Vec<u8>,
-    dirty: BTreeMap<usize, Vec<u8>>,
-}
-
-impl SectorFile {
-    fn new(len: usize) -> Self {
-        Self { durable: vec![0; len], dirty: BTreeMap::new() }
-    }
-
-    fn read(&self, start: usize, len: usize) -> Vec<u8> {
-        let mut bytes = self.durable[start..start + len].to_vec();
-        for (&at, sector) in &self.dirty {
-            for (offset, &byte) in (at..).zip(sector) {
-                if (start..start + len).contains(&offset) {
-                    bytes[offset - start] = byte;
-                }
-            }
-        }
-        bytes
-    }
-
-    fn write(&mut self, start: usize, bytes: &[u8]) {
-        let end = start + bytes.len();
-        let mut at = start - start % SECTOR_BYTES;
-        while at < end {
-            let sector_end = (at + SECTOR_BYTES).min(self.durable.len());
-            let sector = self.dirty.entry(at).or_insert_with(|| self.durable[at..sector_end].to_vec());
-            let (from, to) = (start.max(at), end.min(sector_end));
-            sector[from - at..to - at].copy_from_slice(&bytes[from - start..to - start]);
-            at += SECTOR_BYTES;
-        }
-    }
-
-    fn sync(&mut self) {
-        for (at, sector) in std::mem::take(&mut self.dirty) {
-            self.durable[at..at + sector.len()].copy_from_slice(&sector);
-        }
-    }
-
-    fn crash(&mut self, rng: &mut Seeded) {
-        for (at, sector) in std::mem::take(&mut self.dirty) {
-            let landed = match rng.below(3) {
-                0 => 0,
-                1 => sector.len(),
-                _ => rng.below(sector.len() as u64) as usize,
-            };
-            self.durable[at..at + landed].copy_from_slice(&sector[..landed]);
-        }
-    }
-}
-
 impl SimBlobs {
     /// An empty store of blobs to which `records` refer.
     pub fn new(records: Arc<SimRecords>, sabotage: Option<Sabotage>) -> Self {
-        let disk = BlobsCopy { whole: BTreeMap::new(), parts: BTreeMap::new() };
+        let disk = BlobsCopy { whole: BTreeMap::new(), parts: BTreeMap::new(), rotten: BTreeSet::new() };
         let inner = Inner {
             disk,
             claims: BTreeSet::new(),
@@ -122,6 +79,8 @@ impl SimBlobs {
             urgent: BTreeSet::new(),
             scopes: BTreeMap::new(),
             quota_bytes: u64::MAX,
+            full: false,
+            damage_found: false,
             bytes_read: 0,
             sabotage,
         };
@@ -136,6 +95,46 @@ impl SimBlobs {
     /// Leaves room for this much content.
     pub fn set_quota(&self, bytes: u64) {
         self.lock().quota_bytes = bytes;
+    }
+
+    /// Fills the disk up, in the middle of whatever is under way, or makes room again.
+    pub fn set_full(&self, full: bool) {
+        self.lock().full = full;
+    }
+
+    /// Lets one of the whole blobs rot, unseen. Tells which.
+    pub fn rot(&self, rng: &mut Seeded) -> Option<BlobHash> {
+        let mut inner = self.lock();
+        let whole: Vec<BlobHash> = inner.disk.whole.keys().copied().collect();
+        let blob = *rng.pick(&whole)?;
+        let (_, bytes) = inner.disk.whole.get_mut(&blob)?;
+        let mut rotten = bytes.to_vec();
+        let at = rng.below(rotten.len() as u64) as usize;
+        *rotten.get_mut(at)? ^= 1 << rng.below(8);
+        *bytes = rotten.into();
+        inner.disk.rotten.insert(blob);
+        Some(blob)
+    }
+
+    /// Reads every whole blob; what is damaged is whole no more and wanted again. Tells how many.
+    pub fn scrub(&self) -> usize {
+        let mut inner = self.lock();
+        let damaged: Vec<BlobHash> = inner
+            .disk
+            .whole
+            .iter()
+            .filter(|(blob, (_, bytes))| BlobHash::of(bytes) != **blob)
+            .map(|(&b, _)| b)
+            .collect();
+        for &blob in &damaged {
+            inner.set_aside(blob);
+        }
+        damaged.len()
+    }
+
+    /// Whether damage was found since this was last asked, so that there is more to want.
+    pub fn take_damage_found(&self) -> bool {
+        std::mem::take(&mut self.lock().damage_found)
     }
 
     /// A reader waits for `blob`.
@@ -158,6 +157,30 @@ impl SimBlobs {
         self.lock().disk.whole.keys().copied().collect()
     }
 
+    /// Whether a blob is whole here and not rotten.
+    pub fn is_sound(&self, blob: BlobHash) -> bool {
+        let inner = self.lock();
+        inner.disk.whole.contains_key(&blob) && !inner.disk.rotten.contains(&blob)
+    }
+
+    /// Removes what erasures list and no live record names, whole or in part; what a session is receiving just now stays
+    /// for the next time, which is told by `false`.
+    pub fn purge_erased(&self) -> bool {
+        let records = self.records.all();
+        let named = records.iter().filter(|record| record.key.kind != Blob::KIND).flat_map(erase::blobs_named);
+        let held = erase::content(&records).into_iter().map(|(_, blob)| blob);
+        let kept: BTreeSet<BlobHash> = held.chain(named).collect();
+        let erased = records.iter().filter_map(erase::Order::read).flat_map(|order| order.blobs);
+        let gone: BTreeSet<BlobHash> = erased.filter(|blob| !kept.contains(blob)).collect();
+        let mut inner = self.lock();
+        let busy = gone.iter().any(|blob| inner.claims.contains(blob));
+        inner.disk.whole.retain(|blob, _| !gone.contains(blob));
+        let Inner { disk, claims, .. } = &mut *inner;
+        disk.parts.retain(|blob, _| !gone.contains(blob) || claims.contains(blob));
+        inner.urgent.retain(|blob| !gone.contains(blob));
+        !busy
+    }
+
     /// Whether a chunk of `blob` is durable here, in whatever form.
     pub fn has_durable(&self, blob: BlobHash, index: u32) -> bool {
         let inner = self.lock();
@@ -170,11 +193,12 @@ impl SimBlobs {
         self.lock().bytes_read
     }
 
-    /// What claims to be verified and is not (invariant 11), if anything. What is not durable does not count.
+    /// What claims to be verified and is not (invariant 11), if anything. What is not durable does not count, nor rot that
+    /// nobody has looked at.
     pub fn unverified(&self) -> Option<String> {
         let inner = self.lock();
         for (blob, (_, bytes)) in &inner.disk.whole {
-            if BlobHash::of(bytes) != *blob {
+            if BlobHash::of(bytes) != *blob && !inner.disk.rotten.contains(blob) {
                 return Some(format!("whole blob {blob} is damaged"));
             }
         }
@@ -224,8 +248,8 @@ impl SimBlobs {
     fn referred(&self, inner: &Inner, peer: NodeId) -> BTreeSet<BlobHash> {
         let Some(scope) = inner.scopes.get(&peer) else { return BTreeSet::new() };
         let records = self.records.all();
-        let permitted = records.iter().filter(|record| scope.contains(record.key.bucket));
-        permitted.filter_map(|record| Blob::from_record(record)?.hash).collect()
+        let content = erase::content(records.iter().filter(|record| scope.contains(record.key.bucket)));
+        content.into_iter().map(|(_, blob)| blob).collect()
     }
 }
 
@@ -244,7 +268,29 @@ impl Inner {
         self.index.add(&manifest);
         self.urgent.remove(&manifest.blob());
         self.disk.parts.remove(&manifest.blob());
+        self.disk.rotten.remove(&manifest.blob());
         self.disk.whole.insert(manifest.blob(), (manifest, bytes));
+    }
+
+    /// Takes a damaged blob away from readers, and keeps the chunks of it that are sound.
+    fn set_aside(&mut self, blob: BlobHash) {
+        let Some((manifest, bytes)) = self.disk.whole.remove(&blob) else { return };
+        self.disk.rotten.remove(&blob);
+        self.damage_found = true;
+        let mut have = Have::none(manifest.chunks().len() as u32);
+        for (index, chunk) in (0u32..).zip(manifest.chunks()) {
+            let start = manifest.offset(index).unwrap_or_default() as usize;
+            if manifest.verifies(index, &bytes[start..start + chunk.len as usize]) {
+                have.insert(index);
+            }
+        }
+        let mut file = SectorFile::new(bytes.len());
+        file.durable.copy_from_slice(&bytes);
+        self.disk.parts.insert(blob, Part { manifest, file, have, written: BTreeSet::new() });
+    }
+
+    fn has_room(&self) -> bool {
+        !self.full && self.used_bytes() <= self.quota_bytes
     }
 
     fn used_bytes(&self) -> u64 {
@@ -268,20 +314,27 @@ impl Inner {
     }
 }
 
+/// Each class has some, always the same.
+fn any_class(blob: BlobHash) -> Class {
+    [Class::Software, Class::Pinned, Class::Background][usize::from(blob.as_bytes()[0]) % 3]
+}
+
 impl BlobStore for SimBlobs {
     type Error = Infallible;
 
-    async fn urgent(&self, peer: NodeId) -> Result<Vec<BlobHash>, Infallible> {
+    async fn urgent(&self, peer: NodeId) -> Result<Vec<Wanted>, Infallible> {
         let inner = self.lock();
         let referred = self.referred(&inner, peer);
-        Ok(inner.urgent.iter().filter(|blob| referred.contains(blob)).copied().collect())
+        let urgent = inner.urgent.iter().filter(|blob| referred.contains(blob));
+        Ok(urgent.map(|&blob| Wanted { blob, class: Class::Reader, size_bytes: 0, from_bytes: 0 }).collect())
     }
 
-    async fn wanted(&self, peer: NodeId, after: Option<BlobHash>, limit: usize) -> Result<Vec<BlobHash>, Infallible> {
+    async fn wanted(&self, peer: NodeId, after: Option<BlobHash>, limit: usize) -> Result<Vec<Wanted>, Infallible> {
         let inner = self.lock();
         let wanted = self.referred(&inner, peer).into_iter();
         let wanted = wanted.filter(|blob| after.is_none_or(|after| *blob > after));
-        Ok(wanted.filter(|blob| !inner.disk.whole.contains_key(blob)).take(limit).collect())
+        let missing = wanted.filter(|blob| !inner.disk.whole.contains_key(blob)).take(limit);
+        Ok(missing.map(|blob| Wanted { blob, class: any_class(blob), size_bytes: 0, from_bytes: 0 }).collect())
     }
 
     async fn manifest(&self, reader: NodeId, blob: BlobHash) -> Result<Option<Manifest>, Infallible> {
@@ -294,11 +347,17 @@ impl BlobStore for SimBlobs {
 
     async fn read(&self, manifest: &Manifest, index: u32) -> Result<Option<Bytes>, Infallible> {
         let mut inner = self.lock();
-        let Some((manifest, bytes)) = inner.disk.whole.get(&manifest.blob()) else { return Ok(None) };
-        let range = manifest.offset(index).zip(manifest.chunk(index));
-        let bytes = range.map(|(start, chunk)| bytes.slice(start as usize..start as usize + chunk.len as usize));
-        inner.bytes_read += bytes.as_ref().map_or(0, Bytes::len) as u64;
-        Ok(bytes)
+        let blob = manifest.blob();
+        let Some((manifest, bytes)) = inner.disk.whole.get(&blob) else { return Ok(None) };
+        let Some((start, chunk)) = manifest.offset(index).zip(manifest.chunk(index)) else { return Ok(None) };
+        let bytes = bytes.slice(start as usize..start as usize + chunk.len as usize);
+        // A damaged blob is found by the first who reads it, and handed to nobody.
+        if !manifest.verifies(index, &bytes) && inner.sabotage != Some(Sabotage::RotIsHandedOut) {
+            inner.set_aside(blob);
+            return Ok(None);
+        }
+        inner.bytes_read += bytes.len() as u64;
+        Ok(Some(bytes))
     }
 
     async fn begin(&self, manifest: &Manifest) -> Result<Have, WriteBlobError<Infallible>> {
@@ -312,7 +371,7 @@ impl BlobStore for SimBlobs {
             return Err(WriteBlobError::Busy);
         }
         let known = inner.disk.parts.remove(&blob).filter(|part| part.manifest == *manifest);
-        if known.is_none() && inner.used_bytes() + manifest.size_bytes() > inner.quota_bytes {
+        if known.is_none() && (inner.full || inner.used_bytes() + manifest.size_bytes() > inner.quota_bytes) {
             return Err(WriteBlobError::Full);
         }
         let mut part = known.unwrap_or_else(|| Part {
@@ -333,7 +392,7 @@ impl BlobStore for SimBlobs {
             return Err(WriteBlobError::Mismatch);
         }
         let mut inner = self.lock();
-        if inner.used_bytes() > inner.quota_bytes {
+        if !inner.has_room() {
             return Err(WriteBlobError::Full);
         }
         if let Some(part) = inner.disk.parts.get_mut(&manifest.blob()) {
@@ -345,6 +404,10 @@ impl BlobStore for SimBlobs {
 
     async fn sync(&self, manifest: &Manifest) -> Result<(), WriteBlobError<Infallible>> {
         let mut inner = self.lock();
+        // The data may be in place; there is no room for the bits that say so.
+        if inner.full {
+            return Err(WriteBlobError::Full);
+        }
         let bits_before_data = inner.sabotage == Some(Sabotage::BitsBeforeData);
         if let Some(part) = inner.disk.parts.get_mut(&manifest.blob()) {
             if !bits_before_data {
@@ -360,6 +423,9 @@ impl BlobStore for SimBlobs {
     async fn finish(&self, manifest: &Manifest) -> Result<(), WriteBlobError<Infallible>> {
         let mut inner = self.lock();
         let blob = manifest.blob();
+        if inner.full {
+            return Err(WriteBlobError::Full);
+        }
         inner.claims.remove(&blob);
         if inner.disk.whole.contains_key(&blob) {
             return Ok(());

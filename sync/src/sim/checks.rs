@@ -1,21 +1,30 @@
 //! The invariants of docs/ARCHITECTURE.md, as far as a world can see them.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
+use super::link::Quality;
 use super::records::UNKNOWN_FIELDS_FROM;
-use super::world::{BRIDGE, World};
+use super::replica::Written;
+use super::world::{ABSENT_RETRY_MS, IDLE_US, NOTICE_US, QUICK_DISK_US, REDIAL_US, RESTART_US, World};
 use crate::domain::{Blob, Typed};
+use crate::hlc::DRIFT_BOUND_MS;
 use crate::id::BucketId;
 use crate::merge::merge;
-use crate::record::{Body, FieldTag, Record, RecordKey};
+use crate::record::{Body, FieldTag, MergeRule, Record, RecordKey};
 use crate::store::RecordStore;
+
+/// Chunks, with the manifest and the check of the whole, of a blob in these worlds, at most.
+const CHUNKS_MAX: u64 = 18;
+/// Buckets that a session reads in these worlds, at most.
+const BUCKETS_MAX: u64 = 8;
 
 /// Whether `held` says all that `version` says.
 fn contains(held: Option<&Record>, version: &Record) -> bool {
     held.is_some_and(|held| merge(held.clone(), version.clone()) == *held)
 }
 
-impl World {
+impl World<'_> {
     /// What must hold of one replica that has just lost power, by what is on its disk.
     pub(super) fn check_after_crash(&mut self, replica: usize) {
         let here = &self.replicas[replica];
@@ -47,12 +56,14 @@ impl World {
             if let Some(fault) = here.records.feed_fault() {
                 faults.push((5, format!("replica {at}: {fault}")));
             }
-            let (tombstones, live): (Vec<Record>, Vec<Record>) =
-                here.records.all().into_iter().partition(Record::is_tombstone);
-            if let Some(back) = live.iter().find(|record| here.deleted.contains(&record.key)) {
-                faults.push((6, format!("replica {at} had deleted {:?} and shows it again", back.key)));
-            }
-            here.deleted.extend(tombstones.into_iter().map(|record| record.key));
+            let (records, deleted) = (Arc::clone(&here.records), &mut here.deleted);
+            records.for_each(|record| {
+                if record.is_tombstone() {
+                    deleted.insert(record.key);
+                } else if deleted.contains(&record.key) {
+                    faults.push((6, format!("replica {at} had deleted {:?} and shows it again", record.key)));
+                }
+            });
         }
         for (invariant, fault) in faults {
             self.violate(invariant, &fault);
@@ -82,15 +93,19 @@ impl World {
         }
     }
 
-    /// Equal buckets mean equal state once the network is quiet (invariant 1).
+    /// Equal buckets mean equal state once the network is quiet (invariant 1), but for what was set aside at one end.
     pub(super) fn check_quiet_records(&mut self) {
         let mut faults = Vec::new();
-        let bridge = by_bucket(&self.replicas[BRIDGE].records.all());
-        for (at, node) in self.replicas.iter().enumerate().skip(1) {
+        for (at, node) in self.replicas.iter().enumerate().filter(|(_, node)| node.revoked_us.is_none()) {
+            let Some(bridge) = node.dials.map(|bridge| &self.replicas[bridge]) else { continue };
+            if [node, bridge].iter().any(|end| !end.records.quarantined().is_empty()) {
+                continue;
+            }
+            let theirs = by_bucket(&bridge.records.all());
             let here = by_bucket(&node.records.all());
-            let buckets: BTreeSet<BucketId> = bridge.keys().chain(here.keys()).copied().collect();
+            let buckets: BTreeSet<BucketId> = theirs.keys().chain(here.keys()).copied().collect();
             for bucket in buckets.into_iter().filter(|&bucket| node.scope.contains(bucket)) {
-                let (mine, theirs) = (here.get(&bucket), bridge.get(&bucket));
+                let (mine, theirs) = (here.get(&bucket), theirs.get(&bucket));
                 if mine != theirs {
                     let count = |records: Option<&Vec<Record>>| records.map_or(0, Vec::len);
                     let (mine, theirs) = (count(mine), count(theirs));
@@ -103,30 +118,104 @@ impl World {
         }
     }
 
-    /// Content that is somewhere and not everywhere where it is wanted.
+    /// Content that is sound somewhere and not everywhere where it is wanted.
     pub(super) fn blobs_missing(&self) -> Option<String> {
-        for (at, here) in self.replicas.iter().enumerate() {
+        let mut holders: BTreeMap<RecordKey, bool> = BTreeMap::new();
+        let welcome = || self.replicas.iter().enumerate().filter(|(_, replica)| replica.revoked_us.is_none());
+        let mut wanted = Vec::new();
+        // A delete that only some have let in ends the way to the content.
+        let mut undecided: BTreeSet<RecordKey> = BTreeSet::new();
+        for (at, here) in welcome() {
+            undecided.extend(here.records.quarantined().into_iter().map(|record| record.key));
+            here.records.for_each(|record| {
+                if record.key.kind != Blob::KIND {
+                    return;
+                }
+                if record.is_tombstone() {
+                    undecided.insert(record.key);
+                }
+                let Some(blob) = Blob::from_record(record).and_then(|blob| blob.hash) else { return };
+                let may_give = here.is_bridge() || here.scope.contains(record.key.bucket);
+                let holds = here.blobs.is_sound(blob);
+                *holders.entry(record.key).or_default() |= holds && may_give;
+                // What rots after all faults ended is not looked for.
+                if !holds && here.blobs.whole(blob).is_none() {
+                    wanted.push((at, record.key, blob));
+                }
+            });
+        }
+        let is_to_be_had = |key: &RecordKey| holders.get(key) == Some(&true) && !undecided.contains(key);
+        let missing = wanted.into_iter().find(|(_, key, _)| is_to_be_had(key));
+        missing.map(|(at, _, blob)| format!("replica {at} never got {blob}"))
+    }
+
+    /// How long it may take until everything is at rest, in microseconds (invariant 18): until all have noticed that links were cut
+    /// and dialled again, and then what is missing at the rate of a link, with a round trip and the disks' time for each piece, one after the other.
+    pub(super) fn rest_allowed_us(&self) -> u64 {
+        let quality = Quality::GOOD;
+        let trip_us = 2 * quality.latency_us + 4 * QUICK_DISK_US;
+        let (mut bytes, mut pieces) = (0, 0);
+        for here in &self.replicas {
+            for record in here.records.all().into_iter().chain(here.records.quarantined()) {
+                // Whoever does not hold it gets it by way of the bridge; who holds an older version sends that first.
+                let copies = self.replicas.len() as u64;
+                bytes += copies * record.encode().len() as u64;
+                if let Some(blob) = Blob::from_record(&record)
+                    && let Some(hash) = blob.hash
+                    && here.blobs.whole(hash).is_none()
+                {
+                    bytes += 2 * blob.size_bytes;
+                    pieces += 2 * CHUNKS_MAX;
+                }
+            }
+            pieces += BUCKETS_MAX;
+        }
+        let retry_us = 2 * ABSENT_RETRY_MS * 1000;
+        let dial_us = IDLE_US + NOTICE_US + RESTART_US + REDIAL_US;
+        dial_us + retry_us + pieces * trip_us + 2 * bytes * 1_000_000 / quality.rate
+    }
+
+    /// One bad clock never delays another replica's edit beyond the bound (invariant 9): among replicas whose clocks were right all the
+    /// time, on a bridge that is one of them, no stamp is further ahead than the bound, and every edit shows once the bound is over.
+    pub(super) fn check_drift(&mut self) {
+        let now_ms = self.true_unix_ms();
+        let off_ms = self.replicas.iter().filter(|here| here.clock_is_right).map(|here| here.clock_off_ms).max();
+        let latest_ms = now_ms + DRIFT_BOUND_MS + off_ms.unwrap_or_default() + 1;
+        let mut faults = Vec::new();
+        let right = |at: &usize| {
+            let here = &self.replicas[*at];
+            here.clock_is_right && here.revoked_us.is_none()
+        };
+        let writers = (0..self.replicas.len()).filter(right).flat_map(|at| &self.replicas[at].written);
+        let edits: Vec<&Written> = writers.filter(|written| written.kept).collect();
+        for at in (0..self.replicas.len()).filter(right) {
+            let here = &self.replicas[at];
             for record in here.records.all() {
-                let Some(blob) = Blob::from_record(&record).and_then(|blob| blob.hash) else { continue };
-                let bucket = record.key.bucket;
-                let somewhere = self.replicas.iter().enumerate().any(|(other, replica)| {
-                    replica.blobs.whole(blob).is_some()
-                        && (other == BRIDGE || replica.scope.contains(bucket))
-                        && replica.records.get(record.key).is_some()
-                });
-                if somewhere && here.blobs.whole(blob).is_none() {
-                    return Some(format!("replica {at} never got {blob}"));
+                let ahead_ms = record.newest_stamp().time.unix_ms().saturating_sub(latest_ms);
+                if ahead_ms > 0 {
+                    faults.push(format!("replica {at} shows {:?}, {ahead_ms} ms past the bound", record.key));
+                }
+            }
+            for edit in edits.iter().filter(|edit| here.is_bridge() || here.scope.contains(edit.record.key.bucket)) {
+                if !shows(here.records.get(edit.record.key).as_ref(), &edit.record) {
+                    faults.push(format!("replica {at} does not show an edit of {:?}", edit.record.key));
                 }
             }
         }
-        None
+        for fault in faults {
+            self.violate(9, &fault);
+        }
     }
 
     /// What must hold once everything is quiet, by what people wrote.
     pub(super) fn check_end(&mut self) {
         let mut versions: BTreeMap<RecordKey, Vec<(Record, bool)>> = BTreeMap::new();
-        for written in self.replicas.iter().flat_map(|replica| &replica.written) {
-            versions.entry(written.record.key).or_default().push((written.record.clone(), written.kept));
+        for replica in &self.replicas {
+            // What a revoked node wrote may have come through, or not.
+            let counts = replica.revoked_us.is_none();
+            for Written { record, kept, .. } in &replica.written {
+                versions.entry(record.key).or_default().push((record.clone(), *kept && counts));
+            }
         }
         let mut faults: Vec<(u8, String)> = Vec::new();
         for (key, versions) in &versions {
@@ -141,7 +230,8 @@ impl World {
             }
             let kept = join(versions.iter().filter(|(_, kept)| *kept).map(|(record, _)| record));
             for (at, replica) in self.replicas.iter().enumerate() {
-                if at != BRIDGE && !replica.scope.contains(key.bucket) {
+                let has_it = replica.is_bridge() || replica.scope.contains(key.bucket);
+                if !has_it || replica.revoked_us.is_some() {
                     continue;
                 }
                 let held = replica.records.get(*key);
@@ -171,6 +261,18 @@ impl World {
         }
         self.check_running();
     }
+}
+
+/// Whether the writes that `edit` made still stand, or gave way to later ones.
+fn shows(held: Option<&Record>, edit: &Record) -> bool {
+    let Some(held) = held else { return false };
+    let (Body::Live(held), Body::Live(fields)) = (&held.body, &edit.body) else { return held.is_tombstone() };
+    let stamp = edit.newest_stamp();
+    let written = fields.iter().filter(|(_, field)| field.stamp == stamp);
+    written.into_iter().all(|(tag, field)| match tag.rule() {
+        MergeRule::Lww => held.get(tag).is_some_and(|held| held.stamp >= field.stamp),
+        MergeRule::Max => held.contains_key(tag),
+    })
 }
 
 fn by_bucket(records: &[Record]) -> BTreeMap<BucketId, Vec<Record>> {

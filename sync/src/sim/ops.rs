@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 
-use super::records::{SimRecords, UNKNOWN_FIELDS_FROM};
+use super::records::{Full, SimRecords, UNKNOWN_FIELDS_FROM};
 use super::replica::Replica;
 use super::seeded::Seeded;
 use crate::chunk::{BlobHash, Chunk, ChunkHash, Chunking, Manifest};
@@ -14,15 +14,33 @@ use crate::session::Collections;
 /// A kind that no version knows yet.
 const UNKNOWN_KIND: Kind = Kind(777);
 /// Different contents that people have: the same one is found at several sites.
-const CONTENTS: u64 = 12;
+pub(super) const CONTENTS: u64 = 12;
 /// Chunks of an imported blob, at most.
 const IMPORT_CHUNKS_MAX: u64 = 16;
 const CHUNK_BYTES_FROM: u64 = 300;
 const CHUNK_BYTES_TO: u64 = 4000;
 
-/// Something that a person asked for; decided by chance when it is carried out.
+/// What a person wants.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum Wish {
+    Create,
+    /// Many new records.
+    Catalogue {
+        records: u64,
+    },
+    Edit,
+    Delete,
+    Count,
+    /// As a newer version would.
+    UnknownKind,
+    /// One of the contents that people have.
+    Import(u64),
+}
+
+/// Something that a person asked for; with what, is decided by chance when it is carried out.
 #[derive(Clone, Debug)]
 pub(super) struct LocalOp {
+    pub(super) wish: Wish,
     pub(super) rng: Seeded,
 }
 
@@ -31,6 +49,17 @@ pub(super) struct LocalOp {
 pub(super) struct Done {
     pub(super) records: Vec<Record>,
     pub(super) blob: Option<BlobHash>,
+    /// There was no room for it: the person was told so, and nothing was changed.
+    pub(super) refused: bool,
+}
+
+impl Done {
+    fn of(written: Result<Option<Record>, Full>) -> Self {
+        match written {
+            Ok(record) => Self { records: record.into_iter().collect(), ..Self::default() },
+            Err(Full) => Self { refused: true, ..Self::default() },
+        }
+    }
 }
 
 /// The collections of every world.
@@ -41,16 +70,15 @@ pub(super) fn collections() -> [RecordId; 2] {
 /// Carries out one wish on `replica`; durable when it returns. Stops half way if `cut_short`.
 pub(super) fn carry_out(replica: &Replica, op: LocalOp, cut_short: bool) -> Done {
     let mut rng = op.rng;
-    let records = &replica.records;
-    let written = match rng.below(100) {
-        0..=24 => create(replica, &mut rng),
-        25..=54 => edit(replica, &mut rng),
-        55..=63 => delete(records, &mut rng),
-        64..=73 => count(replica, &mut rng),
-        74..=81 if !replica.old => unknown_kind(replica, &mut rng),
-        _ => return import(replica, &mut rng, cut_short),
-    };
-    Done { records: written.into_iter().collect(), blob: None }
+    match op.wish {
+        Wish::Create => Done::of(create(replica, &mut rng)),
+        Wish::Catalogue { records } => catalogue(replica, records, &mut rng),
+        Wish::Edit => Done::of(edit(replica, &mut rng)),
+        Wish::Delete => Done::of(delete(&replica.records, &mut rng)),
+        Wish::UnknownKind if !replica.old => Done::of(unknown_kind(replica, &mut rng)),
+        Wish::Count | Wish::UnknownKind => Done::of(count(replica, &mut rng)),
+        Wish::Import(content) => import(replica, content, &mut rng, cut_short),
+    }
 }
 
 fn collection_bucket(replica: &Replica, rng: &mut Seeded) -> BucketId {
@@ -66,7 +94,19 @@ fn new_id(rng: &mut Seeded) -> RecordId {
     RecordId::mint(rng.below(1 << 40), random)
 }
 
-fn create(replica: &Replica, rng: &mut Seeded) -> Option<Record> {
+/// As many new records as there is room for.
+fn catalogue(replica: &Replica, records: u64, rng: &mut Seeded) -> Done {
+    let mut done = Done::default();
+    for _ in 0..records {
+        match create(replica, rng) {
+            Ok(record) => done.records.extend(record),
+            Err(Full) => done.refused = true,
+        }
+    }
+    done
+}
+
+fn create(replica: &Replica, rng: &mut Seeded) -> Result<Option<Record>, Full> {
     let text = "x".repeat(rng.below(60) as usize);
     let id = new_id(rng);
     if rng.chance(40) {
@@ -79,8 +119,13 @@ fn create(replica: &Replica, rng: &mut Seeded) -> Option<Record> {
     }
 }
 
-fn write_new<T: Typed>(records: &SimRecords, bucket: BucketId, id: RecordId, typed: &T) -> Option<Record> {
-    records.write(RecordKey { bucket, kind: T::KIND, id }, |_, stamp| Some(typed.to_record(bucket, id, stamp)))
+fn write_new<T: Typed>(
+    records: &SimRecords,
+    bucket: BucketId,
+    id: RecordId,
+    typed: &T,
+) -> Result<Option<Record>, Full> {
+    records.try_write(RecordKey { bucket, kind: T::KIND, id }, |_, stamp| Some(typed.to_record(bucket, id, stamp)))
 }
 
 fn any_live(records: &SimRecords, rng: &mut Seeded, wanted: impl Fn(&Record) -> bool) -> Option<Record> {
@@ -89,9 +134,11 @@ fn any_live(records: &SimRecords, rng: &mut Seeded, wanted: impl Fn(&Record) -> 
     rng.pick(&live).cloned()
 }
 
-fn edit(replica: &Replica, rng: &mut Seeded) -> Option<Record> {
+fn edit(replica: &Replica, rng: &mut Seeded) -> Result<Option<Record>, Full> {
     let known = [Author::KIND, Media::KIND];
-    let record = any_live(&replica.records, rng, |record| known.contains(&record.key.kind))?;
+    let Some(record) = any_live(&replica.records, rng, |record| known.contains(&record.key.kind)) else {
+        return Ok(None);
+    };
     let mut changes = if let Some(before) = Media::from_record(&record) {
         let mut media = before.clone();
         match rng.below(4) {
@@ -102,7 +149,7 @@ fn edit(replica: &Replica, rng: &mut Seeded) -> Option<Record> {
         }
         media.changes_since(&before)
     } else {
-        let before = Author::from_record(&record)?;
+        let Some(before) = Author::from_record(&record) else { return Ok(None) };
         let mut author = before.clone();
         if rng.chance(50) {
             author.name = format!("author {}", rng.below(1000));
@@ -116,19 +163,21 @@ fn edit(replica: &Replica, rng: &mut Seeded) -> Option<Record> {
         let tag = if rng.chance(30) { FieldTag::max(number) } else { FieldTag::lww(number) };
         changes.push((tag, Value::encode(&rng.below(100_000))));
     }
-    replica.records.write(record.key, |held, stamp| held?.edited(changes, stamp))
+    replica.records.try_write(record.key, |held, stamp| held?.edited(changes, stamp))
 }
 
-fn delete(records: &SimRecords, rng: &mut Seeded) -> Option<Record> {
-    let record = any_live(records, rng, |record| record.key.kind != OpenCount::KIND)?;
-    records.write(record.key, |held, stamp| Some(held?.deleted(stamp)))
+fn delete(records: &SimRecords, rng: &mut Seeded) -> Result<Option<Record>, Full> {
+    let Some(record) = any_live(records, rng, |record| record.key.kind != OpenCount::KIND) else { return Ok(None) };
+    records.try_write(record.key, |held, stamp| Some(held?.deleted(stamp)))
 }
 
-fn count(replica: &Replica, rng: &mut Seeded) -> Option<Record> {
-    let media = any_live(&replica.records, rng, |record| record.key.kind == Media::KIND)?;
+fn count(replica: &Replica, rng: &mut Seeded) -> Result<Option<Record>, Full> {
+    let Some(media) = any_live(&replica.records, rng, |record| record.key.kind == Media::KIND) else {
+        return Ok(None);
+    };
     let id = OpenCount::record_id(media.key.id, replica.node, replica.records.incarnation());
     let bucket = media.key.bucket;
-    replica.records.write(RecordKey { bucket, kind: OpenCount::KIND, id }, |held, stamp| {
+    replica.records.try_write(RecordKey { bucket, kind: OpenCount::KIND, id }, |held, stamp| {
         let before = held.and_then(OpenCount::from_record).unwrap_or_default();
         let after = OpenCount { media: media.key.id, count: before.count + 1 };
         match held {
@@ -138,11 +187,11 @@ fn count(replica: &Replica, rng: &mut Seeded) -> Option<Record> {
     })
 }
 
-fn unknown_kind(replica: &Replica, rng: &mut Seeded) -> Option<Record> {
+fn unknown_kind(replica: &Replica, rng: &mut Seeded) -> Result<Option<Record>, Full> {
     let key = RecordKey { bucket: collection_bucket(replica, rng), kind: UNKNOWN_KIND, id: new_id(rng) };
     // Half a float and nested arrays: nothing here has a type for them.
     let odd = vec![vec![rng.below(1000)], vec![]];
-    replica.records.write(key, |_, stamp| {
+    replica.records.try_write(key, |_, stamp| {
         Record::new(key, [(FieldTag::lww(1), Value::encode(&odd)), (FieldTag::max(2), Value::encode(&1.5f32))], stamp)
     })
 }
@@ -171,11 +220,14 @@ pub(super) fn content(number: u64) -> (Manifest, Bytes) {
     (manifest, bytes.into())
 }
 
-fn import(replica: &Replica, rng: &mut Seeded, cut_short: bool) -> Done {
-    let (manifest, bytes) = content(rng.below(CONTENTS));
+fn import(replica: &Replica, number: u64, rng: &mut Seeded, cut_short: bool) -> Done {
+    let (manifest, bytes) = content(number);
     let hash = manifest.blob();
     let blob = Blob { hash: Some(hash), size_bytes: manifest.size_bytes(), media_type: "text/plain".into() };
     let bucket = collection_bucket(replica, rng);
+    if replica.records.is_full() {
+        return Done { refused: true, ..Done::default() };
+    }
     replica.blobs.import(manifest, bytes);
     if cut_short {
         // The content is there and nothing refers to it: it is collected some day.
@@ -183,9 +235,9 @@ fn import(replica: &Replica, rng: &mut Seeded, cut_short: bool) -> Done {
     }
     let id = Blob::record_id(hash);
     let key = RecordKey { bucket, kind: Blob::KIND, id };
-    let record = replica.records.write(key, |held, stamp| match held {
+    let record = replica.records.try_write(key, |held, stamp| match held {
         None => Some(blob.to_record(bucket, id, stamp)),
         Some(_) => None,
     });
-    Done { records: record.into_iter().collect(), blob: Some(hash) }
+    Done { blob: Some(hash), ..Done::of(record) }
 }

@@ -5,12 +5,11 @@
 
 mod evict;
 
-use std::collections::BTreeMap;
-use std::convert::Infallible;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use super::Sabotage;
 use super::seeded::Seeded;
+use super::{Sabotage, erase};
 use crate::hlc::{Clock, ClockQuality, DRIFT_BOUND_MS, HlcTime, Stamp};
 use crate::id::{BucketId, Epoch, Incarnation, NodeId, Seq};
 use crate::merge::{Admission, ReceiverClock, admit};
@@ -21,6 +20,11 @@ use crate::store::{Applied, BucketHead, Cursor, Page, Peer, RecordStore};
 pub const BUILD_DATE_UNIX_MS: u64 = 1_767_225_600_000;
 /// Fields of this number and up are unknown to an old replica.
 pub const UNKNOWN_FIELDS_FROM: u32 = 900;
+
+/// There is no room on the disk. Nothing was changed.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
+#[error("the disk is full")]
+pub struct Full;
 
 /// Records in memory.
 #[derive(Debug)]
@@ -33,51 +37,85 @@ pub struct SimRecords {
 pub struct RecordsCopy(Vec<Batch>);
 
 #[derive(Debug)]
-struct Inner {
-    node: NodeId,
-    log: Vec<Batch>,
-    tables: Tables,
-    clock: Clock,
-    now: ReceiverClock,
+pub(super) struct Inner {
+    pub(super) node: NodeId,
+    pub(super) log: Vec<Batch>,
+    pub(super) tables: Tables,
+    pub(super) clock: Clock,
+    pub(super) now: ReceiverClock,
     sabotage: Option<Sabotage>,
     /// Batches at the end of the log that only look durable; none unless sabotaged.
     unsynced: usize,
+    /// There is room for deletes only.
+    full: bool,
 }
 
 #[derive(Clone, Debug)]
-struct Batch {
-    changes: Vec<Change>,
-    sealed: bool,
+pub(super) struct Batch {
+    pub(super) changes: Vec<Change>,
+    pub(super) sealed: bool,
 }
 
 #[derive(Clone, Debug)]
-enum Change {
+pub(super) enum Change {
     Life(Incarnation, Epoch),
-    Put { bucket: BucketId, bytes: Arc<[u8]>, origin: Option<Peer> },
-    Origin { key: RecordKey, origin: Option<Peer> },
+    Put {
+        bucket: BucketId,
+        bytes: Arc<[u8]>,
+        origin: Option<Peer>,
+    },
+    Origin {
+        key: RecordKey,
+        origin: Option<Peer>,
+    },
     Cursor(NodeId, BucketId, Cursor),
     Evict(BucketId),
-    Quarantine { bucket: BucketId, bytes: Arc<[u8]> },
+    Quarantine {
+        bucket: BucketId,
+        bytes: Arc<[u8]>,
+    },
     EmptyQuarantine,
+    /// Versions of a record, and of what is about it, are no longer kept aside.
+    ForgetAside(RecordKey),
+    PendingErasure(RecordKey),
+    SettledErasures,
     Clock(HlcTime),
+    /// All that was before, written anew.
+    Whole(Box<Tables>),
 }
 
-#[derive(Debug, Default)]
-struct Tables {
-    incarnation: Incarnation,
+impl Change {
+    pub(super) fn contains(&self, wanted: &[u8]) -> bool {
+        let has = |bytes: &[u8]| bytes.windows(wanted.len()).any(|window| window == wanted);
+        match self {
+            Self::Put { bytes, .. } | Self::Quarantine { bytes, .. } => has(bytes),
+            Self::Whole(tables) => {
+                let held = tables.records.values().map(|row| &row.record);
+                held.chain(&tables.quarantine).any(|record| has(&record.encode()))
+            }
+            _ => false,
+        }
+    }
+}
+
+#[derive(Clone, Debug, Default)]
+pub(super) struct Tables {
+    pub(super) incarnation: Incarnation,
     epoch: Epoch,
-    records: BTreeMap<RecordKey, Row>,
+    pub(super) records: BTreeMap<RecordKey, Row>,
     feeds: BTreeMap<BucketId, BTreeMap<Seq, RecordKey>>,
     heads: BTreeMap<BucketId, Seq>,
     cursors: BTreeMap<(NodeId, BucketId), Cursor>,
-    quarantine: Vec<Record>,
+    pub(super) quarantine: Vec<Record>,
+    pub(super) former: erase::Former,
+    pub(super) pending_erasures: BTreeSet<RecordKey>,
     clock: HlcTime,
     keep_old_rows: bool,
 }
 
 #[derive(Clone, Debug)]
-struct Row {
-    record: Record,
+pub(super) struct Row {
+    pub(super) record: Record,
     seq: Seq,
     origin: Option<Peer>,
 }
@@ -103,6 +141,8 @@ impl Tables {
                 let seq = *head;
                 let feed = self.feeds.entry(bucket).or_default();
                 feed.insert(seq, record.key);
+                let before = self.records.get(&record.key);
+                erase::note_unnamed(&mut self.former, before.map(|row| &row.record), &record);
                 if let Some(before) = self.records.insert(record.key, Row { record, seq, origin })
                     && !self.keep_old_rows
                 {
@@ -123,7 +163,13 @@ impl Tables {
                 self.quarantine.push(record);
             }
             Change::EmptyQuarantine => self.quarantine.clear(),
+            Change::ForgetAside(target) => self.quarantine.retain(|version| !erase::is_about(version, target)),
+            Change::PendingErasure(erasure) => {
+                self.pending_erasures.insert(erasure);
+            }
+            Change::SettledErasures => self.pending_erasures.clear(),
             Change::Clock(last) => self.clock = last,
+            Change::Whole(tables) => *self = Self { keep_old_rows: self.keep_old_rows, ..*tables },
         }
     }
 }
@@ -142,22 +188,55 @@ impl SimRecords {
         inner.clock.set_quality(quality);
     }
 
-    /// Writes what `edit` makes of the record held and a new stamp; durable, and returned, unless it makes nothing.
+    /// Fills the disk up, but for what deletes need, or makes room again.
+    pub fn set_full(&self, full: bool) {
+        self.lock().full = full;
+    }
+
+    /// Whether there is room for deletes only.
+    pub fn is_full(&self) -> bool {
+        self.lock().full
+    }
+
+    /// As [`Self::try_write`], on a disk that has room.
     pub fn write(&self, key: RecordKey, edit: impl FnOnce(Option<&Record>, Stamp) -> Option<Record>) -> Option<Record> {
+        self.try_write(key, edit).expect("the disk was not filled up")
+    }
+
+    /// Writes what `edit` makes of the record held and a new stamp; durable, and returned, unless it makes nothing.
+    ///
+    /// # Errors
+    ///
+    /// [`Full`] if there is no room, and it is not a delete.
+    pub fn try_write(
+        &self,
+        key: RecordKey,
+        edit: impl FnOnce(Option<&Record>, Stamp) -> Option<Record>,
+    ) -> Result<Option<Record>, Full> {
         let mut inner = self.lock();
         let now = inner.now.unix_ms;
         let stamp = inner.clock.stamp(now);
         let held = inner.tables.records.get(&key).map(|row| &row.record);
-        let record = edit(held, stamp)?;
+        let Some(record) = edit(held, stamp) else { return Ok(None) };
+        if inner.full && (!record.is_tombstone() || inner.sabotage == Some(Sabotage::FullDiskRefusesDeletes)) {
+            return Err(Full);
+        }
         let bytes = record.encode().into();
         let clock = Change::Clock(inner.clock.last());
         inner.commit(vec![Change::Put { bucket: key.bucket, bytes, origin: None }, clock]);
-        Some(record)
+        Ok(Some(record))
     }
 
     /// Everything held, tombstones too, in order of keys.
     pub fn all(&self) -> Vec<Record> {
         self.lock().tables.records.values().map(|row| row.record.clone()).collect()
+    }
+
+    /// Looks at everything held, in order of keys.
+    pub fn for_each(&self, mut look: impl FnMut(&Record)) {
+        for row in self.lock().tables.records.values() {
+            look(&row.record);
+        }
     }
 
     /// One record.
@@ -200,9 +279,21 @@ impl SimRecords {
         })
     }
 
+    /// How long what was set aside has to wait until some of it is admitted, in milliseconds, as far as only the time
+    /// stands in the way.
+    pub fn quarantine_waits_ms(&self) -> Option<u64> {
+        let inner = self.lock();
+        let bound_ms = inner.now.unix_ms + inner.now.drift_bound_ms;
+        let stamps = inner.tables.quarantine.iter().map(|record| record.newest_stamp().time.unix_ms());
+        stamps.min().map(|earliest_ms| earliest_ms.saturating_sub(bound_ms))
+    }
+
     /// Merges what was set aside and may now be admitted. Returns the buckets that changed.
     pub fn replay_quarantine(&self) -> Vec<BucketId> {
         let mut inner = self.lock();
+        if inner.full || inner.sabotage == Some(Sabotage::QuarantineIsForgotten) {
+            return Vec::new();
+        }
         let waiting = inner.tables.quarantine.clone();
         let mut changes = vec![Change::EmptyQuarantine];
         let (applied, buckets) = inner.admit_all(waiting, None, &mut changes);
@@ -218,9 +309,9 @@ impl SimRecords {
     /// Goes back to `copy`, as a new life with new feeds.
     pub fn restore(&self, copy: RecordsCopy, epoch: Epoch) {
         let mut inner = self.lock();
-        let now = inner.now;
+        let (now, full) = (inner.now, inner.full);
         *inner = Inner::recover(inner.node, copy.0, inner.sabotage);
-        inner.now = now;
+        (inner.now, inner.full) = (now, full);
         let incarnation = Incarnation(inner.tables.incarnation.0 + epoch.0 as u32);
         inner.commit(vec![Change::Life(incarnation, epoch)]);
         inner.unsynced = 0;
@@ -241,12 +332,12 @@ impl SimRecords {
         let lost = rng.below(inner.unsynced as u64 + 1) as usize;
         let mut log = std::mem::take(&mut inner.log);
         log.truncate(log.len() - lost);
-        let now = inner.now;
+        let (now, full) = (inner.now, inner.full);
         *inner = Inner::recover(inner.node, log, inner.sabotage);
-        inner.now = now;
+        (inner.now, inner.full) = (now, full);
     }
 
-    fn lock(&self) -> MutexGuard<'_, Inner> {
+    pub(super) fn lock(&self) -> MutexGuard<'_, Inner> {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -261,7 +352,7 @@ impl Inner {
             drift_bound_ms: DRIFT_BOUND_MS,
         };
         let clock = Clock::new(node, tables.incarnation, now.quality, tables.clock);
-        let mut inner = Self { node, log, tables, clock, now, sabotage, unsynced: 0 };
+        let mut inner = Self { node, log, tables, clock, now, sabotage, unsynced: 0, full: false };
         inner.clock = inner.fresh_clock();
         inner
     }
@@ -271,7 +362,7 @@ impl Inner {
         Clock::new(self.node, self.tables.incarnation, self.now.quality, floor)
     }
 
-    fn commit(&mut self, changes: Vec<Change>) {
+    pub(super) fn commit(&mut self, changes: Vec<Change>) {
         for change in &changes {
             self.tables.change(change.clone());
         }
@@ -292,7 +383,7 @@ impl Inner {
         };
     }
 
-    fn admit_all(
+    pub(super) fn admit_all(
         &mut self,
         received: Vec<Record>,
         from: Option<Peer>,
@@ -300,12 +391,17 @@ impl Inner {
     ) -> (Applied, Vec<BucketId>) {
         let mut applied = Applied::default();
         let mut buckets = Vec::new();
-        let mut joined: BTreeMap<RecordKey, Record> = BTreeMap::new();
+        let mut joined = erase::Joined::default();
         for record in received {
+            // What an erasure has made of it is not what the sender has.
+            let overtaken = self.overtaken(&record, &joined);
+            let from = from.filter(|_| overtaken.is_none());
+            let record = overtaken.unwrap_or(record);
             let key = record.key;
             let stamp = record.newest_stamp();
-            let held = joined.get(&key).or_else(|| self.tables.records.get(&key).map(|row| &row.record)).cloned();
-            let admission = self.sabotaged(held, record.clone());
+            let held =
+                joined.records.get(&key).or_else(|| self.tables.records.get(&key).map(|row| &row.record)).cloned();
+            let admission = self.sabotaged(held.clone(), record.clone());
             if matches!(admission, Admission::Apply { .. } | Admission::Superseded { .. }) {
                 self.clock.observe(stamp);
             }
@@ -315,8 +411,9 @@ impl Inner {
                     buckets.push(key.bucket);
                     let origin = from.filter(|_| equals_received);
                     let bytes = record.encode().into();
-                    joined.insert(key, record);
+                    joined.insert(held.as_ref(), record.clone());
                     changes.push(Change::Put { bucket: key.bucket, bytes, origin });
+                    self.carry_out_erasure(record, &mut joined, changes);
                 }
                 Admission::Superseded { equals_received } => {
                     applied.superseded += 1;
@@ -324,6 +421,7 @@ impl Inner {
                         changes.push(Change::Origin { key, origin: from });
                     }
                 }
+                Admission::Buried => applied.superseded += 1,
                 Admission::Quarantine(_) if self.sabotage == Some(Sabotage::QuarantinedIsDropped) => {}
                 Admission::Quarantine(_) => {
                     applied.quarantined += 1;
@@ -338,6 +436,9 @@ impl Inner {
     /// What `merge::admit` says, or what a store would do that broke a promise.
     fn sabotaged(&self, held: Option<Record>, mut received: Record) -> Admission {
         match self.sabotage {
+            Some(Sabotage::BoundIsIgnored) => {
+                admit(held, received, ReceiverClock { quality: ClockQuality::Untrusted, ..self.now })
+            }
             Some(Sabotage::LastArrivalWins) if held.as_ref() != Some(&received) => {
                 Admission::Apply { record: received, equals_received: true }
             }
@@ -358,18 +459,21 @@ impl Inner {
 }
 
 impl RecordStore for SimRecords {
-    type Error = Infallible;
+    type Error = Full;
 
     fn epoch(&self) -> Epoch {
         self.lock().tables.epoch
     }
 
-    async fn heads(&self) -> Result<Vec<BucketHead>, Infallible> {
+    async fn heads(&self) -> Result<Vec<BucketHead>, Full> {
         Ok(self.lock().tables.heads.iter().map(|(&bucket, &head)| BucketHead { bucket, head }).collect())
     }
 
-    async fn page(&self, bucket: BucketId, after: Seq, reader: Peer, budget_bytes: u32) -> Result<Page, Infallible> {
+    async fn page(&self, bucket: BucketId, after: Seq, reader: Peer, budget_bytes: u32) -> Result<Page, Full> {
         let inner = self.lock();
+        if inner.full && inner.sabotage == Some(Sabotage::FullDiskRefusesReads) {
+            return Err(Full);
+        }
         let mut page = Page { records: Vec::new(), next: after, more: false };
         let Some(feed) = inner.tables.feeds.get(&bucket) else { return Ok(page) };
         let mut bytes = 0;
@@ -388,18 +492,15 @@ impl RecordStore for SimRecords {
         Ok(page)
     }
 
-    async fn cursor(&self, node: NodeId, bucket: BucketId) -> Result<Option<Cursor>, Infallible> {
+    async fn cursor(&self, node: NodeId, bucket: BucketId) -> Result<Option<Cursor>, Full> {
         Ok(self.lock().tables.cursors.get(&(node, bucket)).copied())
     }
 
-    async fn apply(
-        &self,
-        from: Peer,
-        bucket: BucketId,
-        records: Vec<Record>,
-        next: Seq,
-    ) -> Result<Applied, Infallible> {
+    async fn apply(&self, from: Peer, bucket: BucketId, records: Vec<Record>, next: Seq) -> Result<Applied, Full> {
         let mut inner = self.lock();
+        if inner.full {
+            return Err(Full);
+        }
         let mut changes = vec![Change::Cursor(from.node, bucket, Cursor { epoch: from.epoch, seq: next })];
         let (applied, _) = inner.admit_all(records, Some(from), &mut changes);
         inner.commit(changes);

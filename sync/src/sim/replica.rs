@@ -6,16 +6,18 @@ use std::sync::Arc;
 use super::Sabotage;
 use super::blobs::{BlobsCopy, SimBlobs};
 use super::ops::LocalOp;
+use super::plan::{DiskPace, Resident};
 use super::records::{RecordsCopy, SimRecords};
 use super::seeded::Seeded;
 use crate::chunk::BlobHash;
-use crate::hlc::ClockQuality;
+use crate::driver::disk::StoreError;
+use crate::hlc::{ClockQuality, DRIFT_BOUND_MS};
 use crate::id::{Epoch, NodeId};
 use crate::record::{Record, RecordKey};
 use crate::session::{DiskDone, DiskRequest, Scope, Session};
 
 /// True time at the start of every world: 2026-06-01, in milliseconds since 1970.
-const WORLD_BEGINS_UNIX_MS: u64 = 1_780_272_000_000;
+pub(super) const WORLD_BEGINS_UNIX_MS: u64 = 1_780_272_000_000;
 
 /// A clock on the wall.
 #[derive(Clone, Copy, Debug)]
@@ -29,11 +31,14 @@ pub(super) enum Wall {
 impl Wall {
     pub(super) const RIGHT: Self = Self::Set { offset_ms: 0, drift_ppm: 0, quality: ClockQuality::Trusted };
 
+    /// Right within this, where it is right.
+    pub(super) const RIGHT_WITHIN_MS: u64 = 2_000;
+
     pub(super) fn random(rng: &mut Seeded) -> Self {
         const HOUR_MS: u64 = 3_600_000;
-        match rng.below(10) {
+        match rng.below(11) {
             0..=4 => {
-                let offset_ms = rng.below(4000) as i64 - 2000;
+                let offset_ms = rng.below(2 * Self::RIGHT_WITHIN_MS) as i64 - Self::RIGHT_WITHIN_MS as i64;
                 Self::Set { offset_ms, drift_ppm: 0, quality: ClockQuality::Trusted }
             }
             5..=6 => {
@@ -50,8 +55,26 @@ impl Wall {
                 let offset_ms = rng.between(HOUR_MS / 10, if far { 600_000 * HOUR_MS } else { HOUR_MS }) as i64;
                 Self::Set { offset_ms, drift_ppm: 0, quality: ClockQuality::Estimated }
             }
+            9 => {
+                // Just within the bound, and just past it, and a year ahead: all of them sure of themselves.
+                let near_ms = DRIFT_BOUND_MS + rng.below(8_000) - 4_000;
+                let offset_ms = if rng.chance(50) { near_ms } else { rng.between(HOUR_MS, 366 * 24 * HOUR_MS) } as i64;
+                Self::Set { offset_ms, drift_ppm: 0, quality: ClockQuality::Trusted }
+            }
             _ => Self::Unset,
         }
+    }
+
+    /// Shows `unix_ms` now, as told by someone trusted, and goes on from there.
+    pub(super) fn told(unix_ms: u64, world_ms: u64, skipped_ms: u64) -> Self {
+        let offset_ms = unix_ms as i64 - (WORLD_BEGINS_UNIX_MS + skipped_ms + world_ms) as i64;
+        Self::Set { offset_ms, drift_ppm: 0, quality: ClockQuality::Trusted }
+    }
+
+    /// Whether it is right, and sure of it.
+    pub(super) fn is_right(self) -> bool {
+        matches!(self, Self::Set { offset_ms, drift_ppm: 0, quality: ClockQuality::Trusted }
+            if offset_ms.unsigned_abs() <= Self::RIGHT_WITHIN_MS)
     }
 
     fn read(self, world_ms: u64, skipped_ms: u64) -> (u64, ClockQuality) {
@@ -107,6 +130,19 @@ pub(super) struct Replica {
     /// Counts restarts, so that what was under way before one is told from what is after.
     pub(super) life: u32,
     pub(super) scope: Scope,
+    /// Which replica it dials.
+    pub(super) dials: Option<usize>,
+    pub(super) takes_time: bool,
+    /// Its clock has been right all the time, and how far off it was at most, in milliseconds.
+    pub(super) clock_is_right: bool,
+    pub(super) clock_off_ms: u64,
+    pub(super) disk_pace: DiskPace,
+    /// Somebody looks through what was set aside at this time.
+    pub(super) replay_us: Option<u64>,
+    /// Nothing is let through its links before this.
+    pub(super) hole_until_us: u64,
+    /// Since when it is no longer welcome.
+    pub(super) revoked_us: Option<u64>,
     pub(super) conversations: BTreeMap<usize, Conversation>,
     pub(super) local: BTreeMap<u64, LocalOp>,
     pub(super) copy: Option<OldCopy>,
@@ -117,18 +153,27 @@ pub(super) struct Replica {
 }
 
 impl Replica {
-    pub(super) fn new(node: NodeId, scope: Scope, old: bool, wall: Wall, sabotage: Option<Sabotage>) -> Self {
+    pub(super) fn new(resident: &Resident, sabotage: Option<Sabotage>) -> Self {
+        let node = resident.node;
         let records = Arc::new(SimRecords::new(node, Epoch(1), sabotage));
         let blobs = Arc::new(SimBlobs::new(Arc::clone(&records), sabotage));
         Self {
             node,
             records,
             blobs,
-            wall,
-            old,
+            wall: resident.wall,
+            old: resident.old,
             up: true,
             life: 0,
-            scope,
+            scope: Scope { site: node, collections: resident.collections.clone() },
+            dials: resident.dials,
+            takes_time: resident.takes_time,
+            clock_is_right: resident.wall.is_right(),
+            clock_off_ms: Wall::RIGHT_WITHIN_MS,
+            disk_pace: resident.disk,
+            replay_us: None,
+            hole_until_us: 0,
+            revoked_us: None,
             conversations: BTreeMap::new(),
             local: BTreeMap::new(),
             copy: None,
@@ -139,6 +184,11 @@ impl Replica {
         }
     }
 
+    /// Whether it is the one that others dial.
+    pub(super) fn is_bridge(&self) -> bool {
+        self.dials.is_none()
+    }
+
     /// The time on its wall, which it shows to its store.
     pub(super) fn look_at_clock(&self, world_ms: u64, skipped_ms: u64) -> (u64, ClockQuality) {
         let (unix_ms, quality) = self.wall.read(world_ms, skipped_ms);
@@ -147,8 +197,8 @@ impl Replica {
     }
 
     /// Carries out a request as the driver does. The stores answer at once.
-    pub(super) fn carry_out(&self, request: DiskRequest, peer: NodeId) -> Option<DiskDone> {
-        super::carry_out(request, peer, &self.records, &self.blobs)
+    pub(super) fn carry_out(&self, request: DiskRequest, peer: NodeId) -> Result<Option<DiskDone>, StoreError> {
+        super::try_carry_out(request, peer, &self.records, &self.blobs)
     }
 
     pub(super) fn take_copy(&mut self, at_us: u64) {

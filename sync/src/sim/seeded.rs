@@ -55,7 +55,12 @@ impl Seeded {
     /// A generator that goes its own way from here.
     #[must_use]
     pub fn fork(&mut self) -> Self {
-        Self::new(self.next_u64())
+        Self::new(self.fork_seed())
+    }
+
+    /// The seed of such a generator.
+    pub fn fork_seed(&mut self) -> u64 {
+        self.next_u64()
     }
 }
 

@@ -45,7 +45,8 @@ pub fn sweep(from: u64, count: u64, sabotage: Option<Sabotage>) -> Sweep {
     result
 }
 
-fn judge(seed: u64, sabotage: Option<Sabotage>) -> (Vec<Violation>, Figures) {
+/// Lives through one world, or through it twice; a panic is a violation, too.
+pub fn judge(seed: u64, sabotage: Option<Sabotage>) -> (Vec<Violation>, Figures) {
     let once = || catch_unwind(AssertUnwindSafe(|| run(seed, sabotage)));
     let Ok(mut outcome) = once() else {
         return (vec![Violation { invariant: 0, seed, text: "a panic".into() }], Figures::default());

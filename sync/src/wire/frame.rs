@@ -1,6 +1,7 @@
 //! Frames: `length u32 (big-endian, of the body), type u8, flags u8, body`.
 //!
-//! Every length is checked against the limit of its type before memory is taken. Types from 128 and flags from 16 up are
+//! Every length, count and depth is checked against the limit of its type before memory is taken: a body, decompressed or not, is
+//! never larger than its type allows. Types from 128 and flags from 16 up are
 //! optional: who does not know them skips the frame, or ignores the flag. What is mandatory and unknown is refused
 //! by name, so that both ends can log why.
 
@@ -8,7 +9,9 @@ use bytes::{BufMut, Bytes, BytesMut};
 use minicbor::bytes::ByteVec;
 use minicbor::{Decode, Encode};
 
+use super::class::Class;
 use super::message::{CloseReason, Hello, Message, Offered};
+use crate::cbor;
 use crate::chunk::{BlobHash, CHUNK_BYTES_MAX};
 use crate::id::{BucketId, Epoch, Seq};
 
@@ -24,6 +27,9 @@ pub const MANIFEST_BYTES_MAX: usize = 12 * 1024 * 1024;
 pub const OFFER_BUCKETS_MAX: usize = 10_000;
 /// Body of any small message, at most.
 pub const SMALL_BYTES_MAX: usize = 4 * 1024;
+
+/// Containers inside containers in one body, at most.
+pub const BODY_DEPTH_MAX: usize = 16;
 
 const OFFER_BYTES_MAX: usize = 64 * OFFER_BUCKETS_MAX;
 const CHUNK_HEAD_BYTES: usize = 32 + 4;
@@ -129,14 +135,7 @@ impl FrameHeader {
     pub fn decode(bytes: [u8; FRAME_HEADER_BYTES]) -> Result<Self, DecodeFrameError> {
         let [a, b, c, d, frame_type, flags] = bytes;
         let body_len = u32::from_be_bytes([a, b, c, d]) as usize;
-        let max = match frame_type {
-            frame_type::OFFER => OFFER_BYTES_MAX,
-            frame_type::PAGE => PAGE_BYTES_MAX,
-            frame_type::MANIFEST => MANIFEST_BYTES_MAX,
-            frame_type::CHUNK => CHUNK_HEAD_BYTES + CHUNK_BYTES_MAX as usize,
-            1..=frame_type::CLOSE | OPTIONAL_TYPES_FROM.. => SMALL_BYTES_MAX,
-            _ => return Err(DecodeFrameError::UnknownType(frame_type)),
-        };
+        let max = body_bytes_max(frame_type).ok_or(DecodeFrameError::UnknownType(frame_type))?;
         if body_len > max {
             return Err(DecodeFrameError::TooLong { frame_type, len: body_len, max });
         }
@@ -144,6 +143,11 @@ impl FrameHeader {
             return Err(DecodeFrameError::UnknownFlags { frame_type, flags });
         }
         Ok(Self { body_len, frame_type, flags })
+    }
+
+    /// The frame's type, as on the wire.
+    pub fn frame_type(&self) -> u8 {
+        self.frame_type
     }
 
     /// Reads the body that belongs to this head; `None` for an optional type that is not known here.
@@ -159,7 +163,8 @@ impl FrameHeader {
         let body = if self.flags & FLAG_ZSTD == 0 {
             body
         } else {
-            zstd::bulk::decompress(&body, PAGE_BYTES_MAX)
+            let max = body_bytes_max(frame_type).ok_or(DecodeFrameError::UnknownType(frame_type))?;
+            zstd::bulk::decompress(&body, max)
                 .map_err(|source| DecodeFrameError::Compression { frame_type, source })?
                 .into()
         };
@@ -167,18 +172,43 @@ impl FrameHeader {
     }
 }
 
+/// The body of a frame of this type, at most, in bytes; `None` if the type must be understood and is not.
+fn body_bytes_max(frame_type: u8) -> Option<usize> {
+    match frame_type {
+        frame_type::OFFER => Some(OFFER_BYTES_MAX),
+        frame_type::PAGE => Some(PAGE_BYTES_MAX),
+        frame_type::MANIFEST => Some(MANIFEST_BYTES_MAX),
+        frame_type::CHUNK => Some(CHUNK_HEAD_BYTES + CHUNK_BYTES_MAX as usize),
+        1..=frame_type::CLOSE | OPTIONAL_TYPES_FROM.. => Some(SMALL_BYTES_MAX),
+        _ => None,
+    }
+}
+
+/// The key of the list in a body of this type, and how many entries it may have.
+fn list_of(frame_type: u8) -> (i64, usize) {
+    match frame_type {
+        frame_type::OFFER => (0, OFFER_BUCKETS_MAX),
+        frame_type::PAGE => (3, PAGE_RECORDS_MAX),
+        _ => (0, usize::MAX),
+    }
+}
+
 fn decode_message(frame_type: u8, body: &Bytes) -> Result<Message, DecodeFrameError> {
     fn read<'b, T: Decode<'b, ()>>(frame_type: u8, body: &'b [u8]) -> Result<T, DecodeFrameError> {
         minicbor::decode(body).map_err(|source| DecodeFrameError::Malformed { frame_type, source })
     }
-    let limit = |count: usize, max: usize| {
-        if count > max { Err(DecodeFrameError::TooMany { frame_type, count, max }) } else { Ok(()) }
-    };
+    if frame_type != frame_type::CHUNK {
+        let (key, max) = list_of(frame_type);
+        let count = cbor::entries(body, key, max, BODY_DEPTH_MAX)
+            .map_err(|source| DecodeFrameError::Malformed { frame_type, source })?;
+        if count > max {
+            return Err(DecodeFrameError::TooMany { frame_type, count, max });
+        }
+    }
     Ok(match frame_type {
         frame_type::HELLO => Message::Hello(read::<Hello>(frame_type, body)?),
         frame_type::OFFER => {
             let OfferBody { buckets } = read(frame_type, body)?;
-            limit(buckets.len(), OFFER_BUCKETS_MAX)?;
             Message::Offer(buckets)
         }
         frame_type::PULL => {
@@ -187,7 +217,6 @@ fn decode_message(frame_type: u8, body: &Bytes) -> Result<Message, DecodeFrameEr
         }
         frame_type::PAGE => {
             let PageBody { bucket, next, more, records } = read(frame_type, body)?;
-            limit(records.len(), PAGE_RECORDS_MAX)?;
             Message::Page { bucket, next, more, records: records.into_iter().map(Vec::from).collect() }
         }
         frame_type::MANIFEST_ASK => Message::ManifestAsk { blob: read::<BlobBody>(frame_type, body)?.blob },
@@ -196,8 +225,13 @@ fn decode_message(frame_type: u8, body: &Bytes) -> Result<Message, DecodeFrameEr
             Message::Manifest { blob, manifest: manifest.map(Vec::from) }
         }
         frame_type::CHUNK_ASK => {
-            let ChunkAskBody { blob, index, urgent } = read(frame_type, body)?;
-            Message::ChunkAsk { blob, index, urgent }
+            let ChunkAskBody { blob, index, urgent, class } = read(frame_type, body)?;
+            let class = match class {
+                Some(number) => Class::of_content(number),
+                None if urgent => Class::Reader,
+                None => Class::Background,
+            };
+            Message::ChunkAsk { blob, index, class }
         }
         frame_type::CHUNK => {
             let Some((head, _)) = body.split_first_chunk::<CHUNK_HEAD_BYTES>() else {
@@ -238,8 +272,16 @@ impl Message {
                 frame_type::MANIFEST,
                 &ManifestBody { blob: *blob, manifest: manifest.clone().map(ByteVec::from) },
             ),
-            Self::ChunkAsk { blob, index, urgent } => {
-                small(frame_type::CHUNK_ASK, &ChunkAskBody { blob: *blob, index: *index, urgent: *urgent })
+            Self::ChunkAsk { blob, index, class } => {
+                // The two classes that have been there from the start say nothing new.
+                let class_number = match class {
+                    Class::Software | Class::Pinned => Some(class.number()),
+                    _ => None,
+                };
+                small(
+                    frame_type::CHUNK_ASK,
+                    &ChunkAskBody { blob: *blob, index: *index, urgent: class.is_urgent(), class: class_number },
+                )
             }
             Self::Chunk { blob, index, bytes } => {
                 let mut frame = head(frame_type::CHUNK, 0, CHUNK_HEAD_BYTES + bytes.len());
@@ -349,6 +391,8 @@ struct ChunkAskBody {
     #[n(2)]
     #[cbor(default)]
     urgent: bool,
+    #[n(3)]
+    class: Option<u8>,
 }
 
 #[derive(Decode, Encode)]
@@ -403,7 +447,9 @@ mod tests {
             Message::ManifestAsk { blob },
             Message::Manifest { blob, manifest: None },
             Message::Manifest { blob, manifest: Some(vec![1, 2, 3]) },
-            Message::ChunkAsk { blob, index: 4, urgent: true },
+            Message::ChunkAsk { blob, index: 4, class: Class::Reader },
+            Message::ChunkAsk { blob, index: 4, class: Class::Pinned },
+            Message::ChunkAsk { blob, index: 5, class: Class::Background },
             Message::Chunk { blob, index: 4, bytes: Bytes::from_static(b"chunk") },
             Message::Have { blob },
             Message::Quiet { dealt_with: 12 },
@@ -441,9 +487,61 @@ mod tests {
         assert!(matches!(head.decode_body(bomb.into()), Err(DecodeFrameError::Compression { .. })));
     }
 
+    /// A small message stays small: what it decompresses to is held to the limit of its own type.
+    #[test]
+    fn a_small_message_that_decompresses_past_its_limit_is_refused() {
+        let long = Message::Close { reason: CloseReason::Done, text: String::new() }.to_frame();
+        let mut body = long[FRAME_HEADER_BYTES..].to_vec();
+        // Key 1, a text of 8 KiB.
+        body.pop();
+        body.extend([0x79, 0x20, 0x00]);
+        body.extend([b'x'; 0x2000]);
+        let packed = zstd::bulk::compress(&body, 3).unwrap();
+        let decode = |frame_type| {
+            let head = FrameHeader { body_len: packed.len(), frame_type, flags: FLAG_ZSTD };
+            head.decode_body(packed.clone().into())
+        };
+        assert!(packed.len() < SMALL_BYTES_MAX);
+        assert!(matches!(decode(frame_type::CLOSE), Err(DecodeFrameError::Compression { .. })));
+    }
+
+    /// 20,001 records that are not there: refused from the count, before anything is taken for them.
+    #[test]
+    fn a_count_over_its_limit_is_refused_before_the_entries_are_read() {
+        let refused = |frame_type, body: &[u8]| {
+            let head = FrameHeader { body_len: body.len(), frame_type, flags: 0 };
+            head.decode_body(Bytes::copy_from_slice(body)).unwrap_err()
+        };
+        let empty_records = |count: u16| {
+            let mut body = vec![0xa1, 0x03, 0x99];
+            body.extend(count.to_be_bytes());
+            body.extend(vec![0x40; count.into()]);
+            body
+        };
+        let error = refused(frame_type::PAGE, &empty_records(20_001));
+        assert!(matches!(error, DecodeFrameError::TooMany { count: 20_001, .. }), "{error}");
+        let error = refused(frame_type::PAGE, &empty_records(20_000));
+        assert!(matches!(error, DecodeFrameError::Malformed { .. }), "only its bucket is missing: {error}");
+        let endless = [&[0xa1, 0x03, 0x9f][..], &vec![0x40; 30_000], &[0xff]].concat();
+        assert!(matches!(refused(frame_type::PAGE, &endless), DecodeFrameError::TooMany { .. }));
+        let offers = [&[0xa1, 0x00, 0x99, 0x27, 0x11], &[0x80; 10_001][..]].concat();
+        assert!(matches!(refused(frame_type::OFFER, &offers), DecodeFrameError::TooMany { count: 10_001, .. }));
+    }
+
+    /// What is not known is walked over, not followed to any depth.
+    #[test]
+    fn an_unknown_key_that_nests_without_end_is_refused() {
+        for container in [0x81, 0x9f] {
+            let body = [&[0xa1, 0x18, 0x63], &[container; 4000][..]].concat();
+            let head = FrameHeader { body_len: body.len(), frame_type: frame_type::QUIET, flags: 0 };
+            let error = head.decode_body(body.into()).unwrap_err();
+            assert!(error.to_string().contains("nests too deeply"), "{error}");
+        }
+    }
+
     proptest! {
         #[test]
-        fn no_body_makes_decoding_panic(which in 0usize..13, at in any::<prop::sample::Index>(), byte: u8, cut in any::<prop::sample::Index>()) {
+        fn no_body_makes_decoding_panic(which in 0usize..15, at in any::<prop::sample::Index>(), byte: u8, cut in any::<prop::sample::Index>()) {
             let mut frame = samples()[which].to_frame().to_vec();
             let at = FRAME_HEADER_BYTES + at.index(frame.len() - FRAME_HEADER_BYTES);
             frame[at] = byte;

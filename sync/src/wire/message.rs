@@ -6,6 +6,7 @@
 use bytes::Bytes;
 use minicbor::{Decode, Encode};
 
+use super::class::Class;
 use crate::chunk::BlobHash;
 use crate::hlc::ClockQuality;
 use crate::id::{BucketId, Epoch, Incarnation, NodeId, Seq};
@@ -179,8 +180,8 @@ pub enum Message {
         blob: BlobHash,
         /// Which chunk.
         index: u32,
-        /// A reader waits for it (class 2).
-        urgent: bool,
+        /// How soon it is to come: one of [`Class::CONTENT`].
+        class: Class,
     },
     /// Answers it.
     Chunk {

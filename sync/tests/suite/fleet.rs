@@ -1,4 +1,4 @@
-//! A small fleet: an authority, a bridge and nodes with certificates, stores in memory, and sessions over real QUIC.
+//! A small fleet: an authority, a bridge and nodes with certificates, stores in memory, and sessions over real sockets.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -9,15 +9,17 @@ use alexandria_sync::domain::{Author, Blob, Typed};
 use alexandria_sync::driver::{HOST_INPUTS_MAX, HostInput, Link, Reports, RunError, run};
 use alexandria_sync::hlc::ClockQuality;
 use alexandria_sync::id::{BucketId, Epoch, NodeId, RecordId};
-use alexandria_sync::quic::{
-    Authority, ConnectError, Dialer, Identity, Listener, PeerIdentity, PeerRole, QuicLink, SigningRequest,
-    TransportConfig,
-};
+use alexandria_sync::identity::{Authority, Identity, PeerIdentity, PeerRole, SigningRequest};
+use alexandria_sync::quic::{self, TransportConfig};
 use alexandria_sync::record::RecordKey;
 use alexandria_sync::session::{Closed, Collections, Config, Event, Progress, Scope, Selection, Session};
 use alexandria_sync::sim::{Seeded, SimBlobs, SimRecords};
 use alexandria_sync::store::RecordStore as _;
-use alexandria_sync::wire::{Hello, PROTOCOL_MAX, PROTOCOL_MIN, feature};
+use alexandria_sync::tcp::{self, TcpConfig};
+use alexandria_sync::tickets::TicketSecret;
+use alexandria_sync::tls::{ClientTls, ServerTls};
+use alexandria_sync::transport::{AnyLink, ConnectError, Listener, Transport};
+use alexandria_sync::wire::{Hello, PROTOCOL_MAX, PROTOCOL_MIN};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 
@@ -40,53 +42,98 @@ pub(crate) fn identity(authority: &Authority, role: PeerRole, number: u8) -> Ide
 
 /// An identity that `signer` vouches for and that believes in `trusted`.
 pub(crate) fn identity_trusting(signer: &Authority, trusted: &Authority, role: PeerRole, number: u8) -> Identity {
+    let (certificate, key) = signed(signer, role, number);
+    Identity::from_pem(&certificate, &key, trusted.certificate_pem()).expect("it was just made")
+}
+
+/// A new certificate and its key, in PEM.
+pub(crate) fn signed(signer: &Authority, role: PeerRole, number: u8) -> (String, String) {
     let named = PeerIdentity { role, id: node_id(number) };
     let request = SigningRequest::make(named).expect("the system gives randomness");
     let certificate =
         signer.sign(&request.request_pem, named, [number; 16], NOW_UNIX_S, 18 * 365).expect("it is valid");
-    Identity::from_pem(&certificate, &request.key_pem, trusted.certificate_pem()).expect("it was just made")
+    (certificate, request.key_pem)
 }
 
 pub(crate) fn bridge_identity(number: u8) -> PeerIdentity {
     PeerIdentity { role: PeerRole::Bridge, id: node_id(number) }
 }
 
-/// A listening bridge.
-pub(crate) fn listen(identity: &Identity) -> (Listener, SocketAddr) {
-    let listener = Listener::bind(([127, 0, 0, 1], 0).into(), identity, &TransportConfig::default())
-        .expect("loopback has a free port");
-    let address = listener.local_addr().expect("it is bound");
-    (listener, address)
+pub(crate) fn client_tls(identity: &Identity) -> ClientTls {
+    ClientTls::new(identity, NOW_UNIX_S).expect("it was just made")
+}
+
+/// As every process of the bridge has it.
+pub(crate) fn server_tls(identity: &Identity) -> ServerTls {
+    ServerTls::new(identity, &TicketSecret::derived_from(b"shared")).expect("it was just made")
+}
+
+/// A listening bridge: over QUIC, and over TCP.
+pub(crate) struct Bridge {
+    pub(crate) listener: Listener,
+    pub(crate) quic: SocketAddr,
+    pub(crate) tcp: SocketAddr,
+}
+
+impl Bridge {
+    pub(crate) fn listen(identity: &Identity) -> Self {
+        Self::listen_with(identity, &TcpConfig::default())
+    }
+
+    pub(crate) fn listen_with(identity: &Identity, tcp: &TcpConfig) -> Self {
+        let any_port = ([127, 0, 0, 1], 0).into();
+        let tls = server_tls(identity);
+        let quic = quic::Listener::bind(any_port, &tls, &TransportConfig::default());
+        let quic = quic.expect("loopback has a free port");
+        let tcp = tcp::Listener::bind(any_port, &tls, tcp).expect("loopback has a free port");
+        let addresses = (quic.local_addr().expect("it is bound"), tcp.local_addr());
+        Self { listener: Listener::new(quic, Some(tcp)), quic: addresses.0, tcp: addresses.1 }
+    }
+
+    /// What each end makes of one attempt.
+    pub(crate) async fn dialled(
+        &self,
+        over: Transport,
+        identity: &Identity,
+        expected: PeerIdentity,
+    ) -> (Result<AnyLink, ConnectError>, Result<AnyLink, ConnectError>) {
+        let tls = client_tls(identity);
+        let dialled = async {
+            match over {
+                Transport::Quic => {
+                    let dialer = quic::Dialer::new(self.quic, &TransportConfig::default())?;
+                    dialer.connect(self.quic, &tls, expected).await.map(AnyLink::Quic).map_err(ConnectError::from)
+                }
+                Transport::Tcp => {
+                    let dialer = tcp::Dialer::new(&TcpConfig::default());
+                    dialer.connect(self.tcp, &tls, expected).await.map(AnyLink::Tcp).map_err(ConnectError::from)
+                }
+            }
+        };
+        let answered = async { self.listener.accept().await?.answer().await };
+        within_deadline(async { tokio::join!(dialled, answered) }).await
+    }
+}
+
+/// Waits for what must come to an end.
+pub(crate) async fn within_deadline<T>(work: impl Future<Output = T>) -> T {
+    tokio::time::timeout(DEADLINE, work).await.expect("it comes to an end")
 }
 
 /// Both ends of a connection, with what keeps it alive.
 pub(crate) struct Connected {
-    pub(crate) dialer: Dialer,
-    pub(crate) listener: Listener,
-    pub(crate) node: QuicLink,
-    pub(crate) bridge: QuicLink,
+    pub(crate) bridge_listener: Bridge,
+    pub(crate) node: AnyLink,
+    pub(crate) bridge: AnyLink,
 }
 
 /// Connects node 1 with bridge 2.
-pub(crate) async fn connect() -> Connected {
+pub(crate) async fn connect(over: Transport) -> Connected {
     let authority = authority();
-    let (listener, address) = listen(&identity(&authority, PeerRole::Bridge, 2));
-    let dialer = Dialer::new(address, &TransportConfig::default()).expect("a socket can be had");
-    let (node, bridge) = dial(&dialer, &listener, &identity(&authority, PeerRole::Node, 1), bridge_identity(2)).await;
-    Connected { dialer, listener, node: node.expect("it dials"), bridge: bridge.expect("it answers") }
-}
-
-/// What each end makes of one attempt.
-pub(crate) async fn dial(
-    dialer: &Dialer,
-    listener: &Listener,
-    identity: &Identity,
-    expected: PeerIdentity,
-) -> (Result<QuicLink, ConnectError>, Result<QuicLink, ConnectError>) {
-    let address = listener.local_addr().expect("it is bound");
-    let dialled = dialer.connect(address, identity, expected, NOW_UNIX_S);
-    let answered = async { listener.accept().await?.answer().await };
-    tokio::time::timeout(DEADLINE, async { tokio::join!(dialled, answered) }).await.expect("both ends come to an end")
+    let bridge_listener = Bridge::listen(&identity(&authority, PeerRole::Bridge, 2));
+    let node = identity(&authority, PeerRole::Node, 1);
+    let (node, bridge) = bridge_listener.dialled(over, &node, bridge_identity(2)).await;
+    Connected { bridge_listener, node: node.expect("it dials"), bridge: bridge.expect("it answers") }
 }
 
 /// A replica with its stores.
@@ -140,7 +187,7 @@ impl Site {
             unix_ms: NOW_UNIX_S * 1000,
             clock_quality: ClockQuality::Trusted,
             software: "test".into(),
-            features: feature::OWN_ROWS,
+            features: 0,
         }
     }
 

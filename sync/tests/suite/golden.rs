@@ -14,7 +14,7 @@ use alexandria_sync::domain::{
 use alexandria_sync::hlc::{ClockQuality, HlcTime, Stamp};
 use alexandria_sync::id::{BucketId, Epoch, Incarnation, NodeId, RecordId, Seq};
 use alexandria_sync::record::{FieldTag, Kind, Record, RecordKey, Value};
-use alexandria_sync::wire::{CloseReason, FRAME_HEADER_BYTES, FrameHeader, Hello, Message, Offered};
+use alexandria_sync::wire::{Class, CloseReason, FRAME_HEADER_BYTES, FrameHeader, Hello, Message, Offered};
 use bytes::Bytes;
 
 const BUCKET: BucketId = BucketId::Catalogue;
@@ -190,7 +190,7 @@ fn golden_frames_of_every_type_read_and_write_as_released() {
         ("manifest-ask", Message::ManifestAsk { blob }),
         ("manifest", Message::Manifest { blob, manifest: Some(manifest(Chunking::Fixed).to_bytes()) }),
         ("manifest-absent", Message::Manifest { blob, manifest: None }),
-        ("chunk-ask", Message::ChunkAsk { blob, index: 70_000, urgent: true }),
+        ("chunk-ask", Message::ChunkAsk { blob, index: 70_000, class: Class::Reader }),
         ("chunk", Message::Chunk { blob, index: 70_000, bytes: Bytes::from_static(b"file") }),
         ("chunk-gone", Message::Chunk { blob, index: 0, bytes: Bytes::new() }),
         ("have", Message::Have { blob }),

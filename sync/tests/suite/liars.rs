@@ -11,20 +11,20 @@ use alexandria_sync::session::{
     Closed, Collections, Config, DiskDone, DiskRequest, Event, Input, Output, Scope, Session, WriteFailure,
 };
 use alexandria_sync::sim;
-use alexandria_sync::wire::{CloseReason, Hello, Lane, Message, Offered, PROTOCOL_MAX};
+use alexandria_sync::wire::{Class, CloseReason, Hello, Lane, Message, Offered, PROTOCOL_MAX};
 use bytes::Bytes;
 
 use crate::fleet::{NOW_UNIX_S, Site, node_id};
 
-const BUCKET: BucketId = BucketId::Catalogue;
+pub(crate) const BUCKET: BucketId = BucketId::Catalogue;
 
 /// A bridge in a session with the liar, which is node 1.
-struct Victim {
-    site: Site,
-    session: Session,
+pub(crate) struct Victim {
+    pub(crate) site: Site,
+    pub(crate) session: Session,
     sent: Vec<Message>,
     events: Vec<Event>,
-    closed: Option<Closed>,
+    pub(crate) closed: Option<Closed>,
     /// Whether its disk answers; if not, what it was asked.
     disk_works: bool,
     asked: Vec<DiskRequest>,
@@ -33,7 +33,11 @@ struct Victim {
 
 impl Victim {
     fn new() -> Self {
-        let site = Site::new(2);
+        Self::at(Site::new(2))
+    }
+
+    /// One over stores that others use too.
+    pub(crate) fn at(site: Site) -> Self {
         let scope = Scope { site: node_id(1), collections: Collections::Only([collection()].into()) };
         site.blobs.permit(node_id(1), scope.clone());
         let session = Session::new(Config::default(), site.hello(), node_id(1), scope, 0);
@@ -84,11 +88,13 @@ impl Victim {
         let blob = manifest.blob();
         let mut victim = Self::wanting(blob);
         victim.hear(Message::Manifest { blob, manifest: Some(manifest.to_bytes()) });
-        assert!(victim.sent.contains(&Message::ChunkAsk { blob, index: 0, urgent: false }));
+        let is_asked =
+            |message: &Message| matches!(message, Message::ChunkAsk { blob: asked, index: 0, .. } if *asked == blob);
+        assert!(victim.sent.iter().any(is_asked));
         victim
     }
 
-    fn hear(&mut self, message: Message) {
+    pub(crate) fn hear(&mut self, message: Message) {
         let lane = message.lane();
         self.hear_on(lane, message);
     }
@@ -124,7 +130,7 @@ impl Victim {
     }
 
     #[track_caller]
-    fn has_closed(&self, reason: CloseReason, text: &str) {
+    pub(crate) fn has_closed(&self, reason: CloseReason, text: &str) {
         let closed = self.closed.as_ref().expect("the session is closed");
         assert_eq!((closed.reason, closed.by_peer), (reason, false), "{}", closed.text);
         assert!(closed.text.contains(text), "`{}` does not say `{text}`", closed.text);
@@ -133,24 +139,24 @@ impl Victim {
     }
 
     #[track_caller]
-    fn is_well(&self) {
+    pub(crate) fn is_well(&self) {
         assert_eq!(self.closed, None);
     }
 }
 
-fn collection() -> RecordId {
+pub(crate) fn collection() -> RecordId {
     RecordId::derived(&[b"the collection"])
 }
 
-fn hello() -> Hello {
+pub(crate) fn hello() -> Hello {
     Hello { node: node_id(1), incarnation: Incarnation(1), ..Site::new(1).hello() }
 }
 
-fn page(next: u64, records: Vec<Vec<u8>>) -> Message {
+pub(crate) fn page(next: u64, records: Vec<Vec<u8>>) -> Message {
     Message::Page { bucket: BUCKET, next: Seq(next), more: false, records }
 }
 
-fn author(number: u8, unix_ms: u64) -> Record {
+pub(crate) fn author(number: u8, unix_ms: u64) -> Record {
     let stamp = Stamp {
         time: HlcTime::from_unix_ms(unix_ms),
         node: node_id(1),
@@ -161,13 +167,13 @@ fn author(number: u8, unix_ms: u64) -> Record {
     author.to_record(BUCKET, RecordId::derived(&[&[number]]), stamp)
 }
 
-fn blob_record(blob: BlobHash) -> Record {
+pub(crate) fn blob_record(blob: BlobHash) -> Record {
     let stamp = Stamp { node: node_id(1), ..author(0, NOW_UNIX_S * 1000).newest_stamp() };
     let typed = alexandria_sync::domain::Blob { hash: Some(blob), size_bytes: 1, media_type: "video/mp4".into() };
     typed.to_record(BUCKET, alexandria_sync::domain::Blob::record_id(blob), stamp)
 }
 
-fn manifest_of(content: &[u8]) -> Manifest {
+pub(crate) fn manifest_of(content: &[u8]) -> Manifest {
     let chunk = Chunk { len: content.len() as u32, hash: ChunkHash::of(content) };
     Manifest::new(BlobHash::of(content), Chunking::Fixed, vec![chunk]).unwrap()
 }
@@ -382,7 +388,8 @@ fn a_flood_of_asks_is_refused_before_it_fills_the_memory() {
     let mut asks = 0;
     while stuck.closed.is_none() && asks < 10_000 {
         asks += 1;
-        let ask = Message::ChunkAsk { blob: blob(asks), index: 0, urgent: asks % 2 == 0 };
+        let class = if asks % 2 == 0 { Class::Reader } else { Class::Background };
+        let ask = Message::ChunkAsk { blob: blob(asks), index: 0, class };
         stuck.session.handle(Input::Message(Lane::Control, ask), 0);
         while let Some(output) = stuck.session.poll() {
             if let Output::Closed(closed) = output {

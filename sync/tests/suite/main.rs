@@ -1,10 +1,19 @@
 //! The promises of this crate, tested from outside: over the simulator, over real connections, and against bytes that
 //! released versions wrote.
 
+mod budget;
+mod bundles;
+mod bystanders;
+mod congestion;
+mod corpus;
+mod erasure;
 mod fleet;
 mod golden;
 mod invariants;
 mod liars;
+mod reconnect;
 mod regressions;
 mod selection;
+mod tcp;
 mod transport;
+mod two_versions;

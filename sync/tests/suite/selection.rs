@@ -9,6 +9,7 @@ use alexandria_sync::id::{BucketId, RecordId, Seq};
 use alexandria_sync::record::RecordKey;
 use alexandria_sync::session::{Chosen, Config, Event, Selection};
 use alexandria_sync::store::RecordStore as _;
+use alexandria_sync::transport::Transport;
 use alexandria_sync::wire::CloseReason;
 
 use crate::fleet::{Connected, DEADLINE, Running, Site, connect};
@@ -48,7 +49,7 @@ async fn session(
     features_of_bridge: u64,
     mut enough: impl FnMut(&Running, &Event) -> bool,
 ) -> Vec<Event> {
-    let Connected { node: node_link, bridge: bridge_link, listener: _listener, dialer: _dialer } = connect().await;
+    let Connected { node: node_link, bridge: bridge_link, bridge_listener: _listener } = connect(Transport::Quic).await;
     let mut hello = bridge.hello();
     hello.features = features_of_bridge;
     let mut at_node = node.run_selecting(bridge.id, node_link, small_pages(), (node.hello(), selection));
@@ -64,7 +65,7 @@ async fn session(
             break;
         }
     }
-    at_node.host.send(HostInput::Stop(CloseReason::GoingAway)).await.unwrap();
+    at_node.host.send(HostInput::Stop(CloseReason::GoingAway, String::new())).await.unwrap();
     at_node.wait_end().await.unwrap();
     ended.await.unwrap().unwrap();
     heard

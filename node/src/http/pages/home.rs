@@ -13,6 +13,7 @@ use super::answer::{Page, PageError};
 use super::card::{self, Card};
 use super::kind::{self, KINDS};
 use super::layout;
+use super::outlook;
 use super::quantity;
 use super::visit::Visit;
 use super::walk::{self, Found, Leaf, Turn};
@@ -96,6 +97,7 @@ pub(super) async fn page<C: Catalogue>(catalogue: &C, census: &Census, visit: &V
     let counts = census.counts(catalogue).await?;
     let newest = card::with_authors(catalogue, newest.items).await?;
     let opened = card::with_authors(catalogue, opened).await?;
+    let to_come = outlook::line(catalogue, t).await?;
     let body = html! {
         div.welcome {
             h1 { (t.brand) }
@@ -110,6 +112,7 @@ pub(super) async fn page<C: Catalogue>(catalogue: &C, census: &Census, visit: &V
             @if !opened.is_empty() { (row(t, t.most_opened, "/browse?order=opened", &opened)) }
         }
         @if !collections.items.is_empty() { (collection_list(t, &collections, &counts)) }
+        (to_come)
     };
     Ok(Page { title: None, body, has_search: true })
 }

@@ -142,6 +142,63 @@ texts! {
         "El archivo es demasiado grande, está bloqueado o dañado para leerlo en el navegador. Puede descargarlo.",
         "الملف كبير جدًا أو مقفل أو تالف فلا يُقرأ في المتصفّح. لا يزال بإمكانك تنزيله.";
 
+    outlook: "What is still to come", "Ce qui doit encore arriver", "Lo que falta por llegar", "ما لم يصل بعد";
+    to_come: "Still to come", "Encore à venir", "Falta por llegar", "لم يصل بعد";
+    all_is_here: "Everything is here.", "Tout est arrivé.", "Todo ha llegado.", "وصل كل شيء.";
+    on_its_own: "This library stands alone: nothing comes to it from elsewhere.",
+        "Cette bibliothèque est seule : rien ne lui arrive d’ailleurs.",
+        "Esta biblioteca está sola: nada le llega de otro lugar.",
+        "هذه المكتبة قائمة بذاتها: لا يصلها شيء من مكان آخر.";
+    entries: "catalogue entries: {}", "notices : {}", "fichas: {}", "بطاقات الفهرس: {}";
+    catalogue_entries: "Catalogue entries", "Notices du catalogue", "Fichas del catálogo", "بطاقات الفهرس";
+    files_of: "files: {} ({})", "fichiers : {} ({})", "archivos: {} ({})", "ملفات: {} ({})";
+    asked_for: "Asked for by readers", "Demandé par des lecteurs", "Pedido por lectores", "ما طلبه القرّاء";
+    software: "Software", "Logiciels", "Programas", "برمجيات";
+    small_files: "Small files", "Petits fichiers", "Archivos pequeños", "ملفات صغيرة";
+    other_files: "Other files", "Autres fichiers", "Otros archivos", "ملفات أخرى";
+    to_send: "To be sent from here", "À envoyer d’ici", "Por enviar desde aquí", "ما سيُرسل من هنا";
+    speed: "Speed", "Vitesse", "Velocidad", "السرعة";
+    a_second: "{} a second", "{} par seconde", "{} por segundo", "{} في الثانية";
+    done_in: "Done in about", "Fini dans environ", "Terminado en unos", "ينتهي خلال نحو";
+    why_it_waits: "Why it waits", "Pourquoi cela attend", "Por qué espera", "سبب الانتظار";
+    next_attempt: "Next attempt in", "Prochain essai dans", "Próximo intento en", "المحاولة التالية خلال";
+    data_left: "Data left", "Données restantes", "Datos restantes", "البيانات المتبقية";
+    of_it_for_files: "{}, of it for files {}", "{}, dont {} pour les fichiers", "{}, de ellos {} para archivos",
+        "{}، منها للملفات {}";
+    wait_hours: "The connection may not be used at this hour; it may from {} on.",
+        "La connexion ne doit pas servir à cette heure ; elle le pourra à partir de {}.",
+        "La conexión no se puede usar a esta hora; se podrá desde las {}.",
+        "لا يُسمح باستعمال الاتصال في هذه الساعة؛ يُسمح به ابتداءً من {}.";
+    wait_day: "The data for today is used up; there is more at {}.",
+        "Les données du jour sont épuisées ; il y en aura de nouveau à {}.",
+        "Los datos de hoy se agotaron; habrá más a las {}.",
+        "نفدت بيانات اليوم؛ تتوفر من جديد في {}.";
+    wait_month: "The data for this month is used up; there is more at {}.",
+        "Les données du mois sont épuisées ; il y en aura de nouveau à {}.",
+        "Los datos de este mes se agotaron; habrá más a las {}.",
+        "نفدت بيانات هذا الشهر؛ تتوفر من جديد في {}.";
+    wait_day_content: "Today’s data for files is used up; files come again at {}. The catalogue goes on.",
+        "Les données du jour pour les fichiers sont épuisées ; ils reviendront à {}. Le catalogue continue.",
+        "Los datos de hoy para archivos se agotaron; volverán a las {}. El catálogo sigue.",
+        "نفدت بيانات اليوم المخصصة للملفات؛ تعود في {}. الفهرس مستمر.";
+    wait_month_content: "This month’s data for files is used up; files come again at {}. The catalogue goes on.",
+        "Les données du mois pour les fichiers sont épuisées ; ils reviendront à {}. Le catalogue continue.",
+        "Los datos de este mes para archivos se agotaron; volverán a las {}. El catálogo sigue.",
+        "نفدت بيانات هذا الشهر المخصصة للملفات؛ تعود في {}. الفهرس مستمر.";
+    wait_no_room: "There is no room for more files here.", "Il n’y a plus de place ici pour d’autres fichiers.",
+        "No hay sitio aquí para más archivos.", "لا مكان هنا لملفات أخرى.";
+    wait_no_link: "There is no connection now.", "Il n’y a pas de connexion en ce moment.",
+        "No hay conexión ahora.", "لا يوجد اتصال الآن.";
+    wait_refused: "The other side refuses. Tell whoever looks after this library.",
+        "L’autre côté refuse. Prévenez la personne qui s’occupe de cette bibliothèque.",
+        "El otro lado lo rechaza. Avise a quien cuida esta biblioteca.",
+        "الطرف الآخر يرفض. أخبر القائم على هذه المكتبة.";
+    wait_not_asked: "It comes when whoever looks after this library asks for it.",
+        "Cela arrivera quand la personne qui s’occupe de cette bibliothèque le demandera.",
+        "Llegará cuando lo pida quien cuida esta biblioteca.",
+        "يصل حين يطلبه القائم على هذه المكتبة.";
+    fetch_now: "Fetch it now", "Le faire venir maintenant", "Traerlo ahora", "اجلبه الآن";
+
     missing: "This page does not exist", "Cette page n’existe pas", "Esta página no existe", "هذه الصفحة غير موجودة";
     missing_next: "What was here may have been removed, or the address is not right. Search for it, or start from the home page.",
         "Ce qui était ici a peut-être été retiré, ou l’adresse n’est pas juste. Cherchez-le, ou repartez de l’accueil.",

@@ -6,7 +6,7 @@
 //! was given up comes back only when somebody opens it (`demand`).
 //!
 //! A blob leaves in this order, so that a crash anywhere leaves nothing behind that is not found: one transaction takes
-//! away its row and notes its file (table `g`); the file goes; the note goes. The notes that are left over are dealt with
+//! away its row and notes its file (table `G`); the file goes; the note goes. The notes that are left over are dealt with
 //! when the store is opened.
 
 use std::collections::{BTreeMap, HashMap};
@@ -22,7 +22,7 @@ use crate::store::records::ROWS_MAX;
 use crate::store::row::HeldRow;
 use crate::store::usage::{self, UseRow};
 use crate::store::writer::{Room, Transaction};
-use crate::store::{demand, disk, keys};
+use crate::store::{demand, disk, keys, tables};
 
 /// Blobs given up in one step, at most: nothing is published meanwhile.
 const GIVEN_UP_AT_ONCE: usize = 16;
@@ -152,7 +152,7 @@ impl Blobs {
     /// Makes room for a blob that comes from a peer.
     pub(super) async fn make_room_for(&self, manifest: &Manifest) -> Result<bool, BlobError> {
         let hash = manifest.blob();
-        let pressing = locked(&self.inner.urgent).contains(&hash) || self.is_pinned(hash)?;
+        let pressing = locked(&self.inner.urgent).iter().any(|(blob, _)| *blob == hash) || self.is_pinned(hash)?;
         self.make_room(manifest.size_bytes(), if pressing { Need::Pressing } else { Need::Background }).await
     }
 
@@ -301,5 +301,5 @@ fn read_use(rows: &Overlay<'_>, hash: BlobHash) -> Result<UseRow, StoreError> {
 
 /// Whether it can be wanted again: a record makes it content of a bucket; and nothing holds it here.
 fn may_be_given_up(rows: &Overlay<'_>, hash: BlobHash) -> Result<bool, StoreError> {
-    Ok(!demand::buckets_that_name(rows, hash)?.is_empty() && !demand::is_pinned(rows, hash)?)
+    Ok(!tables::content_of(rows, hash)?.is_empty() && !demand::is_pinned(rows, hash)?)
 }

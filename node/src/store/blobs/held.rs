@@ -40,6 +40,11 @@ impl Blobs {
             .collect()
     }
 
+    /// Whether so much more content may come in now.
+    pub fn has_room(&self, bytes: u64) -> bool {
+        self.inner.room.reserve(bytes).is_ok()
+    }
+
     /// What a blob was uploaded as, where that was noted.
     pub fn media_type(&self, hash: BlobHash) -> Result<Option<String>, StoreError> {
         let value = self.inner.records.shared().engine.get(&keys::media_type(hash))?;

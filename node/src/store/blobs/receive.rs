@@ -15,7 +15,7 @@ use std::sync::{Arc, Mutex};
 
 use alexandria_sync::chunk::{BlobHash, ChunkIndex, Chunking, Have, Manifest};
 use alexandria_sync::id::NodeId;
-use alexandria_sync::store::{BlobStore, WriteBlobError};
+use alexandria_sync::store::{BlobStore, Wanted, WriteBlobError};
 use bytes::Bytes;
 
 use super::room::Reservation;
@@ -96,12 +96,12 @@ impl BlobSession {
 impl BlobStore for BlobSession {
     type Error = BlobError;
 
-    async fn urgent(&self, peer: NodeId) -> Result<Vec<BlobHash>, BlobError> {
+    async fn urgent(&self, peer: NodeId) -> Result<Vec<Wanted>, BlobError> {
         let blobs = self.blobs.clone();
         blocking(move || Ok::<_, BlobError>(blobs.urgent_of(peer)?)).await
     }
 
-    async fn wanted(&self, peer: NodeId, after: Option<BlobHash>, limit: usize) -> Result<Vec<BlobHash>, BlobError> {
+    async fn wanted(&self, peer: NodeId, after: Option<BlobHash>, limit: usize) -> Result<Vec<Wanted>, BlobError> {
         let blobs = self.blobs.clone();
         blocking(move || Ok::<_, BlobError>(blobs.wanted_after(peer, after, limit)?)).await
     }
@@ -153,6 +153,10 @@ impl BlobStore for BlobSession {
         }
         // Claimed until it is in `receiving`, whatever way this function is left.
         let claim = Claim::take(&self.blobs, hash).ok_or(WriteBlobError::Busy)?;
+        // Asked for before it was erased: it is not wanted any more, so it is not asked for again.
+        if self.blobs.is_erased(hash).map_err(BlobError::from)? {
+            return Err(WriteBlobError::Busy);
+        }
         if self.blobs.adopt(hash, manifest.chunking()).await? {
             return Ok(all(manifest.chunks().len()));
         }
@@ -170,6 +174,7 @@ impl BlobStore for BlobSession {
         let have = receiving.have.clone();
         locked(&self.receiving).insert(hash, Arc::new(Mutex::new(receiving)));
         claim.keep();
+        self.blobs.note_progress();
         Ok(have)
     }
 
@@ -195,7 +200,9 @@ impl BlobStore for BlobSession {
     async fn sync(&self, manifest: &Manifest) -> Result<(), WriteError> {
         let Some(receiving) = self.begun(manifest.blob())? else { return Ok(()) };
         let blobs = self.blobs.clone();
-        blocking(move || Ok(locked(&receiving).sync(&blobs)?)).await
+        let synced = blocking(move || Ok(locked(&receiving).sync(&blobs)?)).await;
+        self.blobs.note_progress();
+        synced
     }
 
     async fn finish(&self, manifest: &Manifest) -> Result<(), WriteError> {
@@ -217,12 +224,14 @@ impl BlobStore for BlobSession {
                 self.blobs.publish(layout.partial_data(hash), manifest).await?;
                 layout.remove_partial(hash).map_err(failed("clear", &layout.partial))?;
                 self.give_up(hash);
+                self.blobs.note_progress();
                 Ok(())
             }
             Err(WriteBlobError::Mismatch) => {
                 let layout = &self.blobs.inner.layout;
                 layout.remove_partial(hash).map_err(failed("clear", &layout.partial))?;
                 self.give_up(hash);
+                self.blobs.note_progress();
                 Err(WriteBlobError::Mismatch)
             }
             Err(error) => Err(error),

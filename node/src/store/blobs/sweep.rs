@@ -12,8 +12,8 @@ use super::{BlobError, Blobs, HeldBlob, blocking, failed, locked};
 use crate::store::disk;
 use crate::store::engine::Direction;
 use crate::store::error::StoreError;
-use crate::store::keys;
 use crate::store::writer::{Room, Transaction};
+use crate::store::{keys, tables};
 
 /// Unreferenced blobs that are remembered, at most; more are found when these are gone.
 const MARKED_MAX: usize = 100_000;
@@ -88,6 +88,35 @@ impl Blobs {
         }
     }
 
+    /// Removes all that is left of a blob that was erased, whole or in part or set aside as damaged, unless a record names
+    /// it; `false` while a session is receiving it.
+    pub async fn purge(&self, hash: BlobHash) -> Result<bool, BlobError> {
+        if self.is_referenced(hash)? {
+            return Ok(true);
+        }
+        if let Some(blob) = self.held(hash)? {
+            self.remove(blob, false).await?;
+        }
+        if !self.remove_partial_unless_claimed(hash)? {
+            return Ok(false);
+        }
+        locked(&self.inner.urgent).retain(|urgent| urgent.0 != hash);
+        let _nobody_publishes_it = self.inner.publishing.write().await;
+        if self.held(hash)?.is_some() {
+            return Ok(false);
+        }
+        let layout = self.inner.layout.clone();
+        blocking(move || {
+            // Also what a crash left between a row and its files.
+            for path in [layout.damaged.join(hash.to_string()), layout.manifest(hash), layout.blob(hash)] {
+                disk::remove_if_there(&path).map_err(failed("remove", &path))?;
+            }
+            Ok::<_, BlobError>(())
+        })
+        .await?;
+        Ok(true)
+    }
+
     async fn remove(&self, blob: HeldBlob, only_if_marked: bool) -> Result<bool, BlobError> {
         let _nobody_publishes_it = self.inner.publishing.write().await;
         // An upload of the same content may have taken the mark away since.
@@ -96,7 +125,7 @@ impl Blobs {
         }
         let work = move |transaction: &mut Transaction<'_>| {
             // Decided by the writer: no record can come to refer to it between this look and the removal.
-            if transaction.rows.any_with_prefix(&keys::references(blob.hash))? {
+            if tables::is_kept(&transaction.rows, blob.hash)? {
                 return Ok(false);
             }
             let held = transaction.rows.contains(&keys::held(blob.hash))?;

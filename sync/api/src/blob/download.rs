@@ -43,23 +43,32 @@ pub(crate) async fn get<C: Catalogue>(
 ) -> Result<Response, Problem> {
     let preconditions = Preconditions::of(&headers)?;
     let disposition = disposition(&parameters)?;
-    let content = api.catalogue.open_blob(hash).await?.ok_or_else(|| Problem::not_found("content", hash))?;
+    let content = api.catalogue.fetch_blob(hash).await?.ok_or_else(|| Problem::not_found("content", hash))?;
     let etag = ETag::new(hash.to_string());
     let verdict = preconditions.check(&method, &etag)?;
     let base = Response::builder()
         .header(header::ETAG, etag.to_header())
-        .header(header::CACHE_CONTROL, "public, max-age=31536000, immutable")
+        .header(header::CACHE_CONTROL, cache_control(&content))
         .header(header::ACCEPT_RANGES, "bytes");
     if verdict == Verdict::NotModified {
         return Ok(sent(base.status(StatusCode::NOT_MODIFIED), Body::empty()));
     }
     let base = safe(base, &content.info().media_type, disposition);
-    Ok(match selection(&method, &headers, &etag, content.info().size_bytes) {
+    let selection = selection(&method, &headers, &etag, content.info().size_bytes);
+    if method == Method::GET {
+        content.ready(selection.start()).await?;
+    }
+    Ok(match selection {
         Selection::Whole => whole(base, &method, &content),
         Selection::One(range) => one(base, &content, range),
         Selection::Several(ranges) => several(base, content, ranges),
         Selection::Unsatisfiable => return Err(unsatisfiable(content.info())),
     })
+}
+
+/// A hash never names other bytes, but what is still arriving is proved only once it is whole.
+fn cache_control(content: &impl Content) -> &'static str {
+    if content.is_whole() { "public, max-age=31536000, immutable" } else { "no-store" }
 }
 
 /// Ranges count for `GET` only, and only while `If-Range` names what is there (RFC 9110, section 13.1.5).

@@ -23,6 +23,17 @@ pub(crate) enum Selection {
     Unsatisfiable,
 }
 
+impl Selection {
+    /// The first byte that is sent.
+    pub(crate) fn start(&self) -> u64 {
+        match self {
+            Self::Whole | Self::Unsatisfiable => 0,
+            Self::One(range) => range.start,
+            Self::Several(ranges) => ranges.first().map_or(0, |range| range.start),
+        }
+    }
+}
+
 /// Works out what the header's value selects of a blob of `size_bytes`.
 pub(crate) fn select(header: &str, size_bytes: u64) -> Selection {
     let ranges_max = NonZeroUsize::new(RANGES_MAX).expect("some ranges are allowed");

@@ -15,6 +15,7 @@ use alexandria_sync::domain::{
 };
 use alexandria_sync::hlc::{Clock, ClockQuality, HlcTime, Stamp};
 use alexandria_sync::id::{BucketId, Epoch, Incarnation, NodeId, RecordId, Seq};
+use alexandria_sync::outlook::Outlook;
 use alexandria_sync::record::{Kind, Record, RecordKey};
 use alexandria_sync::store::{Cursor, Page};
 use bytes::{Bytes, BytesMut};
@@ -32,6 +33,8 @@ pub(crate) struct MemoryCatalogue {
     shelves: Arc<Mutex<Shelves>>,
     /// Told at each write, so that waiters look again.
     written: Arc<watch::Sender<()>>,
+    /// What is still to come, as a test says.
+    pub(crate) outlook: Arc<Mutex<Option<Outlook>>>,
 }
 
 struct Shelves {
@@ -56,7 +59,11 @@ impl Default for MemoryCatalogue {
             blobs: BTreeMap::new(),
             default_collection: None,
         };
-        Self { shelves: Arc::new(Mutex::new(shelves)), written: Arc::new(watch::channel(()).0) }
+        Self {
+            shelves: Arc::new(Mutex::new(shelves)),
+            written: Arc::new(watch::channel(()).0),
+            outlook: Arc::default(),
+        }
     }
 }
 
@@ -204,6 +211,10 @@ impl Catalogue for MemoryCatalogue {
 
     async fn open_blob(&self, hash: BlobHash) -> Result<Option<MemoryContent>, CatalogueError> {
         Ok(self.shelves().blobs.get(&hash).map(|(info, bytes)| MemoryContent(info.clone(), bytes.clone())))
+    }
+
+    async fn outlook(&self) -> Result<Option<Outlook>, CatalogueError> {
+        Ok(self.outlook.lock().expect("no test panics while it holds the lock").clone())
     }
 
     async fn list_blobs(

@@ -4,12 +4,15 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use crate::chunk::{BlobHash, Have, Manifest};
+use crate::store::Wanted;
+use crate::wire::Class;
 
 #[derive(Debug)]
 pub(super) struct Receiving {
-    pub(super) blob: BlobHash,
-    pub(super) urgent: bool,
+    pub(super) wanted: Wanted,
     pub(super) stage: Stage,
+    /// What asking for the manifest was admitted at.
+    pub(super) manifest_cost: u64,
 }
 
 #[derive(Debug)]
@@ -31,7 +34,9 @@ pub(super) struct Fetching {
     manifest: Arc<Manifest>,
     /// Durable chunks.
     have: Have,
-    /// Chunks below this were had at the start or asked for since.
+    /// Chunks that were had at the start or asked for since.
+    asked: Have,
+    /// The next one is looked for from here on, then from the start.
     next: u32,
     /// Asked for and not arrived, with their lengths.
     on_the_way: BTreeMap<u32, u64>,
@@ -44,16 +49,30 @@ pub(super) struct Fetching {
 }
 
 impl Receiving {
-    pub(super) fn asked(blob: BlobHash, urgent: bool) -> Self {
-        Self { blob, urgent, stage: Stage::ManifestAsked }
+    pub(super) fn asked(wanted: Wanted, manifest_cost: u64) -> Self {
+        Self { wanted, stage: Stage::ManifestAsked, manifest_cost }
+    }
+
+    pub(super) fn blob(&self) -> BlobHash {
+        self.wanted.blob
+    }
+
+    /// A reader waits for it, at this place.
+    pub(super) fn read_from(&mut self, from_bytes: u64) {
+        self.wanted.class = Class::Reader;
+        self.wanted.from_bytes = from_bytes;
+        if let Stage::Fetching(fetching) = &mut self.stage {
+            fetching.next = fetching.manifest.chunk_at(from_bytes);
+        }
     }
 
     pub(super) fn began(&mut self, have: Have) {
         if let Stage::Beginning(manifest) = &self.stage {
             self.stage = Stage::Fetching(Fetching {
                 manifest: Arc::clone(manifest),
+                asked: have.clone(),
                 have,
-                next: 0,
+                next: manifest.chunk_at(self.wanted.from_bytes),
                 on_the_way: BTreeMap::new(),
                 writing: BTreeMap::new(),
                 written: BTreeMap::new(),
@@ -65,8 +84,11 @@ impl Receiving {
     /// The next chunk to ask for, with its length in bytes.
     pub(super) fn next_missing(&mut self) -> Option<(u32, u64)> {
         let Stage::Fetching(fetching) = &mut self.stage else { return None };
-        while fetching.have.contains(fetching.next) {
-            fetching.next += 1;
+        if fetching.asked.is_complete() {
+            return None;
+        }
+        while fetching.asked.contains(fetching.next) {
+            fetching.next = (fetching.next + 1) % fetching.asked.chunks();
         }
         fetching.manifest.chunk(fetching.next).map(|chunk| (fetching.next, u64::from(chunk.len)))
     }
@@ -74,7 +96,7 @@ impl Receiving {
     pub(super) fn ask(&mut self, index: u32, len: u64) {
         if let Stage::Fetching(fetching) = &mut self.stage {
             fetching.on_the_way.insert(index, len);
-            fetching.next = index + 1;
+            fetching.asked.insert(index);
         }
     }
 
@@ -104,10 +126,10 @@ impl Receiving {
         if let Stage::Fetching(fetching) = &self.stage { fetching.on_the_way.len() } else { 0 }
     }
 
-    /// Which ones.
-    pub(super) fn indices_on_the_way(&self) -> impl Iterator<Item = u32> + '_ {
+    /// Which ones, with their lengths in bytes.
+    pub(super) fn on_the_way(&self) -> impl Iterator<Item = (u32, u64)> + '_ {
         let fetching = if let Stage::Fetching(fetching) = &self.stage { Some(fetching) } else { None };
-        fetching.into_iter().flat_map(|fetching| fetching.on_the_way.keys().copied())
+        fetching.into_iter().flat_map(|fetching| fetching.on_the_way.iter().map(|(index, len)| (*index, *len)))
     }
 
     /// Whether the store has let receiving begin, and so claims the blob for this session.
@@ -140,9 +162,7 @@ impl Receiving {
     /// Starts a sync if there is something to make durable and it is `due`, or nothing else is to come.
     pub(super) fn start_sync(&mut self, due: bool) -> Option<Arc<Manifest>> {
         let Stage::Fetching(fetching) = &mut self.stage else { return None };
-        let all_arrived = fetching.on_the_way.is_empty()
-            && fetching.writing.is_empty()
-            && fetching.manifest.chunk(fetching.next).is_none();
+        let all_arrived = fetching.on_the_way.is_empty() && fetching.writing.is_empty() && fetching.asked.is_complete();
         if fetching.syncing.is_some() || fetching.written.is_empty() || !(due || all_arrived) {
             return None;
         }

@@ -84,6 +84,11 @@ impl Window {
         by_time.clamp(self.resend_bytes, self.bytes_max)
     }
 
+    /// Bytes that have arrived and are not durable.
+    pub(super) fn not_durable(&self) -> u64 {
+        self.not_durable
+    }
+
     /// Whether `len` more bytes may be asked for.
     pub(super) fn admits(&self, len: u64) -> bool {
         let outstanding = self.on_the_way + self.not_durable;

@@ -1,13 +1,14 @@
 //! What happens to disks: requests and wishes are carried out, and the power goes.
 
-use super::{BRIDGE, Happening, NOTICE_US, World};
+use super::{Happening, NOTICE_US, RESTART_US, World};
 use crate::id::NodeId;
 use crate::session::{DiskDone, DiskRequest, Input};
-use crate::sim::ops::{self, LocalOp};
+use crate::sim::ops::{self, LocalOp, Wish};
+use crate::sim::records::Full;
 use crate::sim::replica::Written;
 use crate::wire::Lane;
 
-impl World {
+impl World<'_> {
     pub(super) fn look_at_clock(&self, replica: usize) -> (u64, crate::hlc::ClockQuality) {
         self.replicas[replica].look_at_clock(self.now_us / 1000, self.skipped_ms)
     }
@@ -16,7 +17,11 @@ impl World {
         let Some(conversation) = self.conversation(replica, peer, connection) else { return };
         let Some(request) = conversation.disk.remove(&number) else { return };
         let node_there = self.replicas[peer].node;
-        let Some(done) = self.carry_out(replica, request, node_there) else { return };
+        let done = match self.carry_out(replica, request, node_there) {
+            Ok(Some(done)) => done,
+            Ok(None) => return,
+            Err(Full) => return self.store_failed(replica, peer),
+        };
         let Some(conversation) = self.conversation(replica, peer, connection) else { return };
         conversation.answers.insert(number, done);
         // What the disk said may already be out of date when it is heard.
@@ -30,14 +35,31 @@ impl World {
         let Some(done) = conversation.answers.remove(&number) else { return };
         self.tell(replica, peer, Input::Disk(done));
         // There may be room for records again.
-        self.read_lane(connection, usize::from(replica != BRIDGE), Lane::Records);
+        let Some(way) = self.connections.get(&connection).map(|connection| connection.way_of(peer)) else { return };
+        self.read_lane(connection, way, Lane::Records);
     }
 
-    /// Carries out one request, and tells the other conversations of the replica what came of it.
-    pub(super) fn carry_out(&mut self, replica: usize, request: DiskRequest, peer: NodeId) -> Option<DiskDone> {
+    /// Carries out one request, and tells the other conversations of the replica what came of it. Only what needs room may
+    /// fail for want of it (invariant 19).
+    pub(super) fn carry_out(
+        &mut self,
+        replica: usize,
+        request: DiskRequest,
+        peer: NodeId,
+    ) -> Result<Option<DiskDone>, Full> {
         self.look_at_clock(replica);
         let received = if let DiskRequest::Apply { records, .. } = &request { records.len() } else { 0 };
-        let done = self.replicas[replica].carry_out(request, peer)?;
+        let needs_room = matches!(request, DiskRequest::Apply { .. });
+        let Ok(done) = self.replicas[replica].carry_out(request, peer) else {
+            if !needs_room {
+                self.violate(19, &format!("replica {replica} cannot read, for its disk is full"));
+            }
+            return Err(Full);
+        };
+        if self.replicas[replica].blobs.take_damage_found() {
+            self.tell_all(replica, || Input::WantsChanged);
+        }
+        let Some(done) = done else { return Ok(None) };
         match &done {
             DiskDone::Applied(bucket, applied) => {
                 let sum = applied.applied + applied.superseded + applied.quarantined;
@@ -46,6 +68,9 @@ impl World {
                 }
                 self.figures.received += u64::from(sum);
                 self.figures.quarantined += u64::from(applied.quarantined);
+                if applied.quarantined > 0 {
+                    self.replay_later(replica);
+                }
                 if applied.applied > 0 {
                     let bucket = *bucket;
                     self.tell_all(replica, || Input::LocalChange(bucket));
@@ -59,12 +84,19 @@ impl World {
             }
             _ => {}
         }
-        Some(done)
+        Ok(Some(done))
     }
 
     pub(super) fn carry_out_local(&mut self, replica: usize, op: LocalOp, told: bool, cut_short: bool) {
         self.look_at_clock(replica);
+        let wish = op.wish;
         let done = ops::carry_out(&self.replicas[replica], op, cut_short);
+        if done.refused {
+            self.figures.refused += 1;
+            if wish == Wish::Delete {
+                self.violate(19, &format!("replica {replica} does not delete, for its disk is full"));
+            }
+        }
         let at_us = self.now_us;
         for record in done.records {
             self.figures.writes += 1;
@@ -91,14 +123,15 @@ impl World {
         let conversations = std::mem::take(&mut self.replicas[replica].conversations);
         let mut torn = None;
         for (peer, conversation) in conversations {
-            self.connections.remove(&conversation.connection);
+            self.forget_connection(conversation.connection);
             let after = self.rng.below(NOTICE_US);
             let notice = Happening::NoticeCut { replica: peer, peer: replica, connection: conversation.connection };
             self.schedule(after, notice);
             let node_there = self.replicas[peer].node;
             for request in conversation.disk.into_values() {
                 if self.rng.chance(50) {
-                    self.carry_out(replica, request, node_there);
+                    // Whether there was room for it does not matter any more.
+                    let _ = self.carry_out(replica, request, node_there);
                 } else if matches!(request, DiskRequest::Apply { .. }) {
                     torn = Some((request, node_there));
                 }
@@ -113,8 +146,9 @@ impl World {
         let mut rng = self.rng.fork();
         if let Some((request, peer)) = torn {
             // The last write before the dark: only its beginning reaches the disk.
-            self.carry_out(replica, request, peer);
-            self.replicas[replica].records.tear_last_batch(&mut rng);
+            if self.carry_out(replica, request, peer).is_ok() {
+                self.replicas[replica].records.tear_last_batch(&mut rng);
+            }
         }
         let here = &mut self.replicas[replica];
         here.up = false;
@@ -122,16 +156,48 @@ impl World {
         here.records.crash(&mut rng);
         here.blobs.crash(&mut rng);
         self.check_after_crash(replica);
-        let after = self.rng.between(100_000, 20_000_000);
+        let after = self.rng.between(100_000, RESTART_US);
         self.schedule(after, Happening::Restart { replica });
     }
 
     pub(super) fn restart(&mut self, replica: usize) {
         self.replicas[replica].up = true;
-        if replica != BRIDGE {
-            let after = self.rng.below(3_000_000);
-            let life = self.replicas[replica].life;
-            self.schedule(after, Happening::Connect { node: replica, life });
+        self.replay_later(replica);
+        let after = self.rng.below(3_000_000);
+        let life = self.replicas[replica].life;
+        self.schedule(after, Happening::Connect { node: replica, life });
+    }
+
+    /// There is no more room, whatever is under way.
+    pub(super) fn fill_disk(&mut self, replica: usize) {
+        self.figures.full += 1;
+        self.replicas[replica].records.set_full(true);
+        self.replicas[replica].blobs.set_full(true);
+    }
+
+    /// There is room, and nobody tells the sessions: a disk does not.
+    pub(super) fn make_room(&mut self, replica: usize) {
+        let here = &self.replicas[replica];
+        here.records.set_full(false);
+        here.blobs.set_full(false);
+        here.blobs.set_quota(u64::MAX);
+    }
+
+    /// A blob rots. If nobody else has it, then it is lost, and nobody is to blame.
+    pub(super) fn rot(&mut self, replica: usize) {
+        let mut rng = self.rng.fork();
+        let here = &mut self.replicas[replica];
+        if let Some(blob) = here.blobs.rot(&mut rng) {
+            here.imported.retain(|(imported, _)| *imported != blob);
+            self.figures.rotten += 1;
+        }
+    }
+
+    /// Looks for damage, and wants again what is damaged.
+    pub(super) fn scrub(&mut self, replica: usize) {
+        self.figures.scrubbed += self.replicas[replica].blobs.scrub() as u64;
+        if self.replicas[replica].blobs.take_damage_found() {
+            self.tell_all(replica, || Input::WantsChanged);
         }
     }
 }

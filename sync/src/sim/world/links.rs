@@ -2,39 +2,61 @@
 
 use std::collections::BTreeMap;
 
-use super::{ABSENT_RETRY_MS, BRIDGE, Connection, Happening, NOTICE_US, RESEND_BYTES, RESEND_WINDOW_MS, World};
+use super::{
+    ABSENT_RETRY_MS, BACKLOG_BYTES_MAX, Connection, Happening, IDLE_US, NOTICE_US, RESEND_BYTES, RESEND_WINDOW_MS,
+    World,
+};
 use crate::chunk::BlobHash;
 use crate::session::{Config, DiskRequest, Input, Session};
-use crate::sim::Sabotage;
-use crate::sim::link::{Direction, Quality};
+use crate::sim::link::{Direction, Packet, Quality};
 use crate::sim::replica::Conversation;
+use crate::sim::{Figures, Sabotage};
 use crate::store::RecordStore as _;
 use crate::wire::{Hello, Lane, PROTOCOL_MAX, PROTOCOL_MIN};
 
-impl World {
+impl World<'_> {
     pub(super) fn connect(&mut self, node: usize) {
-        if !self.replicas[node].up || self.replicas[node].conversations.contains_key(&BRIDGE) {
+        let Some(bridge) = self.replicas[node].dials else { return };
+        if !self.replicas[node].up || self.replicas[node].conversations.contains_key(&bridge) {
             return;
         }
-        if !self.replicas[BRIDGE].up {
-            let after = self.rng.between(500_000, 5_000_000);
+        let is_away = self.now_us < self.silent_until_us
+            || self.now_us < self.replicas[node].hole_until_us
+            || self.now_us < self.replicas[bridge].hole_until_us;
+        let is_refused = self.replicas[node].revoked_us.is_some() && self.sabotage != Some(Sabotage::RevokedAreLetIn);
+        if !self.replicas[bridge].up || is_away || is_refused {
+            let longest = if is_refused { 60_000_000 } else { 5_000_000 };
+            let after = self.rng.between(500_000, longest).max(self.silent_until_us.saturating_sub(self.now_us));
             let life = self.replicas[node].life;
             self.schedule(after, Happening::Connect { node, life });
             return;
         }
         // The bridge takes the newer connection for the live one.
-        if self.replicas[BRIDGE].conversations.contains_key(&node) {
-            self.end_conversation(BRIDGE, node);
+        if self.replicas[bridge].conversations.contains_key(&node) {
+            self.end_conversation(bridge, node);
         }
-        self.connections.retain(|_, connection| connection.node != node);
+        let old: Vec<u64> = self
+            .connections
+            .iter()
+            .filter(|(_, connection)| connection.ends == [node, bridge])
+            .map(|(&id, _)| id)
+            .collect();
+        for id in old {
+            self.forget_connection(id);
+        }
         self.serial += 1;
         let id = self.serial;
-        let quality = self.random_quality();
-        let ways = [Direction::new(quality), Direction::new(quality)];
-        let connection = Connection { node, quality, ways, chunks: Default::default() };
+        let quality = if self.healed { [Quality::GOOD; 2] } else { Quality::random(&mut self.rng) };
+        let control_last = self.sabotage == Some(Sabotage::ControlGoesLast);
+        let connection = Connection {
+            ends: [node, bridge],
+            quality,
+            ways: quality.map(|quality| Direction::new(quality, control_last)),
+            chunks: Default::default(),
+        };
         self.connections.insert(id, connection);
         self.figures.sessions += 1;
-        for (replica, peer) in [(node, BRIDGE), (BRIDGE, node)] {
+        for (replica, peer) in [(node, bridge), (bridge, node)] {
             let session = self.new_session(replica, peer, node);
             let conversation = Conversation {
                 connection: id,
@@ -49,31 +71,8 @@ impl World {
         }
     }
 
-    pub(super) fn random_quality(&mut self) -> Quality {
-        if self.healed {
-            return Quality { rate: 400_000, latency_us: 5_000, loss_per_mille: 0, lane_window: 65_536 };
-        }
-        Quality {
-            rate: *self.rng.pick(&[2_000, 8_000, 30_000, 100_000, 200_000]).unwrap_or(&8_000),
-            latency_us: self.rng.between(1_000, 400_000),
-            loss_per_mille: self.rng.below(40),
-            lane_window: *self.rng.pick(&[4_096, 16_384, 65_536]).unwrap_or(&4_096),
-        }
-    }
-
-    pub(super) fn new_session(&mut self, replica: usize, peer: usize, node: usize) -> Session {
+    fn new_session(&mut self, replica: usize, peer: usize, node: usize) -> Session {
         let (unix_ms, clock_quality) = self.look_at_clock(replica);
-        let widened = if self.sabotage == Some(Sabotage::WindowIsIgnored) { 100 } else { 1 };
-        let config = Config {
-            page_bytes: 4096,
-            resend_bytes: RESEND_BYTES * widened,
-            resend_window_ms: RESEND_WINDOW_MS,
-            window_bytes_max: 512 * 1024 * widened,
-            sync_after_ms: 1_000 * widened,
-            blobs_in_flight_max: 4,
-            absent_retry_ms: ABSENT_RETRY_MS,
-            ..Config::default()
-        };
         let here = &self.replicas[replica];
         let hello = Hello {
             protocol_min: PROTOCOL_MIN,
@@ -87,32 +86,121 @@ impl World {
             features: 0,
         };
         let scope = self.replicas[node].scope.clone();
-        Session::new(config, hello, self.replicas[peer].node, scope, self.now_us / 1000)
+        Session::new(self.session_config(), hello, self.replicas[peer].node, scope, self.now_us / 1000)
+    }
+
+    pub(super) fn session_config(&self) -> Config {
+        let widened = if self.sabotage == Some(Sabotage::WindowIsIgnored) { 100 } else { 1 };
+        Config {
+            page_bytes: 4096,
+            resend_bytes: RESEND_BYTES * widened,
+            resend_window_ms: RESEND_WINDOW_MS,
+            window_bytes_max: 512 * 1024 * widened,
+            sync_after_ms: 1_000 * widened,
+            blobs_in_flight_max: 4,
+            absent_retry_ms: ABSENT_RETRY_MS,
+            backlog_bytes_max: BACKLOG_BYTES_MAX,
+            ..Config::default()
+        }
+    }
+
+    /// Takes a connection away, after its bytes were counted.
+    pub(super) fn forget_connection(&mut self, id: u64) {
+        if let Some(connection) = self.connections.remove(&id) {
+            self.figures.add(&connection.figures());
+        }
+    }
+
+    /// Cuts a link of the replica.
+    pub(super) fn cut_one(&mut self, replica: usize) {
+        let ids: Vec<u64> = self
+            .connections
+            .iter()
+            .filter(|(_, connection)| connection.ends.contains(&replica))
+            .map(|(&id, _)| id)
+            .collect();
+        if let Some(&id) = self.rng.pick(&ids) {
+            self.cut(id);
+        }
     }
 
     pub(super) fn cut(&mut self, id: u64) {
         let Some(connection) = self.connections.get(&id) else { return };
         self.figures.cuts += 1;
-        let node = connection.node;
+        let [node, bridge] = connection.ends;
         self.check_lost(id);
-        self.connections.remove(&id);
-        for (replica, peer) in [(node, BRIDGE), (BRIDGE, node)] {
+        self.forget_connection(id);
+        for (replica, peer) in [(node, bridge), (bridge, node)] {
             let after = self.rng.below(NOTICE_US);
             self.schedule(after, Happening::NoticeCut { replica, peer, connection: id });
+        }
+    }
+
+    /// The link is good from now on; one that swallows what it is given is cut.
+    pub(super) fn mend(&mut self, id: u64) {
+        let now_us = self.now_us;
+        let Some(connection) = self.connections.get_mut(&id) else { return };
+        if connection.ways.iter().any(|way| way.is_swallowing(now_us)) {
+            return self.cut(id);
+        }
+        for (way, quality) in connection.ways.iter_mut().zip(&mut connection.quality) {
+            *quality = Quality { lane_window: quality.lane_window, price: quality.price, ..Quality::GOOD };
+            way.mend(*quality);
+        }
+    }
+
+    /// The link comes and goes: as soon as it is there it is cut again.
+    pub(super) fn flap(&mut self, replica: usize, times: u64) {
+        self.cut_one(replica);
+        if times > 1 && !self.healed {
+            let after = self.rng.between(100_000, 6_000_000);
+            self.schedule(after, Happening::Flap { replica, times: times - 1 });
+        }
+    }
+
+    /// Nobody has a link for a time.
+    pub(super) fn silence(&mut self, for_us: u64) {
+        self.silent_until_us = self.silent_until_us.max(self.now_us + for_us);
+        let ids: Vec<u64> = self.connections.keys().copied().collect();
+        for id in ids {
+            self.cut(id);
+        }
+    }
+
+    /// Nothing gets through the links of the replica for a time, and nobody is told. Who hears nothing for too long gives up.
+    pub(super) fn swallow(&mut self, replica: usize, for_us: u64) {
+        self.figures.holes += 1;
+        let until_us = self.now_us + for_us;
+        self.replicas[replica].hole_until_us = until_us;
+        let ids: Vec<u64> = self
+            .connections
+            .iter()
+            .filter(|(_, connection)| connection.ends.contains(&replica))
+            .map(|(&id, _)| id)
+            .collect();
+        for id in ids {
+            if for_us > IDLE_US {
+                let after = self.rng.between(IDLE_US, IDLE_US + NOTICE_US);
+                self.schedule(after, Happening::Cut { connection: id });
+            }
+            let now_us = self.now_us;
+            let Some(connection) = self.connections.get_mut(&id) else { continue };
+            for way in &mut connection.ways {
+                way.swallow_until(until_us, now_us);
+            }
         }
     }
 
     /// What a cut of this link now would have to bring again (invariant 12), at either end.
     pub(super) fn check_lost(&mut self, id: u64) {
         let Some(connection) = self.connections.get(&id) else { return };
-        let Quality { rate, latency_us, .. } = connection.quality;
-        // Packets that were late arrive together: the rate as it is measured may be that much above the real one.
-        let burst = rate * 3 * latency_us / 1_000_000;
-        let bound = RESEND_BYTES.max((rate + burst) * RESEND_WINDOW_MS / 1000);
-        let node = connection.node;
+        let [node, bridge] = connection.ends;
         let mut faults = Vec::new();
-        for (way, receiver) in [(0, BRIDGE), (1, node)] {
-            let sender = if receiver == BRIDGE { node } else { BRIDGE };
+        for (way, sender, receiver) in [(0, node, bridge), (1, bridge, node)] {
+            let Quality { rate, latency_us, .. } = connection.quality[way];
+            // Packets that were late arrive together: the rate as it is measured may be that much above the real one.
+            let burst = rate * 3 * latency_us / 1_000_000;
+            let bound = RESEND_BYTES.max((rate + burst) * RESEND_WINDOW_MS / 1000);
             let Some(conversation) = self.replicas[receiver].conversations.get(&sender) else { continue };
             // What was given up for want of room is not the cut's fault.
             let receiving: Vec<BlobHash> = conversation
@@ -140,35 +228,43 @@ impl World {
 
     pub(super) fn send_packets(&mut self, id: u64, way: usize) {
         let Some(connection) = self.connections.get_mut(&id) else { return };
-        let direction = &mut connection.ways[way];
-        if direction.sending {
+        if connection.ways[way].sending {
             return;
         }
-        let Some(sent) = direction.send(self.now_us, &mut self.rng) else { return };
-        direction.sending = true;
+        let Some(sent) = connection.ways[way].send(self.now_us, &mut self.rng) else { return };
+        connection.ways[way].sending = true;
+        connection.ways[1 - way].acknowledge();
         let now_us = self.now_us;
         if sent.drained {
-            let lane = sent.lane;
+            let lane = sent.packet.lane;
             self.schedule(sent.free_us - now_us, Happening::Drained { connection: id, way, lane });
         }
         self.schedule(sent.free_us - now_us, Happening::WireFree { connection: id, way });
-        let arrival = Happening::Arrive { connection: id, way, lane: sent.lane, bytes: sent.bytes };
-        self.schedule(sent.arrives_us - now_us, arrival);
+        if let Some(again_us) = sent.arrives_again_us {
+            let packet = sent.packet.clone();
+            self.schedule(again_us - now_us, Happening::Arrive { connection: id, way, packet });
+        }
+        self.schedule(sent.arrives_us - now_us, Happening::Arrive { connection: id, way, packet: sent.packet });
+        if let Some((waited, allowed)) = sent.waited_too_long_us {
+            let (waited, allowed) = (waited / 1000, allowed / 1000);
+            self.violate(14, &format!("a frame of class 0 waited {waited} ms to be sent; {allowed} are allowed"));
+        }
     }
 
     /// Tells the sender of a way.
     pub(super) fn tell_end(&mut self, id: u64, way: usize, input: Input) {
-        let Some(node) = self.connections.get(&id).map(|connection| connection.node) else { return };
-        let (replica, peer) = if way == 0 { (node, BRIDGE) } else { (BRIDGE, node) };
+        let Some(ends) = self.connections.get(&id).map(|connection| connection.ends) else { return };
+        let (replica, peer) = (ends[way], ends[1 - way]);
         if self.conversation(replica, peer, id).is_some() {
             self.tell(replica, peer, input);
         }
     }
 
-    pub(super) fn arrive(&mut self, id: u64, way: usize, lane: Lane, bytes: &[u8]) {
-        self.trace.update(&[way as u8, lane.number()]).update(bytes);
+    pub(super) fn arrive(&mut self, id: u64, way: usize, packet: Packet) {
+        let lane = packet.lane;
+        self.trace.update(&[way as u8, lane.number()]).update(&packet.bytes);
         let Some(connection) = self.connections.get_mut(&id) else { return };
-        connection.ways[way].arrive(lane, bytes);
+        connection.ways[way].arrive(packet);
         self.read_lane(id, way, lane);
     }
 
@@ -176,11 +272,10 @@ impl World {
     pub(super) fn read_lane(&mut self, id: u64, way: usize, lane: Lane) {
         loop {
             let Some(connection) = self.connections.get_mut(&id) else { return };
-            let node = connection.node;
-            let (replica, peer) = if way == 0 { (BRIDGE, node) } else { (node, BRIDGE) };
+            let (peer, replica) = (connection.ends[way], connection.ends[1 - way]);
             let listener = self.replicas[replica].conversations.get(&peer);
             let Some(listener) = listener.filter(|conversation| conversation.connection == id) else { return };
-            if !listener.session.accepts(lane) {
+            if !listener.session.accepts(lane) && self.sabotage != Some(Sabotage::LanesAreNeverHeldBack) {
                 return;
             }
             let frame = connection.ways[way].take_frame(lane);
@@ -200,5 +295,20 @@ impl World {
                 }
             }
         }
+    }
+}
+
+impl Connection {
+    /// What it has carried, and what that has cost.
+    pub(super) fn figures(&self) -> Figures {
+        let mut figures = Figures::default();
+        for (way, quality) in self.ways.iter().zip(self.quality) {
+            figures.wire_bytes += way.wire.bytes;
+            figures.cost += way.wire.bytes * quality.price / 1000;
+            figures.packets_lost += way.wire.packets_lost;
+            figures.packets_late += way.wire.packets_late;
+            figures.packets_twice += way.wire.packets_twice;
+        }
+        figures
     }
 }

@@ -12,6 +12,7 @@ use maud::{Markup, html};
 use super::{content, main_file, saved};
 use crate::http::pages::answer::PageError;
 use crate::http::pages::card;
+use crate::http::pages::outlook;
 use crate::http::pages::quantity;
 use crate::http::pages::read::{self, Readable};
 use crate::http::pages::visit::Visit;
@@ -41,7 +42,20 @@ pub(super) async fn opening<C: Catalogue>(
     let t = visit.texts();
     let Some(main) = main_file(&media.it) else { return Ok(cover_and(media, &html! {})) };
     let Some(found) = catalogue.open_blob(main.blob).await? else {
-        return Ok(cover_and(media, &html! { div.notice { p { (t.not_arrived) } p { (t.not_arrived_next) } } }));
+        let reason = outlook::reason(catalogue, t).await?;
+        return Ok(cover_and(
+            media,
+            &html! {
+                div.notice {
+                    p { (t.not_arrived) } p { (t.not_arrived_next) }
+                    // It is read while it comes, if there is somewhere that it can come from.
+                    @if let Some(reason) = reason {
+                        p { (reason) }
+                        p.actions { a.button href=(content(main)) { (t.fetch_now) } }
+                    }
+                }
+            },
+        ));
     };
     let essence = main.media_type.split(';').next().unwrap_or_default().trim();
     let save = html! {

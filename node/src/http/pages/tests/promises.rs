@@ -1,9 +1,12 @@
 //! What each page promises.
 
 use alexandria_api::catalogue::Relation;
+use alexandria_sync::budget::Period;
 use alexandria_sync::chunk::BlobHash;
 use alexandria_sync::domain::{Chapter, FileRole, Media, MediaFile, MediaKind};
 use alexandria_sync::id::RecordId;
+use alexandria_sync::outlook::{Amount, BudgetLeft, Outlook, Until, Wait};
+use alexandria_sync::wire::Class;
 use axum::body::Body;
 use axum::http::{Request, StatusCode};
 
@@ -40,6 +43,40 @@ async fn hostile_text_is_shown_as_text() {
         assert!(!answer.text.contains("<script"), "{page}");
         assert!(!answer.text.contains("\" onerror"), "{page}");
     }
+}
+
+#[tokio::test]
+async fn what_is_to_come_and_why_it_waits_is_told_in_the_visitors_language() {
+    let library = Library::new();
+    library.titled("One").await;
+    assert!(!library.get("/").await.text.contains("/status"), "nothing is to come");
+    assert!(library.get("/status").await.text.contains("stands alone"));
+    let until = Until { until_unix_ms: 1_795_815_000_000, utc_offset: "+03:00".parse().unwrap() };
+    let outlook = Outlook {
+        content: [(Class::Background, Amount { blobs: 1234, bytes: 5_000_000_000 })].into(),
+        wait: Some(Wait::ContentUsedUp { period: Period::Day, until }),
+        budget: Some(BudgetLeft { all_bytes: 7_000_000, content_bytes: 0 }),
+        ..Outlook::default()
+    };
+    *library.catalogue.outlook.lock().unwrap() = Some(outlook);
+    for page in ["/", "/status"] {
+        let text = library.get(page).await.text;
+        assert!(text.contains("1,234") && text.contains("5\u{a0}GB"), "{page}: how much");
+        assert!(text.contains("used up") && text.contains("2026-11-28 00:30"), "{page}: why, and until when");
+    }
+    let arabic = library.get_with("/status", &[ARABIC]).await.text;
+    assert!(arabic.contains("نفدت بيانات اليوم") && arabic.contains("2026-11-28 00:30"));
+    // A medium that has not arrived can be asked for, now that there is somewhere that it can come from.
+    let file = MediaFile {
+        blob: BlobHash::of(b"far"),
+        media_type: "video/mp4".into(),
+        name: "far.mp4".into(),
+        size_bytes: 3,
+        role: FileRole::Main,
+    };
+    let id = library.media(&Media { title: "Far".into(), files: vec![file], ..Media::default() }).await;
+    let text = library.get(&format!("/media/{id}")).await.text;
+    assert!(text.contains(&format!("/v1/blobs/{}", BlobHash::of(b"far"))) && text.contains("used up"), "{text}");
 }
 
 #[tokio::test]

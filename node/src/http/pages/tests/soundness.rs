@@ -21,6 +21,7 @@ async fn furnished() -> (Library, Vec<String>) {
         "/authors",
         "/categories",
         "/collections",
+        "/status",
         "/browse?after=bad",
     ]
     .map(str::to_owned)

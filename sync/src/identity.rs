@@ -101,9 +101,9 @@ pub enum IdentityError {
 /// A replica's key and the certificate that the fleet's authority gave it.
 #[derive(Debug)]
 pub struct Identity {
-    pub(super) certificate: CertificateDer<'static>,
-    pub(super) key: PrivateKeyDer<'static>,
-    pub(super) authority: CertificateDer<'static>,
+    pub(crate) certificate: CertificateDer<'static>,
+    pub(crate) key: PrivateKeyDer<'static>,
+    pub(crate) authority: CertificateDer<'static>,
     named: PeerIdentity,
 }
 
@@ -219,6 +219,15 @@ impl Authority {
         &self.key_pem
     }
 
+    /// Its private key in one form, however the PEM text was laid out.
+    ///
+    /// # Errors
+    ///
+    /// [`IdentityError::Unreadable`] if it is no key.
+    pub fn key_der(&self) -> Result<Vec<u8>, IdentityError> {
+        Ok(KeyPair::from_pem(&self.key_pem).map_err(|_| IdentityError::Unreadable)?.serialize_der())
+    }
+
     /// Signs a request. Only its key is taken over; the certificate says what `identity` says.
     ///
     /// # Errors
@@ -277,7 +286,7 @@ pub fn valid_from_unix_s(certificate: &CertificateDer<'_>) -> Result<u64, Identi
     u64::try_from(certificate.validity().not_before.timestamp()).map_err(|_| IdentityError::Unreadable)
 }
 
-pub(super) fn read_certificate(pem: &str) -> Result<CertificateDer<'static>, IdentityError> {
+fn read_certificate(pem: &str) -> Result<CertificateDer<'static>, IdentityError> {
     CertificateDer::from_pem_slice(pem.as_bytes()).map_err(|_| IdentityError::Unreadable)
 }
 

@@ -1,0 +1,27 @@
+//! What must hold for whatever bytes a peer sends: one function for each decoder, and one for a whole session.
+//!
+//! Each takes the bytes that a fuzzer made up, and panics if a promise is broken. `fuzz_targets/` hands them to libFuzzer
+//! (`tests/fuzz`); the crate's own tests run them over every file of `corpus/`, so that what was found once stays found.
+
+mod conversation;
+mod decoders;
+mod script;
+
+pub use conversation::session;
+pub use decoders::{certificate, frame, have, manifest, merge, message, name, record};
+
+/// A function and its name.
+pub type Target = (&'static str, fn(&[u8]));
+
+/// Every function, by the name of its fuzz target and of its folder in `corpus/`.
+pub const TARGETS: [Target; 9] = [
+    ("certificate", certificate),
+    ("frame", frame),
+    ("have", have),
+    ("manifest", manifest),
+    ("merge", merge),
+    ("message", message),
+    ("name", name),
+    ("record", record),
+    ("session", session),
+];

@@ -1,0 +1,123 @@
+//! What worlds went through, in numbers.
+
+/// What a world went through, or many.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct Figures {
+    /// Worlds.
+    pub worlds: u64,
+    /// Power cuts.
+    pub crashes: u64,
+    /// Links that broke.
+    pub cuts: u64,
+    /// Times that links swallowed everything.
+    pub holes: u64,
+    /// Stores set back to an older copy.
+    pub restores: u64,
+    /// Nodes that were revoked.
+    pub revoked: u64,
+    /// Sessions opened.
+    pub sessions: u64,
+    /// Records written by people.
+    pub writes: u64,
+    /// Wishes that a full disk refused.
+    pub refused: u64,
+    /// Records received and applied, superseded or quarantined.
+    pub received: u64,
+    /// Of those, set aside.
+    pub quarantined: u64,
+    /// Blobs received whole.
+    pub blobs: u64,
+    /// Blobs that rotted.
+    pub rotten: u64,
+    /// Damaged blobs that a scrub found.
+    pub scrubbed: u64,
+    /// Times that a store had no room.
+    pub full: u64,
+    /// Sessions that ended because of it.
+    pub store_failures: u64,
+    /// Packets lost.
+    pub packets_lost: u64,
+    /// Packets that came after later ones.
+    pub packets_late: u64,
+    /// Packets that came twice.
+    pub packets_twice: u64,
+    /// Bytes on the wire, both ways, with what heads and acknowledgements take.
+    pub wire_bytes: u64,
+    /// What they cost, in thousandths of a cent.
+    pub cost: u64,
+    /// Events.
+    pub events: u64,
+    /// Virtual time, in milliseconds.
+    pub virtual_ms: u64,
+    /// The same until faults ended, times the replicas that lived through it.
+    pub replica_ms: u64,
+    /// The most that a session held in memory, with what waited to be sent, in bytes.
+    pub held_bytes_most: u64,
+    /// The longest that a world took to come to rest, in thousandths of what is allowed.
+    pub slowest_rest_per_mille: u64,
+}
+
+impl Figures {
+    /// Adds those of another world.
+    pub fn add(&mut self, other: &Self) {
+        self.worlds += other.worlds;
+        self.crashes += other.crashes;
+        self.cuts += other.cuts;
+        self.holes += other.holes;
+        self.restores += other.restores;
+        self.revoked += other.revoked;
+        self.sessions += other.sessions;
+        self.writes += other.writes;
+        self.refused += other.refused;
+        self.received += other.received;
+        self.quarantined += other.quarantined;
+        self.blobs += other.blobs;
+        self.rotten += other.rotten;
+        self.scrubbed += other.scrubbed;
+        self.full += other.full;
+        self.store_failures += other.store_failures;
+        self.packets_lost += other.packets_lost;
+        self.packets_late += other.packets_late;
+        self.packets_twice += other.packets_twice;
+        self.wire_bytes += other.wire_bytes;
+        self.cost += other.cost;
+        self.events += other.events;
+        self.virtual_ms += other.virtual_ms;
+        self.replica_ms += other.replica_ms;
+        self.held_bytes_most = self.held_bytes_most.max(other.held_bytes_most);
+        self.slowest_rest_per_mille = self.slowest_rest_per_mille.max(other.slowest_rest_per_mille);
+    }
+
+    /// All of them with their names, for people.
+    pub fn named(&self) -> impl Iterator<Item = (&'static str, u64)> {
+        [
+            ("worlds", self.worlds),
+            ("crashes", self.crashes),
+            ("cuts", self.cuts),
+            ("holes", self.holes),
+            ("restores", self.restores),
+            ("revoked", self.revoked),
+            ("sessions", self.sessions),
+            ("writes", self.writes),
+            ("refused", self.refused),
+            ("received", self.received),
+            ("quarantined", self.quarantined),
+            ("blobs", self.blobs),
+            ("rotten", self.rotten),
+            ("scrubbed", self.scrubbed),
+            ("full", self.full),
+            ("store failures", self.store_failures),
+            ("packets lost", self.packets_lost),
+            ("packets late", self.packets_late),
+            ("packets twice", self.packets_twice),
+            ("wire bytes", self.wire_bytes),
+            ("cost", self.cost),
+            ("events", self.events),
+            ("virtual ms", self.virtual_ms),
+            ("replica ms", self.replica_ms),
+            ("held bytes most", self.held_bytes_most),
+            ("slowest rest per mille", self.slowest_rest_per_mille),
+        ]
+        .into_iter()
+    }
+}

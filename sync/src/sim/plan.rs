@@ -1,0 +1,206 @@
+//! What a world consists of and what befalls it, decided in full by its seed before it begins, so that a failing world can be
+//! made smaller by leaving steps out ([`super::shrink`]).
+//!
+//! Every step carries the seed of the chance that follows it: leaving one out changes little of what the others bring.
+//!
+//! Not here: what a step does (`world`), and how it is told to people ([`words`]).
+
+mod words;
+
+use super::ops::{self, Wish};
+use super::replica::Wall;
+use super::seeded::Seeded;
+use crate::id::NodeId;
+use crate::session::Collections;
+
+const SECOND_US: u64 = 1_000_000;
+const DAY_US: u64 = 24 * 3600 * SECOND_US;
+/// One world in this many tells of months, in percent.
+const OF_MONTHS_PERCENT: u64 = 12;
+/// Days that all nodes are away at a time, at most.
+const AWAY_DAYS_MAX: u64 = 60;
+/// Records that arrive at once from a catalogue, at most.
+const CATALOGUE_RECORDS_MAX: u64 = 400;
+/// A black hole is open for this long at most; one that is open for longer than a connection may be idle ends it.
+const HOLE_US_MAX: u64 = 120 * SECOND_US;
+
+/// A world before it begins.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    /// Where all of it came from.
+    pub seed: u64,
+    pub(super) residents: Vec<Resident>,
+    /// What befalls it, in order of time.
+    pub steps: Vec<Step>,
+}
+
+/// A replica as it is at the start.
+#[derive(Clone, Debug)]
+pub(super) struct Resident {
+    pub(super) node: NodeId,
+    pub(super) collections: Collections,
+    /// Which resident it dials; the one that dials nobody is dialled.
+    pub(super) dials: Option<usize>,
+    /// It runs a version that knows fewer fields and kinds.
+    pub(super) old: bool,
+    pub(super) wall: Wall,
+    /// It takes over the time of a peer that is sure of its own.
+    pub(super) takes_time: bool,
+    pub(super) disk: DiskPace,
+}
+
+/// How fast a disk is.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum DiskPace {
+    /// Answers within 30 ms.
+    Quick,
+    /// Stalls for seconds now and then, as cards do.
+    Stalling,
+    /// Takes up to a second each time.
+    Slow,
+}
+
+/// Something that befalls a world.
+#[derive(Clone, Debug)]
+pub struct Step {
+    pub(super) at_us: u64,
+    pub(super) replica: usize,
+    pub(super) deed: Deed,
+    /// The seed of the chance from here to the next step.
+    pub(super) chance: u64,
+}
+
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Deed {
+    /// A person does something.
+    Person(Wish),
+    /// A link is cut.
+    CutLink,
+    /// A link comes and goes.
+    Flap {
+        times: u64,
+    },
+    /// Nothing gets through any link of the replica, and nobody is told.
+    BlackHole {
+        for_us: u64,
+    },
+    /// All links are gone, and none comes up again before the end.
+    Silence {
+        for_us: u64,
+    },
+    PowerCut,
+    /// A backup is made.
+    TakeCopy,
+    /// The backup is restored as the product does it: a new life.
+    GoBack,
+    /// The clock on the wall jumps, or goes otherwise from now on.
+    SetClock(Wall),
+    /// Room for this much content.
+    ContentRoom(u64),
+    /// The disk is full: no room for anything.
+    DiskFull,
+    /// There is room again.
+    DiskRoom,
+    SetDiskPace(DiskPace),
+    /// A whole blob rots, unseen.
+    Rot,
+    /// Whole blobs are checked, and damaged ones are wanted again.
+    Scrub,
+    /// A reader waits for a content.
+    WantNow(u64),
+    /// A session is ended in good order.
+    EndSession,
+    /// The node is no longer welcome.
+    Revoke,
+}
+
+impl Plan {
+    /// The world of `seed`.
+    pub fn of(seed: u64) -> Self {
+        let mut rng = Seeded::new(seed);
+        let residents = residents(&mut rng);
+        let steps = steps(&mut rng, residents.len());
+        Self { seed, residents, steps }
+    }
+}
+
+fn residents(rng: &mut Seeded) -> Vec<Resident> {
+    let count = 2 + rng.below(3) as usize;
+    let old = rng.below(count as u64 + 2) as usize;
+    let [one, _] = ops::collections();
+    (0..count)
+        .map(|at| {
+            let is_dialled = at == 0;
+            let only_one = !is_dialled && rng.chance(25);
+            Resident {
+                node: NodeId::from_bytes(rng.noise(16).try_into().expect("sixteen bytes were asked for")),
+                collections: if only_one { Collections::Only([one].into()) } else { Collections::All },
+                dials: (!is_dialled).then_some(0),
+                old: at == old,
+                wall: if is_dialled && rng.chance(85) { Wall::RIGHT } else { Wall::random(rng) },
+                takes_time: !is_dialled && rng.chance(60),
+                disk: *rng.pick(&[DiskPace::Quick, DiskPace::Stalling, DiskPace::Stalling]).unwrap_or(&DiskPace::Quick),
+            }
+        })
+        .collect()
+}
+
+fn steps(rng: &mut Seeded, residents: usize) -> Vec<Step> {
+    let of_months = rng.chance(OF_MONTHS_PERCENT);
+    let mut at_us = 0;
+    let mut steps = Vec::new();
+    for _ in 0..rng.between(20, 70) {
+        let replica = rng.below(residents as u64) as usize;
+        let mut deed = deed(rng, replica);
+        let calm = rng.chance(20);
+        let mut gap_us = rng.below(if calm { 20 * SECOND_US } else { 1_500_000 });
+        if of_months && rng.chance(20) {
+            let for_us = rng.between(DAY_US / 24, AWAY_DAYS_MAX * DAY_US);
+            deed = Deed::Silence { for_us };
+            // Some of what people do meanwhile happens in the middle of it.
+            gap_us = if rng.chance(50) { for_us } else { for_us / 3 };
+        }
+        steps.push(Step { at_us, replica, deed, chance: rng.fork_seed() });
+        at_us += gap_us;
+    }
+    steps
+}
+
+fn deed(rng: &mut Seeded, replica: usize) -> Deed {
+    match rng.below(1000) {
+        0..=559 => Deed::Person(wish(rng)),
+        560..=619 => Deed::CutLink,
+        620..=639 => Deed::Flap { times: rng.between(2, 8) },
+        640..=669 => Deed::BlackHole { for_us: rng.between(SECOND_US, HOLE_US_MAX) },
+        670..=679 => Deed::Silence { for_us: rng.between(SECOND_US, 120 * SECOND_US) },
+        680..=754 => Deed::PowerCut,
+        755..=794 => Deed::TakeCopy,
+        795..=824 => Deed::GoBack,
+        825..=859 => Deed::SetClock(Wall::random(rng)),
+        860..=879 => Deed::ContentRoom(if rng.chance(50) { rng.below(60_000) } else { u64::MAX }),
+        880..=894 => Deed::DiskFull,
+        895..=909 => Deed::DiskRoom,
+        910..=919 => {
+            let paces = [DiskPace::Quick, DiskPace::Stalling, DiskPace::Slow];
+            Deed::SetDiskPace(*rng.pick(&paces).unwrap_or(&DiskPace::Slow))
+        }
+        920..=934 => Deed::Rot,
+        935..=944 => Deed::Scrub,
+        945..=964 => Deed::WantNow(rng.below(ops::CONTENTS)),
+        965..=967 if replica != 0 => Deed::Revoke,
+        _ => Deed::EndSession,
+    }
+}
+
+fn wish(rng: &mut Seeded) -> Wish {
+    match rng.below(1000) {
+        0..=245 => Wish::Create,
+        // A session has to hold much only now and then, and much to look through takes long.
+        246..=249 => Wish::Catalogue { records: rng.between(100, CATALOGUE_RECORDS_MAX) },
+        250..=549 => Wish::Edit,
+        550..=639 => Wish::Delete,
+        640..=739 => Wish::Count,
+        740..=819 => Wish::UnknownKind,
+        _ => Wish::Import(rng.below(ops::CONTENTS)),
+    }
+}

@@ -1,0 +1,295 @@
+//! The right to be forgotten, over the simulator's stores: whoever edits, annotates, hides behind a wrong clock or comes
+//! late, once all receipts are in the erased bytes are nowhere.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use alexandria_sync::chunk::{BlobHash, Chunk, ChunkHash, Chunking, Manifest};
+use alexandria_sync::domain::{Annotation, Blob, Erasure, Media, Typed};
+use alexandria_sync::erase;
+use alexandria_sync::hlc::ClockQuality;
+use alexandria_sync::id::{BucketId, Epoch, NodeId, RecordId, Seq};
+use alexandria_sync::record::{Record, RecordKey};
+use alexandria_sync::session::{Collections, Scope};
+use alexandria_sync::sim::{SimBlobs, SimRecords};
+use alexandria_sync::store::{BlobStore, Peer, RecordStore};
+use bytes::Bytes;
+use futures::FutureExt;
+use proptest::prelude::*;
+
+/// The bridge is number 0.
+const REPLICAS: usize = 4;
+const NOW_MS: u64 = 1_800_000_000_000;
+const HOUR_MS: u64 = 3_600_000;
+/// Media that people deal with.
+const MEDIA: u8 = 4;
+
+fn node(number: usize) -> NodeId {
+    NodeId::from_bytes([number as u8 + 1; 16])
+}
+
+fn shelf() -> BucketId {
+    BucketId::Collection(RecordId::from_bytes([0xc0; 16]))
+}
+
+fn medium(number: u8) -> RecordKey {
+    RecordKey { bucket: shelf(), kind: Media::KIND, id: RecordId::from_bytes([number + 1; 16]) }
+}
+
+/// What must not be found any more once a medium is erased: every text and every content of it carries this.
+fn secret(number: u8) -> String {
+    format!("secret of medium {number};")
+}
+
+struct Replica {
+    node: NodeId,
+    records: Arc<SimRecords>,
+    blobs: SimBlobs,
+}
+
+struct Fleet {
+    replicas: Vec<Replica>,
+    /// Contents by name, with the media that they are secrets of.
+    contents: BTreeMap<BlobHash, (Manifest, Bytes)>,
+    erased: BTreeSet<u8>,
+}
+
+impl Fleet {
+    fn new() -> Self {
+        let replicas = (0..REPLICAS)
+            .map(|number| {
+                let records = Arc::new(SimRecords::new(node(number), Epoch(1), None));
+                records.set_clock(NOW_MS, ClockQuality::Trusted);
+                let blobs = SimBlobs::new(Arc::clone(&records), None);
+                for peer in 0..REPLICAS {
+                    blobs.permit(node(peer), Scope { site: node(number), collections: Collections::All });
+                }
+                Replica { node: node(number), records, blobs }
+            })
+            .collect();
+        Self { replicas, contents: BTreeMap::new(), erased: BTreeSet::new() }
+    }
+
+    fn content(&mut self, at: usize, number: u8, version: u8) -> BlobHash {
+        let bytes = Bytes::from(format!("{} content {version}", secret(number)));
+        let chunk = Chunk { len: bytes.len() as u32, hash: ChunkHash::of(&bytes) };
+        let manifest = Manifest::new(BlobHash::of(&bytes), Chunking::Fixed, vec![chunk]).unwrap();
+        let hash = manifest.blob();
+        self.replicas[at].blobs.import(manifest.clone(), bytes.clone());
+        self.contents.insert(hash, (manifest, bytes));
+        let blob = Blob { hash: Some(hash), size_bytes: 1, media_type: "text/plain".into() };
+        let id = Blob::record_id(hash);
+        let key = RecordKey { bucket: shelf(), kind: Blob::KIND, id };
+        self.replicas[at].records.write(key, |held, stamp| match held {
+            None => Some(blob.to_record(shelf(), id, stamp)),
+            Some(held) => held.edited(blob.changes_since(&Blob::from_record(held)?), stamp),
+        });
+        hash
+    }
+
+    fn act(&mut self, act: &Act) {
+        match *act {
+            Act::Edit { at, number, version } => self.edit(at, number, version),
+            Act::Annotate { at, number } => self.annotate(at, number),
+            Act::Erase { at, number } => {
+                if self.replicas[at].records.get(medium(number)).is_some_and(|record| !record.is_tombstone()) {
+                    self.erased.insert(number);
+                    self.replicas[at].records.erase(medium(number));
+                }
+            }
+            Act::Exchange { with } => self.exchange(with),
+            Act::Clock { at, wrong } => {
+                let ahead_ms = if wrong { HOUR_MS } else { 0 };
+                let quality = if wrong { ClockQuality::Estimated } else { ClockQuality::Trusted };
+                self.replicas[at].records.set_clock(NOW_MS + ahead_ms, quality);
+            }
+            Act::Settle { at } => self.settle(at),
+        }
+    }
+
+    fn edit(&mut self, at: usize, number: u8, version: u8) {
+        let key = medium(number);
+        if self.replicas[at].records.get(key).is_some_and(|record| record.is_tombstone()) {
+            return;
+        }
+        let cover = self.content(at, number, version);
+        self.replicas[at].records.write(key, |held, stamp| {
+            let title = format!("{} version {version}", secret(number));
+            let Some(held) = held else {
+                return Some(Media { title, cover: Some(cover), ..Media::default() }.to_record(shelf(), key.id, stamp));
+            };
+            let before = Media::from_record(held)?;
+            let after = Media { title, cover: Some(cover), ..before.clone() };
+            held.edited(after.changes_since(&before), stamp)
+        });
+    }
+
+    fn annotate(&mut self, at: usize, number: u8) {
+        let records = &self.replicas[at].records;
+        let Some(held) = records.get(medium(number)).and_then(|record| Media::from_record(&record)) else { return };
+        let Some(blob) = held.cover else { return };
+        let note =
+            Annotation { media: medium(number).id, blob: Some(blob), model: secret(number), ..Annotation::default() };
+        let id = Annotation::record_id(note.media, blob);
+        records.write(RecordKey { bucket: shelf(), kind: Annotation::KIND, id }, |held, stamp| match held {
+            None => Some(note.to_record(shelf(), id, stamp)),
+            Some(_) => None,
+        });
+    }
+
+    /// Both ends read all of each other's feeds, and fetch what they want.
+    fn exchange(&mut self, with: usize) {
+        for bucket in [shelf(), BucketId::Site(node(with))] {
+            for (from, to) in [(0, with), (with, 0)] {
+                pull(&self.replicas[from], &self.replicas[to], bucket);
+            }
+        }
+        for (from, to) in [(0, with), (with, 0)] {
+            let wanted = now(self.replicas[to].blobs.wanted(node(from), None, 1000)).unwrap();
+            for blob in wanted.into_iter().map(|wanted| wanted.blob) {
+                if self.replicas[from].blobs.whole(blob).is_some() {
+                    let (manifest, bytes) = self.contents[&blob].clone();
+                    self.replicas[to].blobs.import(manifest, bytes);
+                }
+            }
+        }
+    }
+
+    fn settle(&mut self, at: usize) {
+        let Replica { records, blobs, .. } = &self.replicas[at];
+        if blobs.purge_erased() {
+            records.settle_erasures();
+        }
+    }
+
+    /// Clocks are set right, everyone meets everyone and does its duty, until nothing moves any more.
+    fn heal(&mut self) {
+        for replica in &self.replicas {
+            replica.records.set_clock(NOW_MS + 2 * HOUR_MS, ClockQuality::Trusted);
+            replica.records.replay_quarantine();
+        }
+        let mut before = Vec::new();
+        for _ in 0..20 {
+            for at in 1..REPLICAS {
+                self.exchange(at);
+            }
+            for at in 0..REPLICAS {
+                self.settle(at);
+            }
+            let now: Vec<Vec<Record>> = self.replicas.iter().map(|replica| replica.records.all()).collect();
+            if now == before {
+                return;
+            }
+            before = now;
+        }
+        panic!("it never became quiet");
+    }
+
+    fn check(&self) -> Result<(), TestCaseError> {
+        let orders: Vec<Record> = self.replicas[0].records.all();
+        let orders = orders.iter().filter(|record| record.key.kind == Erasure::KIND);
+        let receipts: BTreeSet<_> = self.replicas[0].records.all().iter().filter_map(erase::acknowledged).collect();
+        for order in orders {
+            for at in 1..REPLICAS {
+                let key = (order.key.bucket, order.key.id, node(at));
+                prop_assert!(receipts.contains(&key), "no receipt of replica {at} for {:?}", order.key);
+            }
+        }
+        for (at, replica) in self.replicas.iter().enumerate() {
+            prop_assert!(replica.records.pending_erasures().is_empty());
+            let of_shelf = |records: Vec<Record>| -> Vec<Record> {
+                records.into_iter().filter(|record| record.key.bucket == shelf()).collect()
+            };
+            prop_assert_eq!(of_shelf(replica.records.all()), of_shelf(self.replicas[0].records.all()));
+            for &number in &self.erased {
+                let secret = secret(number);
+                prop_assert!(!replica.records.disk_contains(secret.as_bytes()), "replica {at} remembers {secret}");
+                for blob in replica.blobs.whole_blobs() {
+                    let bytes = replica.blobs.whole(blob).unwrap();
+                    prop_assert!(!bytes.starts_with(secret.as_bytes()), "replica {at} holds content: {secret}");
+                }
+            }
+            for number in (0..MEDIA).filter(|number| !self.erased.contains(number)) {
+                let record = replica.records.get(medium(number));
+                let Some(cover) = record.and_then(|record| Media::from_record(&record)?.cover) else { continue };
+                prop_assert!(replica.blobs.whole(cover).is_some(), "replica {at} lost content that nobody erased");
+            }
+        }
+        Ok(())
+    }
+}
+
+fn now<T>(future: impl Future<Output = T>) -> T {
+    future.now_or_never().expect("the stores in memory never wait")
+}
+
+fn pull(from: &Replica, to: &Replica, bucket: BucketId) {
+    let epoch = from.records.epoch();
+    let cursor = now(to.records.cursor(from.node, bucket)).unwrap();
+    let mut after = cursor.filter(|cursor| cursor.epoch == epoch).map_or(Seq(0), |cursor| cursor.seq);
+    let reader = Peer { node: to.node, epoch: to.records.epoch() };
+    loop {
+        let page = now(from.records.page(bucket, after, reader, 300)).unwrap();
+        if page.next == after {
+            return;
+        }
+        after = page.next;
+        now(to.records.apply(Peer { node: from.node, epoch }, bucket, page.records, page.next)).unwrap();
+    }
+}
+
+#[derive(Clone, Debug)]
+enum Act {
+    Edit { at: usize, number: u8, version: u8 },
+    Annotate { at: usize, number: u8 },
+    Erase { at: usize, number: u8 },
+    Exchange { with: usize },
+    Clock { at: usize, wrong: bool },
+    Settle { at: usize },
+}
+
+fn act() -> impl Strategy<Value = Act> {
+    let (at, number) = (0..REPLICAS, 0..MEDIA);
+    prop_oneof![
+        6 => (at.clone(), number.clone(), 0u8..3).prop_map(|(at, number, version)| Act::Edit { at, number, version }),
+        3 => (at.clone(), number.clone()).prop_map(|(at, number)| Act::Annotate { at, number }),
+        2 => (at.clone(), number).prop_map(|(at, number)| Act::Erase { at, number }),
+        6 => (1..REPLICAS).prop_map(|with| Act::Exchange { with }),
+        // The clock of replica 0, the bridge, is right.
+        1 => (1..REPLICAS, any::<bool>()).prop_map(|(at, wrong)| Act::Clock { at, wrong }),
+        1 => at.prop_map(|at| Act::Settle { at }),
+    ]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(400))]
+
+    /// Invariant 7.
+    #[test]
+    fn invariant_07_erased_bytes_are_nowhere_once_all_receipts_are_in(acts in prop::collection::vec(act(), 1..60)) {
+        let mut fleet = Fleet::new();
+        for act in &acts {
+            fleet.act(act);
+        }
+        fleet.heal();
+        fleet.check()?;
+    }
+}
+
+/// A receipt says that it is done, not that it was heard of: before the log is written anew there is none.
+#[test]
+fn no_receipt_is_given_while_the_disk_remembers() {
+    let mut fleet = Fleet::new();
+    fleet.act(&Act::Edit { at: 1, number: 0, version: 0 });
+    fleet.act(&Act::Exchange { with: 1 });
+    fleet.act(&Act::Erase { at: 0, number: 0 });
+    fleet.act(&Act::Exchange { with: 1 });
+    let records = &fleet.replicas[1].records;
+    assert!(records.get(medium(0)).unwrap().is_tombstone(), "it is gone from sight at once");
+    assert!(records.disk_contains(secret(0).as_bytes()), "the log still has it");
+    assert!(records.all().iter().find_map(erase::acknowledged).is_none());
+    fleet.settle(1);
+    let records = &fleet.replicas[1].records;
+    assert!(!records.disk_contains(secret(0).as_bytes()));
+    assert_eq!(records.all().iter().filter_map(erase::acknowledged).count(), 1);
+}

@@ -1,0 +1,20 @@
+//! The figures of docs/BENCHMARKS.md: `tests/bench/run NAME`. Ours beside a peer where there is one, in one run,
+//! interleaved, medians. Not a test: it asserts nothing about time.
+
+mod content;
+mod measure;
+mod records;
+mod replication;
+
+#[tokio::main]
+async fn main() {
+    match std::env::args().nth(1).as_deref() {
+        Some("static") => content::beside_nginx().await,
+        Some("import") => content::import_large().await,
+        Some("records") => records::create_and_start().await,
+        Some("replication") => replication::records().await,
+        Some("blob") => replication::blob().await,
+        Some("delta") => replication::delta().await,
+        _ => eprintln!("usage: tests/bench/run static|import|records|replication|blob|delta"),
+    }
+}
