@@ -18,7 +18,7 @@ use crate::store::records::ROWS_MAX;
 /// Between two steps: readers come first.
 const PAUSE: Duration = Duration::from_millis(5);
 /// How often it is looked whether there is something to do that nobody has told of, and the uses of content are written.
-const ROUND: Duration = Duration::from_secs(60);
+const ROUND: Duration = Duration::from_mins(1);
 
 /// Why a round was given up. The next one goes on.
 #[derive(Debug, thiserror::Error)]

@@ -206,16 +206,13 @@ impl Aligning<'_, '_> {
                 demand::settle(&mut self.transaction.rows, blob)?;
             }
         }
-        match rows.into_iter().next_back() {
-            Some((last, _)) => {
-                self.transaction.rows.put(keys::unaligned(self.collection), last);
-                Ok(Step::More(Vec::new()))
-            }
-            None => {
-                self.transaction.rows.remove(keys::unaligned(self.collection));
-                Ok(Step::Done)
-            }
+        let unaligned = keys::unaligned(self.collection);
+        if let Some((last, _)) = rows.into_iter().next_back() {
+            self.transaction.rows.put(unaligned, last);
+            return Ok(Step::More(Vec::new()));
         }
+        self.transaction.rows.remove(unaligned);
+        Ok(Step::Done)
     }
 
     fn evict_some(&mut self, place: Vec<u8>) -> Result<Step, StoreError> {

@@ -273,10 +273,10 @@ async fn run(dir: &TempDir, ops: Vec<Op>) {
                     .collect();
                 let oldest: Vec<u8> = evictable.iter().take(gone.len()).map(|(_, blob)| *blob).collect();
                 assert_same_hours(&model, &gone, &oldest);
-                gone.iter().for_each(|&it| {
+                for &it in &gone {
                     model.of(it).held = false;
                     model.of(it).confirmed = false;
-                });
+                }
                 match outcome {
                     Ok(_) if gone.contains(&blob) || !there => {
                         let known = model.of(blob);
@@ -357,10 +357,10 @@ async fn run(dir: &TempDir, ops: Vec<Op>) {
                 assert_eq!(gone.len(), if made { missing } else { 0 });
                 let oldest: Vec<u8> = evictable.iter().take(gone.len()).map(|(_, blob)| *blob).collect();
                 assert_same_hours(&model, &gone, &oldest);
-                gone.iter().for_each(|&it| {
+                for &it in &gone {
                     model.of(it).held = false;
                     model.of(it).confirmed = false;
-                });
+                }
             }
             Op::Sweep => {
                 store.blobs.sweep(std::time::Duration::ZERO).await.unwrap();

@@ -241,6 +241,23 @@ async fn the_default_is_for_collections_that_nobody_chose_and_were_not_made_here
     assert_eq!(store.records.cursor(bridge().node, BucketId::Collection(foreign)).await.unwrap(), None);
 }
 
+/// Invariant 7: the bridge waits for this node's receipt, so its erasure is not forgotten before that is written.
+#[tokio::test]
+async fn an_erasure_stays_until_its_receipt_is_written() {
+    let dir = folder();
+    let store = open(&dir);
+    write(&store, 1).await;
+    let erasures = store.records.erase(Media::KIND, id(1)).await.unwrap();
+    store.records.choose(shelf_id(), Level::None).await.unwrap();
+    confirm_all(&store);
+    assert_eq!(align(&store).await, Step::Waiting);
+    assert!(store.records.get(erasures[0]).unwrap().is_some());
+    store.records.finish_erasures(erasures).await.unwrap();
+    // The receipt is in this node's own site, which stays.
+    assert_eq!(align(&store).await, Step::Done);
+    assert!(store.records.verify().await.unwrap().is_sound());
+}
+
 #[tokio::test]
 async fn a_backup_carries_what_was_chosen() {
     let (dir, to) = (folder(), folder());

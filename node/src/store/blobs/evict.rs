@@ -263,7 +263,9 @@ impl Blobs {
         blocking(move || files.iter().try_for_each(|blob| blobs.unlink(blob.hash))).await?;
         let count = gone.len();
         let work = move |transaction: &mut Transaction<'_>| {
-            gone.iter().for_each(|blob| transaction.rows.remove(keys::going(blob.hash)));
+            for blob in gone {
+                transaction.rows.remove(keys::going(blob.hash));
+            }
             Ok::<_, StoreError>(())
         };
         self.inner.records.inner.writer.submit(Room::Freed, work).await?;
