@@ -270,11 +270,10 @@ async fn hear(mut events: mpsc::Receiver<Event>) {
             }
             Event::BlobReceived { blob, size_bytes } => tracing::info!(blob.hash = %blob, size_bytes, "a blob arrived"),
             Event::ContentBlocked => tracing::warn!("there is no room for content"),
-            Event::CreditShort(_) => {}
             Event::Applied(bucket, applied) => tracing::debug!(%bucket, ?applied, "a page was merged"),
             Event::Quiet => tracing::debug!("both ends hold the same"),
-            // Told only to who pulls less than all.
-            Event::HeldByPeer { .. } | Event::Returned(_) | Event::BlobChecked { .. } => {}
+            // Told only to who has a budget, or pulls less than all.
+            Event::CreditShort(_) | Event::HeldByPeer { .. } | Event::Returned(_) | Event::BlobChecked { .. } => {}
         }
     }
 }

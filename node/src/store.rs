@@ -37,6 +37,7 @@ mod engine;
 pub mod erase;
 pub mod error;
 mod guard;
+pub mod in_use;
 mod keys;
 pub mod link;
 pub mod listing;

@@ -144,7 +144,8 @@ impl Catalogue for Library {
             return Ok(None);
         };
         let info = BlobInfo { hash, size_bytes: opened.size_bytes, media_type: self.media_type(hash)? };
-        Ok(Some(FileContent::new(info, opened.file.into_std().await)))
+        let (file, reading) = opened.into_parts();
+        Ok(Some(FileContent::new(info, file.into_std().await, reading)))
     }
 
     async fn fetch_blob(&self, hash: BlobHash) -> Result<Option<FileContent>, CatalogueError> {

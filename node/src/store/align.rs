@@ -48,7 +48,7 @@ pub(crate) struct Bridge {
 pub enum Step {
     /// More is to be done. These blobs were given up with their collection, unless something else names them.
     More(Vec<BlobHash>),
-    /// At the end, and some rows have to wait for the bridge.
+    /// Some rows have to wait, for the bridge or until an export is done.
     Waiting,
     /// The collection is in line.
     Done,
@@ -122,8 +122,10 @@ impl Records {
             let bridge = self.bridge();
             bridge.node.map(|node| (node, bridge.has.get(&bucket).copied().unwrap_or_default()))
         };
+        let shared = std::sync::Arc::clone(&self.inner.shared);
         let work = move |transaction: &mut Transaction<'_>| {
-            let mut step = Aligning { transaction, bucket, collection, bridge, unconfirmed: Vec::new() };
+            let stays = shared.staying.has(bucket);
+            let mut step = Aligning { transaction, bucket, collection, bridge, stays, unconfirmed: Vec::new() };
             let outcome = step.take()?;
             Ok::<_, StoreError>((outcome, step.unconfirmed))
         };
@@ -186,6 +188,8 @@ struct Aligning<'t, 'g> {
     collection: RecordId,
     /// Which it is, and up to where it has the bucket.
     bridge: Option<(NodeId, Seq)>,
+    /// Whether somebody is exporting it.
+    stays: bool,
     unconfirmed: Vec<BlobHash>,
 }
 
@@ -193,6 +197,7 @@ impl Aligning<'_, '_> {
     fn take(&mut self) -> Result<Step, StoreError> {
         let Some(place) = self.transaction.rows.get(&keys::unaligned(self.collection))? else { return Ok(Step::Done) };
         match level(&self.transaction.rows, self.bucket)? {
+            Level::None if self.stays => Ok(Step::Waiting),
             Level::None => self.evict_some(place),
             Level::Records | Level::Content => self.settle_some(place),
         }

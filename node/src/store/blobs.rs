@@ -4,6 +4,7 @@
 //! - [`room`]: how much content may come in.
 //! - [`incoming`]: uploads and imports, whose hash is known at the end.
 //! - [`receive`]: blobs that come chunk by chunk from peers, across restarts. [`BlobSession`] implements the port.
+//! - `readers`: who reads what, and what they wait for.
 //! - [`follow`]: reads what is arriving.
 //! - [`scrub`]: finds damage and makes it wanted again.
 //! - [`sweep`]: removes what nothing refers to.
@@ -19,6 +20,7 @@ pub mod follow;
 mod held;
 pub mod incoming;
 mod layout;
+mod readers;
 pub mod receive;
 pub mod room;
 pub mod scrub;
@@ -42,6 +44,7 @@ use tokio::sync::{RwLock, broadcast, watch};
 
 use super::engine::{Direction, end_of_prefix};
 use super::error::{OpenError, StoreError};
+use super::in_use::Readers;
 use super::overlay::Overlay;
 use super::records::{ROWS_MAX, Records};
 use super::row::HeldRow;
@@ -52,6 +55,7 @@ use evict::Uses;
 pub use held::MEDIA_TYPE_BYTES_MAX;
 pub use incoming::{PutBlob, PutBlobError};
 use layout::Layout;
+pub use readers::ReadingBlob;
 pub use receive::BlobSession;
 use room::Room;
 
@@ -118,9 +122,15 @@ pub struct OpenBlob {
     pub size_bytes: u64,
     /// Its file, at the start.
     pub file: tokio::fs::File,
+    reading: ReadingBlob,
 }
 
 impl OpenBlob {
+    /// Its file, and what keeps it from making way while somebody reads.
+    pub fn into_parts(self) -> (tokio::fs::File, ReadingBlob) {
+        (self.file, self.reading)
+    }
+
     /// Its bytes from `start` on, `len` of them.
     pub async fn range(mut self, start: u64, len: u64) -> io::Result<impl AsyncRead + Unpin + Send + 'static> {
         self.file.seek(io::SeekFrom::Start(start)).await?;
@@ -159,12 +169,16 @@ struct Inner {
     /// What was opened or came within this time is not given up for what nobody waits for, in seconds.
     rest_s: u64,
     uses: Mutex<Uses>,
+    /// Who reads which blob.
+    readers: Readers<BlobHash>,
     /// Held by who makes room.
     evicting: tokio::sync::Mutex<()>,
     /// Which blobs some session is receiving.
     claims: Mutex<HashSet<BlobHash>>,
     /// What readers wait for, and from which byte on, oldest first.
     urgent: Mutex<VecDeque<(BlobHash, u64)>>,
+    /// Those of them for which there was no room when they were last tried.
+    no_room: Mutex<HashSet<BlobHash>>,
     /// Made when it is first needed.
     chunks: Mutex<Option<ChunkIndex>>,
     /// Read by who publishes, written by who removes.
@@ -194,9 +208,11 @@ impl Blobs {
             room: Arc::new(room),
             rest_s: config.evict_rest_s,
             uses: Mutex::default(),
+            readers: Readers::default(),
             evicting: tokio::sync::Mutex::default(),
             claims: Mutex::default(),
             urgent: Mutex::default(),
+            no_room: Mutex::default(),
             chunks: Mutex::default(),
             publishing: RwLock::default(),
             unreferenced: Mutex::default(),
@@ -227,12 +243,13 @@ impl Blobs {
 
     /// Opens a blob for reading; `None` if it is not here.
     pub async fn open_blob(&self, hash: BlobHash) -> Result<Option<OpenBlob>, BlobError> {
+        let reading = self.reading(hash);
         let Some(held) = self.held(hash)? else { return Ok(None) };
         let path = self.inner.layout.blob(hash);
         match tokio::fs::File::open(&path).await {
             Ok(file) => {
                 self.note_use(hash);
-                Ok(Some(OpenBlob { size_bytes: held.size_bytes, file }))
+                Ok(Some(OpenBlob { size_bytes: held.size_bytes, file, reading }))
             }
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 self.lose(hash).await?;
@@ -245,34 +262,6 @@ impl Blobs {
     /// Where the file of a blob lies, for tools that read files themselves; `None` if it is not here. Nobody writes it.
     pub fn path(&self, hash: BlobHash) -> Result<Option<PathBuf>, StoreError> {
         Ok(self.held(hash)?.map(|_| self.inner.layout.blob(hash)))
-    }
-
-    /// Says that a reader waits for a blob that is not here: it is asked for first (class 2), from the byte on that the
-    /// reader is at, if that is known.
-    pub fn want_now(&self, hash: BlobHash, at_bytes: Option<u64>) {
-        let mut urgent = locked(&self.inner.urgent);
-        match urgent.iter_mut().find(|(known, _)| *known == hash) {
-            Some((_, from)) if at_bytes.is_none_or(|at| at == *from) => return,
-            Some((_, from)) => *from = at_bytes.unwrap_or_default(),
-            None => {
-                if urgent.len() == URGENT_MAX {
-                    urgent.pop_front();
-                }
-                urgent.push_back((hash, at_bytes.unwrap_or_default()));
-            }
-        }
-        drop(urgent);
-        self.inner.wants.send_modify(|times| *times += 1);
-    }
-
-    /// Says that other blobs are wanted than before, or that there is room again.
-    pub fn note_wants_changed(&self) {
-        self.inner.wants.send_modify(|times| *times += 1);
-    }
-
-    /// Changes whenever a reader starts to wait for something, or something else is wanted.
-    pub fn urgent_changes(&self) -> watch::Receiver<u64> {
-        self.inner.wants.subscribe()
     }
 
     /// Hears of every blob that becomes whole here.
@@ -320,23 +309,6 @@ impl Blobs {
             amount.bytes += size_bytes;
         }
         Ok(waiting)
-    }
-
-    /// What readers wait for and some record names, oldest first.
-    fn urgent_of(&self, peer: NodeId) -> Result<Vec<Wanted>, StoreError> {
-        let urgent: Vec<(BlobHash, u64)> = locked(&self.inner.urgent).iter().copied().collect();
-        let engine = &self.inner.records.shared().engine;
-        let mut asked = Vec::new();
-        for (blob, from_bytes) in urgent {
-            if self.held(blob)?.is_none() && self.is_referenced(blob)? && self.may(peer, blob)? {
-                let size_bytes = match engine.get(&keys::wanted(blob))? {
-                    Some(value) => tables::wanted_size(&value),
-                    None => engine.get(&keys::on_demand(blob))?.map_or(0, |value| demand::on_demand_size(&value)),
-                };
-                asked.push(Wanted { blob, class: Class::Reader, size_bytes, from_bytes });
-            }
-        }
-        Ok(asked)
     }
 
     fn wanted_after(&self, peer: NodeId, after: Option<BlobHash>, limit: usize) -> Result<Vec<Wanted>, StoreError> {
@@ -416,7 +388,7 @@ impl Blobs {
         .await?;
         self.register(hash, row).await?;
         locked(&self.inner.unreferenced).remove(&hash);
-        locked(&self.inner.urgent).retain(|(waiting, _)| *waiting != hash);
+        self.no_longer_urgent(hash);
         if manifest.chunking() == Chunking::ContentDefined
             && let Some(index) = locked(&self.inner.chunks).as_mut()
         {

@@ -26,7 +26,7 @@ use super::keys;
 use super::meta::{self, Identity};
 use super::overlay::Overlay;
 use super::row::{Quarantined, RecordRow, Totals, decode_number};
-use super::{backup, disk, io as on, quarantine, selection, tables};
+use super::{backup, demand, disk, io as on, quarantine, selection, tables};
 
 /// A tree that takes more than this many times what its rows need is rewritten (docs/adr/0001-record-store.md).
 const BLOAT_RATIO_MAX: u64 = 3;
@@ -314,14 +314,26 @@ pub(crate) fn restore_row(rows: &mut Overlay<'_>, key: &[u8], value: Vec<u8>) ->
             selection::take_up(rows, selection::collection_of(key)?)?;
             Ok(Restored::Other)
         }
+        Some(&keys::PIN) => {
+            let Some(pinned) = keys::pin_of(key) else { return Ok(Restored::Unreadable) };
+            rows.put(key.to_vec(), value);
+            // Records may have come from an older dump, without the pin.
+            selection::follow_pin(rows, pinned)?;
+            Ok(Restored::Other)
+        }
+        Some(&keys::HELD) => {
+            let Some(blob) = keys::blob_of(key) else { return Ok(Restored::Unreadable) };
+            rows.put(key.to_vec(), value);
+            // An older dump does not tell what is held: its records made it wanted.
+            demand::settle(rows, blob)?;
+            Ok(Restored::Other)
+        }
         Some(&keys::CURSOR) if is_returning(rows, key)? => Ok(Restored::Other),
         Some(
             &(keys::CURSOR
-            | keys::HELD
             | keys::MEDIA_TYPE
             | keys::UNNAMED
             | keys::PENDING_ERASURE
-            | keys::PIN
             | keys::UNALIGNED
             | keys::ON_DEMAND),
         ) => {

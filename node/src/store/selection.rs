@@ -378,7 +378,8 @@ fn forget_cursors(rows: &mut Overlay<'_>, bucket: BucketId) -> Result<(), StoreE
     Ok(())
 }
 
-fn follow_pin(rows: &mut Overlay<'_>, pinned: Pinned) -> Result<(), StoreError> {
+/// What follows from a pin, or from its end, for the content that it is about.
+pub(crate) fn follow_pin(rows: &mut Overlay<'_>, pinned: Pinned) -> Result<(), StoreError> {
     match pinned {
         Pinned::Collection(id) => rows.put(keys::unaligned(id), Vec::new()),
         Pinned::Media(id) => {

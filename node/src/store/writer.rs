@@ -28,6 +28,7 @@ use super::align::Bridge;
 use super::engine::{Engine, EngineError};
 use super::error::StoreError;
 use super::guard::{self, Noted};
+use super::in_use::Readers;
 use super::keys::{self, KeyReader};
 use super::meta::{self, Identity};
 use super::overlay::Overlay;
@@ -68,6 +69,8 @@ pub(crate) struct Shared {
     /// Counts blobs that came up for the bridge to be asked about.
     pub(crate) unconfirmed: watch::Sender<u64>,
     pub(crate) bridge: Mutex<Bridge>,
+    /// Buckets that are not evicted meanwhile.
+    pub(crate) staying: Readers<BucketId>,
     pub(crate) dir: PathBuf,
     pub(crate) quarantine_limits: QuarantineLimits,
     /// Dropped last, once the engine is closed.
@@ -109,6 +112,7 @@ impl Shared {
             alignment: watch::Sender::new(0),
             unconfirmed: watch::Sender::new(0),
             bridge: Mutex::default(),
+            staying: Readers::default(),
             dir,
             quarantine_limits,
             _lock: lock,

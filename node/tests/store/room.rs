@@ -2,8 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use alexandria_node::store::blobs::Need;
 use alexandria_node::store::blobs::incoming::PutBlobError;
+use alexandria_node::store::blobs::{BlobError, BlobSession, Need};
 use alexandria_node::store::{Change, Config, Pinned, Store};
 use alexandria_sync::chunk::{BlobHash, Chunker, Chunking, Manifest};
 use alexandria_sync::domain::{Blob, Media, Typed};
@@ -142,6 +142,71 @@ async fn what_is_pinned_stays_however_long_ago_it_was_opened() {
     store.records.unpin(Pinned::Media(media_of(0))).await.unwrap();
     put(&store, 3).await.unwrap();
     assert!(!held(&store, pinned));
+}
+
+#[tokio::test]
+async fn what_is_being_read_stays_until_it_was_read() {
+    let dir = folder();
+    let store = open(&dir, 250 * KB);
+    let known = put_known(&store, 0).await;
+    let followed = put_known(&store, 1).await;
+    let opened = store.blobs.open_blob(known).await.unwrap().unwrap();
+    let mut follower = store.blobs.follow(followed);
+    assert!(matches!(put(&store, 2).await, Err(PutBlobError::Full(_))), "two readers");
+    assert_eq!(follower.durable_from(0).await.unwrap().unwrap().bytes, 0..100 * KB);
+    drop(opened);
+    let third = put(&store, 2).await.unwrap();
+    assert_eq!([known, followed, third].map(|hash| held(&store, hash)), [false, true, true]);
+    assert!(matches!(put(&store, 3).await, Err(PutBlobError::Full(_))), "one reader, and what only this node has");
+    drop(follower);
+    put(&store, 3).await.unwrap();
+    assert!(!held(&store, followed));
+}
+
+/// A stick gets all that it was promised.
+#[tokio::test]
+async fn what_is_being_exported_stays_until_it_was_written() {
+    let dir = folder();
+    let store = open(&dir, 150 * KB);
+    let known = put_known(&store, 0).await;
+    let (one, another) = (store.records.let_stay([shelf()]), store.records.let_stay([shelf()]));
+    drop(one);
+    assert!(matches!(put(&store, 1).await, Err(PutBlobError::Full(_))));
+    assert!(held(&store, known));
+    drop(another);
+    put(&store, 1).await.unwrap();
+    assert!(!held(&store, known));
+}
+
+/// A reader's click on what made way: it streams through, within the quota, and what the reader is at is not taken from
+/// under them by the next one.
+#[tokio::test]
+async fn what_comes_for_one_reader_does_not_make_way_for_the_next() {
+    let dir = folder();
+    let store = open(&dir, 150 * KB);
+    let first = put_known(&store, 0).await;
+    let second = put_known(&store, 1).await;
+    assert_eq!([first, second].map(|hash| held(&store, hash)), [false, true]);
+    let mut follower = store.blobs.follow(first);
+    store.blobs.want_now(first, Some(0));
+    let session = store.blobs.session();
+    receive(&session, 0).await.unwrap();
+    session.finish(&manifest(&content(0))).await.unwrap();
+    store.blobs.note_checked(BRIDGE, vec![(first, true)]).await.unwrap();
+    assert_eq!([first, second].map(|hash| held(&store, hash)), [true, false], "there is room for one");
+    store.blobs.want_now(second, Some(0));
+    assert!(matches!(receive(&session, 1).await, Err(WriteBlobError::Full)));
+    assert_eq!(follower.durable_from(50 * KB).await.unwrap().unwrap().bytes, 50 * KB..100 * KB);
+    drop(follower);
+    receive(&session, 1).await.unwrap();
+    assert!(!held(&store, first));
+}
+
+async fn receive(session: &BlobSession, number: u64) -> Result<(), WriteBlobError<BlobError>> {
+    let bytes = content(number);
+    let manifest = manifest(&bytes);
+    session.begin(&manifest).await?;
+    session.write(&manifest, 0, bytes.into()).await
 }
 
 #[tokio::test]

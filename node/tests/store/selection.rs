@@ -259,13 +259,83 @@ async fn an_erasure_stays_until_its_receipt_is_written() {
 }
 
 #[tokio::test]
-async fn a_backup_carries_what_was_chosen() {
+async fn a_collection_that_is_being_exported_leaves_only_afterwards() {
+    let dir = folder();
+    let store = open(&dir);
+    write(&store, 1).await;
+    let export = store.records.let_stay([shelf()]);
+    store.records.choose(shelf_id(), Level::None).await.unwrap();
+    confirm_all(&store);
+    assert_eq!(align(&store).await, Step::Waiting);
+    assert_eq!(titles(&store).await, ["1"]);
+    let mut occasions = store.records.alignment_changes();
+    occasions.borrow_and_update();
+    drop(export);
+    assert!(occasions.has_changed().unwrap(), "it is tried again at once");
+    assert_eq!(align(&store).await, Step::Done);
+    assert!(titles(&store).await.is_empty());
+}
+
+#[tokio::test]
+async fn a_reader_reads_on_though_the_collection_leaves() {
+    let dir = folder();
+    let store = open(&dir);
+    let hash = put_content(&store, 1, 1000).await;
+    name_content(&store, hash).await;
+    let mut follower = store.blobs.follow(hash);
+    follower.durable_from(0).await.unwrap().unwrap();
+    store.blobs.note_checked(bridge().node, vec![(hash, true)]).await.unwrap();
+    store.records.choose(shelf_id(), Level::None).await.unwrap();
+    confirm_all(&store);
+    assert_eq!(align(&store).await, Step::Done);
+    assert_eq!(store.blobs.held(hash).unwrap(), None);
+    let rest = follower.durable_from(600).await.unwrap().unwrap();
+    assert_eq!((rest.bytes, rest.file.metadata().unwrap().len()), (600..1000, 1000));
+}
+
+/// Whatever was chosen for content: once it is erased it is nowhere, and nobody asks for it.
+#[tokio::test]
+async fn erasing_takes_also_what_is_pinned_or_comes_on_demand() {
+    let dir = folder();
+    let store = open(&dir);
+    let (pinned, absent) = (put_content(&store, 1, 1000).await, BlobHash::of(b"elsewhere"));
+    for (number, hash) in [(1, pinned), (2, absent)] {
+        name_content(&store, hash).await;
+        let medium = Media { cover: Some(hash), ..media("x") };
+        store.records.change_one(Change::put(shelf(), id(number), medium)).await.unwrap();
+    }
+    store.records.choose(shelf_id(), Level::Records).await.unwrap();
+    align(&store).await;
+    store.records.pin(Pinned::Media(id(1))).await.unwrap();
+    store.blobs.want_now(absent, None);
+    assert_eq!(store.blobs.stats().unwrap().on_demand, 1);
+    for number in [1, 2] {
+        store.records.erase(Media::KIND, id(number)).await.unwrap();
+    }
+    let _reader = store.blobs.open_blob(pinned).await.unwrap();
+    for hash in [pinned, absent] {
+        assert!(store.blobs.purge(hash).await.unwrap());
+        assert_eq!(store.blobs.held(hash).unwrap(), None);
+    }
+    let stats = store.blobs.stats().unwrap();
+    assert_eq!((stats.held, stats.wanted, stats.on_demand), (0, 0, 0));
+    let session = store.blobs.session();
+    assert!(session.urgent(bridge().node).await.unwrap().is_empty());
+    // The pin is on an id, and brings nothing back.
+    align(&store).await;
+    assert!(session.wanted(bridge().node, None, 10).await.unwrap().is_empty());
+}
+
+#[tokio::test]
+async fn a_backup_carries_what_was_chosen_and_what_is_to_be_erased() {
     let (dir, to) = (folder(), folder());
     let store = open(&dir);
     write(&store, 1).await;
     store.records.choose(shelf_id(), Level::None).await.unwrap();
     store.records.choose(shelf_id(), Level::Records).await.unwrap();
     store.records.pin(Pinned::Media(id(1))).await.unwrap();
+    write(&store, 2).await;
+    let erasures = store.records.erase(Media::KIND, id(2)).await.unwrap();
     let file = dir.path().join("backup");
     alexandria_node::store::backup::export(&store.records, &file).unwrap();
     let config = config(&to);
@@ -274,6 +344,7 @@ async fn a_backup_carries_what_was_chosen() {
     let keeping = restored.records.keeping(shelf_id()).unwrap();
     assert_eq!((keeping.level, keeping.chosen, keeping.returning), (Level::Records, true, true));
     assert_eq!(restored.records.pins().unwrap(), [Pinned::Media(id(1))]);
+    assert_eq!(restored.records.pending_erasures().unwrap(), erasures, "its receipt is still to be given");
 }
 
 #[derive(Clone, Debug)]

@@ -1,7 +1,7 @@
 //! Makes room for content by giving up what was not opened for longest.
 //!
 //! Given up is only what can be had again: the bridge of this node has said that it holds the blob whole, and a bucket's
-//! blob record still names it. What is pinned stays. For content that nobody waits for, only what lay untouched for a
+//! blob record still names it. What is pinned, open, or being exported stays. For content that nobody waits for, only what lay untouched for a
 //! while is given up, so that a collection that is larger than the disk does not pass through it again and again; and what
 //! was given up comes back only when somebody opens it (`demand`).
 //!
@@ -205,7 +205,7 @@ impl Blobs {
                 if need == Need::Background && now.saturating_sub(row.minute) < rest_minutes {
                     continue;
                 }
-                if !may_be_given_up(&rows, blob.hash)? {
+                if !self.may_be_given_up(&rows, blob.hash)? {
                     continue;
                 }
                 if row.held_by != Some(bridge) {
@@ -236,13 +236,17 @@ impl Blobs {
             chosen.push(blob);
         }
         let Some(bridge) = self.inner.records.bridge_id() else { return Ok(0) };
+        let deciding = self.clone();
         let work = move |transaction: &mut Transaction<'_>| {
             let mut gone = Vec::new();
             for blob in chosen {
                 let rows = &mut transaction.rows;
-                // Decided by the writer: it may have been pinned, or its record deleted, since it was chosen.
+                // Decided by the writer: it may have been pinned or opened, or its record deleted, since it was chosen.
                 let confirmed = read_use(rows, blob.hash)?.held_by == Some(bridge);
-                if !confirmed || !rows.contains(&keys::held(blob.hash))? || !may_be_given_up(rows, blob.hash)? {
+                if !confirmed
+                    || !rows.contains(&keys::held(blob.hash))?
+                    || !deciding.may_be_given_up(rows, blob.hash)?
+                {
                     continue;
                 }
                 rows.remove(keys::held(blob.hash));
@@ -272,6 +276,17 @@ impl Blobs {
         Ok(count)
     }
 
+    /// Whether it can be wanted again: a record makes it content of a bucket; and nothing holds it here: no pin, no reader,
+    /// no export.
+    fn may_be_given_up(&self, rows: &Overlay<'_>, hash: BlobHash) -> Result<bool, StoreError> {
+        if self.inner.readers.has(hash) || demand::is_pinned(rows, hash)? {
+            return Ok(false);
+        }
+        let content_of = tables::content_of(rows, hash)?;
+        let staying = &self.inner.records.shared().staying;
+        Ok(!content_of.is_empty() && !content_of.into_iter().any(|bucket| staying.has(bucket)))
+    }
+
     fn unlink(&self, hash: BlobHash) -> Result<(), BlobError> {
         let layout = &self.inner.layout;
         [layout.manifest(hash), layout.blob(hash)]
@@ -299,9 +314,4 @@ pub(super) fn register_in(
 
 fn read_use(rows: &Overlay<'_>, hash: BlobHash) -> Result<UseRow, StoreError> {
     rows.get(&keys::usage(hash))?.map_or(Ok(UseRow::default()), |value| UseRow::decode(&value))
-}
-
-/// Whether it can be wanted again: a record makes it content of a bucket; and nothing holds it here.
-fn may_be_given_up(rows: &Overlay<'_>, hash: BlobHash) -> Result<bool, StoreError> {
-    Ok(!tables::content_of(rows, hash)?.is_empty() && !demand::is_pinned(rows, hash)?)
 }
