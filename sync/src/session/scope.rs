@@ -78,7 +78,7 @@ impl Selection {
     }
 
     /// Whether rows that came from here are to be sent back.
-    pub(super) fn is_returning(&self, bucket: BucketId) -> bool {
+    pub(crate) fn is_returning(&self, bucket: BucketId) -> bool {
         matches!(bucket, BucketId::Collection(id) if self.returning.contains(&id))
     }
 
