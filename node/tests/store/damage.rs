@@ -138,9 +138,9 @@ async fn a_rebuilt_store_keeps_what_was_chosen_and_owes_the_same_receipts() {
     store.records.change_one(Change::put(shelf(), Blob::record_id(absent), named)).await.unwrap();
     let medium = Media { cover: Some(absent), ..media("pinned") };
     store.records.change_one(Change::create(shelf(), id(1), medium)).await.unwrap();
+    store.records.choose(shelf_id, Level::Records).await.unwrap();
     backup::dump(&store.records).unwrap();
     put(2).await;
-    store.records.choose(shelf_id, Level::Records).await.unwrap();
     store.records.pin(Pinned::Media(id(1))).await.unwrap();
     store.records.change_one(Change::create(shelf(), id(2), media("to be erased"))).await.unwrap();
     let owed = store.records.erase(Media::KIND, id(2)).await.unwrap();
