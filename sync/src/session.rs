@@ -340,7 +340,7 @@ impl Session {
             self.credit.try_again();
             self.fetcher.pump(now_ms, &mut self.credit, &mut self.outbox);
             self.provider.pump(now_ms, &mut self.credit, &mut self.outbox);
-            self.checks.pump(&mut self.outbox);
+            self.checks.pump(&mut self.credit, &mut self.outbox);
             if let Some(bytes) = self.credit.newly_short_of() {
                 self.outbox.event(Event::CreditShort(bytes));
             }
@@ -382,7 +382,7 @@ impl Session {
 
     /// What it keeps in memory now.
     pub fn held(&self) -> Held {
-        self.puller.held() + self.server.held() + self.fetcher.held() + self.provider.held()
+        self.puller.held() + self.server.held() + self.fetcher.held() + self.provider.held() + self.checks.held()
     }
 
     /// Takes note of a disk request that was still under way when the session ended. Before [`Self::receiving`].
@@ -457,7 +457,7 @@ impl Session {
             (_, Message::ManifestAsk { blob }) => self.provider.take_manifest_ask(blob),
             (_, Message::ChunkAsk { blob, index, class }) => self.provider.take_chunk_ask(blob, index, class),
             (_, Message::Manifest { blob, manifest }) if self.checks.awaits(blob) => {
-                self.checks.take_manifest(blob, manifest.as_deref(), out)
+                self.checks.take_manifest(blob, manifest.as_deref(), &mut self.credit, out)
             }
             (_, Message::Manifest { blob, manifest }) => {
                 self.fetcher.take_manifest(blob, manifest, now_ms, &mut self.credit, out)
