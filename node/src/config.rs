@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 use crate::http::HttpConfig;
 use crate::jobs::{ImportConfig, UpkeepConfig};
 use crate::library::StoreConfig;
+use crate::library::selection::SelectionConfig;
 use crate::replication::ReplicationConfig;
 
 /// Everything.
@@ -25,6 +26,8 @@ pub struct Config {
     pub http: HttpConfig,
     /// Records and content.
     pub store: StoreConfig,
+    /// Which collections are kept.
+    pub selection: SelectionConfig,
     /// Files taken in.
     pub import: ImportConfig,
     /// The way to the bridge.
@@ -42,6 +45,7 @@ impl Default for Config {
             listen: SocketAddr::from(([127, 0, 0, 1], 8080)),
             http: HttpConfig::default(),
             store: StoreConfig::default(),
+            selection: SelectionConfig::default(),
             import: ImportConfig::default(),
             replication: ReplicationConfig::default(),
             upkeep: UpkeepConfig::default(),

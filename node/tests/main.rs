@@ -1,6 +1,7 @@
 //! What the node promises to those who use its parts.
 
 mod node {
+    mod bundles;
     mod local;
     mod replication;
 }
@@ -13,5 +14,8 @@ mod store {
     mod model;
     mod promises;
     mod quarantine;
+    mod returning;
+    mod room;
     pub(crate) mod samples;
+    mod selection;
 }

@@ -8,6 +8,8 @@
 //! - `budget`: a link with a budget, and content that is read while it comes
 //! - `outages`: PostgreSQL, S3 and SNS away for a while
 //! - `power`: a node under write load, killed again and again
+//! - `replacement`: a node that takes the place of another
+//! - `selection`: collections kept or not, content on demand, room made, pins
 //! - `transports`: TCP where no UDP goes through
 //! - `strangers`: who is refused, and that it is counted
 //! - `hostile_files`: what an import refuses
@@ -27,6 +29,8 @@ mod main_job;
 mod outages;
 mod pages;
 mod power;
+mod replacement;
+mod selection;
 mod strangers;
 mod testbed;
 mod transports;

@@ -13,6 +13,7 @@ mod invariants;
 mod liars;
 mod reconnect;
 mod regressions;
+mod selection;
 mod tcp;
 mod transport;
 mod two_versions;
