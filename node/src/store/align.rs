@@ -14,6 +14,7 @@ use std::sync::{MutexGuard, PoisonError};
 
 use alexandria_sync::chunk::BlobHash;
 use alexandria_sync::domain::{Blob, Typed};
+use alexandria_sync::erase::blobs_named;
 use alexandria_sync::id::{BucketId, NodeId, RecordId, Seq};
 use alexandria_sync::record::Kind;
 use tokio::sync::watch;
@@ -240,7 +241,8 @@ impl Aligning<'_, '_> {
             if !self.may_go(&row)? {
                 continue;
             }
-            given_up.extend(tables::blob_held_by_bucket(&row.record));
+            // Also what the last record names whose blob record went before it.
+            given_up.extend(blobs_named(&row.record));
             tables::remove(&mut self.transaction.rows, row)?;
         }
         Ok(Step::More(given_up))

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use alexandria_node::store::align::Step;
 use alexandria_node::store::{Change, Config, Level, Pinned, Store, StoreError};
 use alexandria_sync::chunk::{BlobHash, Chunking};
-use alexandria_sync::domain::{Blob, Collection, FileRole, Media, MediaFile, Typed};
+use alexandria_sync::domain::{Annotation, Blob, Collection, FileRole, Media, MediaFile, Typed};
 use alexandria_sync::id::{BucketId, NodeId, RecordId, Seq};
 use alexandria_sync::record::RecordKey;
 use alexandria_sync::session::Chosen;
@@ -291,6 +291,25 @@ async fn a_reader_reads_on_though_the_collection_leaves() {
     assert_eq!(store.blobs.held(hash).unwrap(), None);
     let rest = follower.durable_from(600).await.unwrap().unwrap();
     assert_eq!((rest.bytes, rest.file.metadata().unwrap().len()), (600..1000, 1000));
+}
+
+/// The picture analysis writes about content that the bridge has long had.
+#[tokio::test]
+async fn content_leaves_with_the_last_record_that_names_it() {
+    let dir = folder();
+    let store = open(&dir);
+    let hash = put_content(&store, 1, 1000).await;
+    name_content(&store, hash).await;
+    confirm_all(&store);
+    store.blobs.note_checked(bridge().node, vec![(hash, true)]).await.unwrap();
+    let note = Annotation { media: id(1), blob: Some(hash), ..Annotation::default() };
+    store.records.change_one(Change::put(shelf(), Annotation::record_id(id(1), hash), note)).await.unwrap();
+    store.records.choose(shelf_id(), Level::None).await.unwrap();
+    assert_eq!(align(&store).await, Step::Waiting, "the annotation was not sent yet");
+    assert!(store.blobs.held(hash).unwrap().is_some());
+    confirm_all(&store);
+    assert_eq!(align(&store).await, Step::Done);
+    assert_eq!(store.blobs.held(hash).unwrap(), None);
 }
 
 /// Whatever was chosen for content: once it is erased it is nowhere, and nobody asks for it.
