@@ -44,8 +44,6 @@ const LOOKUPS_MAX: usize = 64;
 const BLOBS_IN_FLIGHT: usize = 3;
 /// With those that readers wait for.
 const BLOBS_MAX: usize = BLOBS_IN_FLIGHT + READER_BLOBS_BEYOND;
-/// Blobs about which the peer is asked at a time whether it holds them.
-const CHECKED_MAX: usize = 64;
 
 /// Lives through the conversation that `data` describes.
 pub fn session(data: &[u8]) {
@@ -69,6 +67,8 @@ struct Conversation {
     /// Asked of the peer and not answered.
     chunks_asked: BTreeSet<(BlobHash, u32)>,
     manifests_asked: BTreeSet<BlobHash>,
+    /// What the peer is just being asked whether it holds.
+    checking: Option<BlobHash>,
     closed: Option<Closed>,
     now_ms: u64,
 }
@@ -138,6 +138,7 @@ impl Conversation {
             busy_lanes: BTreeSet::new(),
             chunks_asked: BTreeSet::new(),
             manifests_asked: BTreeSet::new(),
+            checking: None,
             closed: None,
             now_ms: 0,
         };
@@ -296,15 +297,8 @@ impl Conversation {
     }
 
     fn something_happens_here(&mut self, script: &mut Script<'_>) {
-        match script.below(5) {
+        match script.below(4) {
             0 => self.handle(Input::WantsChanged),
-            4 => {
-                let blob = any_blob(script);
-                // Nobody asks about what is not here, or was just being fetched.
-                if self.blobs.whole(blob).is_some() && !self.manifests_asked.contains(&blob) {
-                    self.handle(Input::CheckBlobs(vec![blob]));
-                }
-            }
             1 => {
                 self.blobs.want_now(any_blob(script));
                 self.handle(Input::WantsChanged);
@@ -314,6 +308,10 @@ impl Conversation {
                 let blob = manifest.blob();
                 self.blobs.import(manifest, bytes.into());
                 self.handle(Input::BlobCompleted(blob));
+                // Could it be given up?
+                self.checking = Some(blob);
+                self.handle(Input::CheckBlobs(vec![blob]));
+                self.checking = None;
             }
             _ => {
                 let bucket = script.pick(&buckets());
@@ -366,6 +364,8 @@ impl Conversation {
             assert!(self.busy_lanes.insert(lane), "a second frame on a lane that has not drained");
         }
         match message {
+            // Asked beside an ask of the one who fetches it, perhaps: both are answered.
+            Message::ManifestAsk { blob } if self.checking == Some(*blob) => {}
             Message::ManifestAsk { blob } => {
                 assert!(self.manifests_asked.insert(*blob), "a manifest is asked for twice");
             }
@@ -378,8 +378,7 @@ impl Conversation {
 
     fn check_limits(&self) {
         let count = |which: fn(&DiskRequest) -> bool| self.disk.iter().filter(|request| which(request)).count();
-        assert!(self.chunks_asked.len() <= ASKS_MAX / 2);
-        assert!(self.manifests_asked.len() <= BLOBS_MAX + CHECKED_MAX);
+        assert!(self.chunks_asked.len() <= ASKS_MAX / 2 && self.manifests_asked.len() <= BLOBS_MAX);
         assert!(count(|request| matches!(request, DiskRequest::Page { .. })) <= 1);
         assert!(count(|request| matches!(request, DiskRequest::Apply { .. })) <= 1);
         assert!(count(|request| matches!(request, DiskRequest::Cursor(..))) <= LOOKUPS_MAX);
