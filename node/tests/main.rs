@@ -1,6 +1,7 @@
 //! What the node promises to those who use its parts.
 
 mod node {
+    mod lan;
     mod local;
     mod replication;
 }

@@ -7,6 +7,7 @@
 //! - `cuts`: node and bridge killed in the middle of a transfer
 //! - `budget`: a link with a budget, and content that is read while it comes
 //! - `outages`: PostgreSQL, S3 and SNS away for a while
+//! - `lan`: nodes that find each other, and need no bridge for it
 //! - `power`: a node under write load, killed again and again
 //! - `transports`: TCP where no UDP goes through
 //! - `strangers`: who is refused, and that it is counted
@@ -22,6 +23,7 @@ mod budget;
 mod bundles;
 mod cuts;
 mod hostile_files;
+mod lan;
 mod large_files;
 mod main_job;
 mod outages;
