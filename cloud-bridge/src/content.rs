@@ -4,6 +4,7 @@
 //! - [`parts`]: how a blob is cut into parts, and how the parts' hashes make the blob's.
 //! - [`assembly`]: one blob in the making, in memory: which bytes are here and which are durable.
 //! - [`receive`]: the blob store that sessions write to.
+//! - [`known`]: the chunks of a new version that other blobs hold already.
 //! - [`progress`]: how far each blob has come, in PostgreSQL.
 //! - [`publish`]: the last step: object, then manifest row, then event.
 //! - [`serve`]: reading, listing, and what is wanted.
@@ -19,6 +20,7 @@
 
 mod assembly;
 pub mod intake;
+mod known;
 pub mod objects;
 mod parts;
 mod progress;

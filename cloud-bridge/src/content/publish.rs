@@ -138,7 +138,8 @@ impl Content {
     }
 }
 
-/// Remembers where the chunks of a blob that changes by parts lie, for its next version.
+/// Remembers where the chunks of a blob that changes by parts lie, for its next version: in the latest blob, which is the
+/// last to be removed, and in which what lies together stays together.
 async fn note_chunk_places(tx: &mut PgConnection, manifest: &Manifest) -> Result<(), sqlx::Error> {
     if manifest.chunking() != Chunking::ContentDefined {
         return Ok(());
@@ -151,6 +152,7 @@ async fn note_chunk_places(tx: &mut PgConnection, manifest: &Manifest) -> Result
         .collect();
     // In one order everywhere, so that two writers never wait for each other in a circle.
     places.sort_unstable();
+    places.dedup_by(|next, first| next.0 == first.0);
     let mut columns: (Vec<Vec<u8>>, Vec<i64>, Vec<i32>) = Default::default();
     for (chunk, offset, len) in places {
         columns.0.push(chunk);
@@ -160,7 +162,8 @@ async fn note_chunk_places(tx: &mut PgConnection, manifest: &Manifest) -> Result
     sqlx::query(
         "INSERT INTO chunk_place (chunk, blob, offset_bytes, len) \
          SELECT chunk, $1, offset_bytes, len FROM unnest($2::bytea[], $3::bigint[], $4::integer[]) \
-            AS place (chunk, offset_bytes, len) ON CONFLICT DO NOTHING",
+            AS place (chunk, offset_bytes, len) \
+         ON CONFLICT (chunk) DO UPDATE SET blob = excluded.blob, offset_bytes = excluded.offset_bytes",
     )
     .bind(manifest.blob().as_bytes().as_slice())
     .bind(columns.0)

@@ -1,6 +1,6 @@
 //! Reading blobs, and what is wanted: the blob store as sessions see it.
 
-use alexandria_sync::chunk::{BlobHash, Chunking, Have, Manifest};
+use alexandria_sync::chunk::{BlobHash, Have, Manifest};
 use alexandria_sync::id::{BucketId, NodeId};
 use alexandria_sync::store::{BlobStore, Wanted, WriteBlobError};
 use alexandria_sync::wire::Class;
@@ -8,13 +8,8 @@ use bytes::Bytes;
 use futures::stream::BoxStream;
 use futures::{StreamExt, stream};
 
-use super::receive::Receiving;
 use super::{Content, ContentError, blob_key};
 
-/// Chunks copied from other blobs when one is begun, at most.
-const COPIED_CHUNKS_MAX: i64 = 4096;
-/// Chunks on their way from other blobs at once.
-const COPIES_IN_FLIGHT: usize = 4;
 /// What content is if no record says.
 const UNKNOWN_MEDIA_TYPE: &str = "application/octet-stream";
 
@@ -235,59 +230,9 @@ impl Content {
         let fits = |text: &String| text.len() <= 255 && text.bytes().all(|byte| (0x20..0x7f).contains(&byte));
         Ok(media_type.filter(fits).unwrap_or_else(|| UNKNOWN_MEDIA_TYPE.into()))
     }
-
-    /// Copies the chunks of a new version that older blobs hold, and makes them durable.
-    pub(super) async fn copy_known_chunks(
-        &self,
-        manifest: &Manifest,
-        receiving: &Receiving,
-    ) -> Result<(), ContentError> {
-        if manifest.chunking() != Chunking::ContentDefined {
-            return Ok(());
-        }
-        let missing: Vec<u32> = receiving.assembly().durable(manifest).missing().collect();
-        let chunks: Vec<Vec<u8>> =
-            missing.iter().filter_map(|index| Some(manifest.chunk(*index)?.hash.as_bytes().to_vec())).collect();
-        let places: Vec<(i64, Vec<u8>, i64, i32)> = sqlx::query_as(
-            "SELECT wanted.place, chunk_place.blob, chunk_place.offset_bytes, chunk_place.len \
-             FROM unnest($1::bytea[]) WITH ORDINALITY AS wanted (chunk, place) \
-             JOIN chunk_place ON chunk_place.chunk = wanted.chunk ORDER BY wanted.place LIMIT $2",
-        )
-        .bind(chunks)
-        .bind(COPIED_CHUNKS_MAX)
-        .fetch_all(self.pool())
-        .await?;
-        if places.is_empty() {
-            return Ok(());
-        }
-        let mut copies = stream::iter(places)
-            .map(|(place, blob, offset, len)| {
-                let index = missing.get((place - 1) as usize).copied();
-                async move {
-                    let (index, blob) = (index?, hash_of(blob)?);
-                    let read = self.objects().read(&blob_key(blob), offset as u64, len as u64).await;
-                    Some((index, read))
-                }
-            })
-            .buffered(COPIES_IN_FLIGHT);
-        while let Some(copy) = copies.next().await {
-            let Some((index, read)) = copy else { continue };
-            let Some(bytes) = read? else { continue };
-            match self.write_chunk(manifest, index, bytes).await {
-                // The older blob is gone or damaged: the peer sends the chunk.
-                Ok(()) | Err(WriteBlobError::Mismatch) => {}
-                Err(WriteBlobError::Store(error)) => return Err(error),
-                Err(_) => return Ok(()),
-            }
-        }
-        match self.sync_blob(manifest).await {
-            Err(WriteBlobError::Store(error)) => Err(error),
-            _ => Ok(()),
-        }
-    }
 }
 
 /// A hash as PostgreSQL holds it. What a peer called a hash is 32 bytes, or its record would not have been read.
-fn hash_of(bytes: Vec<u8>) -> Option<BlobHash> {
+pub(super) fn hash_of(bytes: Vec<u8>) -> Option<BlobHash> {
     Some(BlobHash::from_bytes(bytes.try_into().ok()?))
 }

@@ -93,6 +93,9 @@ fn failed(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> BlobEr
     move |source| BlobError::Io { action, path, source }
 }
 
+/// Locks on the files of whole blobs: blobs whose hashes differ in so many ways are published side by side.
+const FILE_LOCKS: usize = 16;
+
 /// Whether a node may have, and give, what belongs to a bucket.
 pub type Permission = Arc<dyn Fn(NodeId, BucketId) -> bool + Send + Sync>;
 
@@ -156,6 +159,8 @@ struct Inner {
     chunks: Mutex<Option<ChunkIndex>>,
     /// Read by who publishes, written by who removes.
     publishing: RwLock<()>,
+    /// Held by who writes files of a whole blob, so that nobody else writes the same ones at the same time.
+    files: [Mutex<()>; FILE_LOCKS],
     /// Since when blobs and partial blobs were seen to be unreferenced.
     unreferenced: Mutex<HashMap<BlobHash, Instant>>,
     permission: Mutex<Option<Permission>>,
@@ -183,6 +188,7 @@ impl Blobs {
             urgent: Mutex::default(),
             chunks: Mutex::default(),
             publishing: RwLock::default(),
+            files: Default::default(),
             unreferenced: Mutex::default(),
             permission: Mutex::default(),
             arrivals: broadcast::Sender::new(ARRIVALS_BUFFERED_MAX),
@@ -354,6 +360,7 @@ impl Blobs {
         if manifest.blob() != held.hash {
             return Ok(None);
         }
+        let _nobody_else_writes_it = self.files_of(held.hash);
         disk::write_durably(&path, &manifest.to_bytes()).map_err(failed("write", &path))?;
         Ok(Some(manifest))
     }
@@ -364,7 +371,9 @@ impl Blobs {
         let hash = manifest.blob();
         let row = HeldRow { size_bytes: manifest.size_bytes(), chunking: manifest.chunking() };
         let (blob, manifest_path) = (self.inner.layout.blob(hash), self.inner.layout.manifest(hash));
+        let blobs = self.clone();
         let manifest = blocking::<_, BlobError>(move || {
+            let _nobody_else_writes_it = blobs.files_of(hash);
             if let Some(folder) = blob.parent() {
                 disk::create_dir_durably(folder).map_err(failed("make", folder))?;
             }
@@ -384,6 +393,11 @@ impl Blobs {
         // Nobody may be listening.
         let _ = self.inner.arrivals.send(hash);
         Ok(())
+    }
+
+    /// To be held while files of a whole blob are written.
+    fn files_of(&self, hash: BlobHash) -> MutexGuard<'_, ()> {
+        locked(&self.inner.files[usize::from(hash.as_bytes()[0]) % FILE_LOCKS])
     }
 
     async fn register(&self, hash: BlobHash, row: HeldRow) -> Result<(), StoreError> {

@@ -416,3 +416,22 @@ fn peak_bytes() -> u64 {
     let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
     line.trim().trim_end_matches(" kB").parse::<u64>().unwrap() * 1024
 }
+
+/// Covers are often alike: four files of one import may bring the same picture at the same moment.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_same_content_from_many_at_once_is_taken_from_each() {
+    let folder = folder();
+    let store = open(&folder);
+    for round in 0..10 {
+        let bytes = noise(2000, round);
+        let puts = (0..8).map(|_| {
+            let (blobs, bytes) = (store.blobs.clone(), bytes.clone());
+            tokio::spawn(async move { blobs.put_stream(Chunking::Fixed, None, bytes.as_slice()).await })
+        });
+        for put in puts.collect::<Vec<_>>() {
+            let put = put.await.unwrap().unwrap();
+            assert_eq!(put.hash, BlobHash::of(&bytes));
+        }
+        assert_eq!(read_all(&store.blobs, BlobHash::of(&bytes)).await, Some(bytes));
+    }
+}

@@ -16,6 +16,7 @@ use alexandria_sync::domain::{Author, Blob, OpenCount, Typed};
 use alexandria_sync::hlc::{ClockQuality, HlcTime, Stamp};
 use alexandria_sync::id::{BucketId, Epoch, Incarnation, NodeId, RecordId, Seq};
 use alexandria_sync::record::{FieldTag, Kind, Record, RecordKey, Value};
+use alexandria_sync::session::fetch::READER_BLOBS_BEYOND;
 use alexandria_sync::session::provide::ASKS_MAX;
 use alexandria_sync::session::{
     Closed, Collections, Config, DiskDone, DiskRequest, Input, Output, Scope, Session, WriteFailure,
@@ -39,6 +40,10 @@ const HERE: NodeId = NodeId::from_bytes([2; 16]);
 /// Room for content here, in bytes.
 const QUOTA_BYTES: u64 = 100_000;
 const LOOKUPS_MAX: usize = 64;
+/// Blobs that nobody waits for and that are received at a time.
+const BLOBS_IN_FLIGHT: usize = 3;
+/// With those that readers wait for.
+const BLOBS_MAX: usize = BLOBS_IN_FLIGHT + READER_BLOBS_BEYOND;
 
 /// Lives through the conversation that `data` describes.
 pub fn session(data: &[u8]) {
@@ -120,7 +125,8 @@ impl Conversation {
 
         let local = Hello { node: HERE, epoch: records.epoch(), ..hello() };
         // A small window, so that the script can fill it.
-        let config = Config { resend_bytes: 8, page_bytes: 4096, blobs_in_flight_max: 3, ..Config::default() };
+        let config =
+            Config { resend_bytes: 8, page_bytes: 4096, blobs_in_flight_max: BLOBS_IN_FLIGHT, ..Config::default() };
         let session = Session::new(config, local, PEER, scope, 0);
         let mut conversation = Self {
             records,
@@ -364,14 +370,14 @@ impl Conversation {
 
     fn check_limits(&self) {
         let count = |which: fn(&DiskRequest) -> bool| self.disk.iter().filter(|request| which(request)).count();
-        assert!(self.chunks_asked.len() <= ASKS_MAX / 2 && self.manifests_asked.len() <= 3);
+        assert!(self.chunks_asked.len() <= ASKS_MAX / 2 && self.manifests_asked.len() <= BLOBS_MAX);
         assert!(count(|request| matches!(request, DiskRequest::Page { .. })) <= 1);
         assert!(count(|request| matches!(request, DiskRequest::Apply { .. })) <= 1);
         assert!(count(|request| matches!(request, DiskRequest::Cursor(..))) <= LOOKUPS_MAX);
         assert!(count(|request| matches!(request, DiskRequest::Manifest(_))) <= usize::from(CONTENT_LANES));
         assert!(count(|request| matches!(request, DiskRequest::Read { .. })) <= usize::from(CONTENT_LANES));
         assert!(count(|request| matches!(request, DiskRequest::Urgent | DiskRequest::Wanted { .. })) <= 2);
-        assert!(count(|request| matches!(request, DiskRequest::Begin(_) | DiskRequest::Finish(_))) <= 3);
+        assert!(count(|request| matches!(request, DiskRequest::Begin(_) | DiskRequest::Finish(_))) <= BLOBS_MAX);
     }
 
     /// What the driver does when a connection ends; then the stores are looked at.

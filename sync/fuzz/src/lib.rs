@@ -1,12 +1,15 @@
-//! What must hold for whatever bytes a peer sends: one function for each decoder, and one for a whole session.
+//! What must hold for whatever bytes a peer sends, or a stick brings: one function for each decoder, for a whole session, and for
+//! files of bundles.
 //!
 //! Each takes the bytes that a fuzzer made up, and panics if a promise is broken. `fuzz_targets/` hands them to libFuzzer
 //! (`tests/fuzz`); the crate's own tests run them over every file of `corpus/`, so that what was found once stays found.
 
+mod bundles;
 mod conversation;
 mod decoders;
 mod script;
 
+pub use bundles::{bundle, receipt};
 pub use conversation::session;
 pub use decoders::{certificate, frame, have, manifest, merge, message, name, record};
 
@@ -14,7 +17,8 @@ pub use decoders::{certificate, frame, have, manifest, merge, message, name, rec
 pub type Target = (&'static str, fn(&[u8]));
 
 /// Every function, by the name of its fuzz target and of its folder in `corpus/`.
-pub const TARGETS: [Target; 9] = [
+pub const TARGETS: [Target; 11] = [
+    ("bundle", bundle),
     ("certificate", certificate),
     ("frame", frame),
     ("have", have),
@@ -22,6 +26,7 @@ pub const TARGETS: [Target; 9] = [
     ("merge", merge),
     ("message", message),
     ("name", name),
+    ("receipt", receipt),
     ("record", record),
     ("session", session),
 ];

@@ -29,7 +29,7 @@ use crate::wire::{Class, Message};
 /// Blobs of each class that are under way before another class has all the others, if it wants as many.
 const BLOBS_OF_EACH_CLASS: usize = 4;
 /// Blobs that readers wait for may be so many more than the limit on all blobs.
-const READER_BLOBS_BEYOND: usize = 8;
+pub const READER_BLOBS_BEYOND: usize = 8;
 /// What a manifest takes for each of so many bytes of its blob, which is how content-defined chunks come out.
 const MANIFEST_BYTES_PER_CHUNK: u64 = 40;
 const CHUNK_BYTES_USUAL: u64 = 256 * 1024;

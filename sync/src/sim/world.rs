@@ -88,8 +88,8 @@ pub(super) struct World<'p> {
     steps_left: usize,
     /// Faults are over, but for wrong clocks.
     pub(super) healed: bool,
-    /// Connections with larger numbers were made after that.
-    healed_serial: u64,
+    /// Connections with larger numbers were made after that, and nothing has been written since they were.
+    unwritten_serial: u64,
     /// Nobody has a link before this.
     silent_until_us: u64,
     skipped_ms: u64,
@@ -117,7 +117,7 @@ impl<'p> World<'p> {
             connections: BTreeMap::new(),
             steps_left: plan.steps.len(),
             healed: false,
-            healed_serial: u64::MAX,
+            unwritten_serial: u64::MAX,
             silent_until_us: 0,
             skipped_ms: 0,
             violations: Vec::new(),

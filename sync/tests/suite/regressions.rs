@@ -42,4 +42,5 @@ fn regression_content_comes_once_there_is_room_though_no_disk_says_so() {
 #[test]
 fn regression_quiet_says_nothing_about_what_is_written_while_it_is_on_its_way() {
     is_good(1444);
+    is_good(4760);
 }

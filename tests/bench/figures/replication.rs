@@ -77,9 +77,14 @@ pub(crate) async fn delta() {
     sync(&node).await;
     let ours = carried() - before;
 
-    let theirs = rsync_bytes(&old, &new, folder.path());
-    println!("one byte inserted into an archive of {} MB, bytes on the wire both ways:", ARCHIVE_BYTES / 1_000_000);
-    println!("ours {ours}, rsync {theirs}, ratio {:.2}", ours as f64 / theirs as f64);
+    println!(
+        "one byte inserted into an archive of {} MB, bytes on the wire both ways: ours {ours}",
+        ARCHIVE_BYTES / 1_000_000
+    );
+    for options in ["--no-compress", "--compress"] {
+        let theirs = rsync_bytes(&old, &new, folder.path(), options);
+        println!("rsync {options} {theirs}, ratio {:.2}", ours as f64 / theirs as f64);
+    }
 }
 
 /// A tar file with one member that nothing compresses.
@@ -116,11 +121,11 @@ async fn upload(node: &NodeProcess, path: &Path) {
 }
 
 /// What rsync sends and receives to make a copy of `old` into `new`, as it counts itself.
-fn rsync_bytes(old: &Path, new: &Path, folder: &Path) -> u64 {
+fn rsync_bytes(old: &Path, new: &Path, folder: &Path, options: &str) -> u64 {
     let copy = folder.join("copy.tar");
     std::fs::copy(old, &copy).expect("room on the disk");
     let mut command = Command::new("rsync");
-    command.args(["--no-whole-file", "--stats", "--inplace"]).arg(new).arg(&copy).stderr(Stdio::null());
+    command.args(["--no-whole-file", "--stats", options]).arg(new).arg(&copy).stderr(Stdio::null());
     let output = command.output().expect("rsync is installed: apt-get install rsync");
     let said = String::from_utf8_lossy(&output.stdout);
     let figure = |name: &str| -> u64 {

@@ -135,7 +135,7 @@ impl World<'_> {
                     let connected = self.connections.contains_key(&conversation.connection);
                     // With nobody else to bring news, and nothing written since it began, quiet means equal at the very moment
                     // that it is told.
-                    let began_after = conversation.connection > self.healed_serial;
+                    let began_after = conversation.connection > self.unwritten_serial;
                     if began_after && connected && self.replicas.len() == 2 {
                         self.check_quiet_records();
                     }

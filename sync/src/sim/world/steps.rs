@@ -92,7 +92,7 @@ impl World<'_> {
     /// Ends all faults but wrong clocks: links are good, disks are quick and have room, and damage is looked for.
     pub(super) fn heal(&mut self) {
         self.healed = true;
-        self.healed_serial = self.serial;
+        self.unwritten_serial = self.serial;
         self.silent_until_us = 0;
         let ids: Vec<u64> = self.connections.keys().copied().collect();
         for id in ids {
@@ -140,6 +140,10 @@ impl World<'_> {
             let mut buckets = here.records.replay_quarantine();
             buckets.sort_unstable();
             buckets.dedup();
+            if self.healed && !buckets.is_empty() {
+                // The other end may be told that it is quiet before it hears of this.
+                self.unwritten_serial = self.serial;
+            }
             for bucket in buckets {
                 self.tell_all(replica, || Input::LocalChange(bucket));
                 self.tell_all(replica, || Input::WantsChanged);
