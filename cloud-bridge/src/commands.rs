@@ -54,6 +54,9 @@ enum TokenCommand {
         /// For how many hours it is good.
         #[arg(long, value_name = "HOURS")]
         hours: Option<u32>,
+        /// The node whose place the new one takes: it gets what belongs to that one's site, and that one is revoked.
+        #[arg(long, value_name = "NODE")]
+        replaces: Option<NodeId>,
     },
 }
 
@@ -110,8 +113,12 @@ async fn manage(command: &Command, config: Config) -> anyhow::Result<()> {
     match command {
         Command::Serve => unreachable!("serving is not managing"),
         Command::Migrate => println!("the database is up to date"),
-        Command::Token(TokenCommand::Create { site, hours }) => {
-            println!("{}", fleet.create_token(site, *hours).await?);
+        Command::Token(TokenCommand::Create { site, hours, replaces }) => {
+            let token = match replaces {
+                Some(node) => fleet.create_replacement_token(site, *hours, *node).await?,
+                None => fleet.create_token(site, *hours).await?,
+            };
+            println!("{token}");
         }
         Command::Nodes(NodesCommand::List { json }) => list_nodes(&fleet, *json).await?,
         Command::Node(NodeCommand::Revoke { id }) => {

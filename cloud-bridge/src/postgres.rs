@@ -3,6 +3,7 @@
 //! - [`identity`]: which replica the bridge is, in which epoch, and its clock.
 //! - [`feed`]: reading a bucket's feed, its head, and cursors.
 //! - [`write`]: the one transaction through which every change goes, from peers and from here.
+//! - `handover`: what belongs to a site goes to the node that replaces its own.
 //! - [`tables`]: the typed tables that SQL can ask, written in that transaction.
 //! - [`quarantine`]: what was set aside, and its replay.
 //! - [`watcher`]: who is told that a feed has grown.
@@ -15,6 +16,7 @@
 //! Not here: the merge (`alexandria_sync::merge`), publishing events (`events`), content (`content`).
 
 pub mod feed;
+mod handover;
 pub mod identity;
 mod migrations;
 mod quarantine;

@@ -15,7 +15,7 @@ use alexandria_sync::session::{self, Collections, Event, Progress, Scope, Sessio
 use alexandria_sync::store::RecordStore;
 use alexandria_sync::tcp;
 use alexandria_sync::transport::{AnyLink, ConnectError, Knock, Listener};
-use alexandria_sync::wire::{CloseReason, Hello, PROTOCOL_MAX, PROTOCOL_MIN};
+use alexandria_sync::wire::{CloseReason, Hello, PROTOCOL_MAX, PROTOCOL_MIN, feature};
 use tokio::sync::broadcast::error::RecvError;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
 use tokio_util::sync::CancellationToken;
@@ -26,10 +26,12 @@ use crate::config::QuicConfig;
 use crate::content::Content;
 use crate::fleet::Fleet;
 use crate::metrics::{Metrics, Refusal};
-use crate::postgres::{Records, may_access, now_unix_ms};
+use crate::postgres::{RecordStoreError, Records, may_access, now_unix_ms};
 
 /// Events of a session that may wait to be read.
 const EVENTS_MAX: usize = 64;
+/// Nodes that took each other's places without a session in between, at most.
+const REPLACED_IN_A_ROW_MAX: usize = 16;
 /// How often running sessions are compared with the revoked nodes.
 const REVOCATION_INTERVAL: Duration = Duration::from_secs(5);
 /// How long running sessions may take to end at shutdown.
@@ -118,10 +120,34 @@ impl Replication {
                 return;
             }
         }
+        if let Err(error) = self.hand_over_site(node).await {
+            tracing::warn!(node.id = %node, error = &error as &dyn std::error::Error, "a site could not be handed over");
+            link.refuse("come again later");
+            return;
+        }
         let over = link.transport();
         let span = tracing::info_span!("session", peer.id = %node, peer.address = %address, transport = %over);
         self.run(link, node, stop).instrument(span).await;
         drop(slot);
+    }
+
+    /// A node that replaces another gets all that belongs to its site before its first session.
+    async fn hand_over_site(&self, node: NodeId) -> Result<(), RecordStoreError> {
+        let fleet = &self.shared.fleet;
+        // One that was itself to replace another may have been replaced before it ever came.
+        let (mut steps, mut to) = (Vec::new(), node);
+        while steps.len() < REPLACED_IN_A_ROW_MAX
+            && let Some(from) = fleet.to_be_handed_over(to).await?
+        {
+            steps.push((from, to));
+            to = from;
+        }
+        for (from, to) in steps.into_iter().rev() {
+            let records = self.shared.records.hand_over_site(from, to).await?;
+            fleet.note_handed_over(to).await?;
+            tracing::info!(node.id = %to, replaced.id = %from, records, "a site was handed over");
+        }
+        Ok(())
     }
 
     async fn run(&self, link: AnyLink, node: NodeId, stop: CancellationToken) {
@@ -174,7 +200,7 @@ impl Replication {
             unix_ms: now_unix_ms(),
             clock_quality: ClockQuality::Trusted,
             software: concat!("alexandria-bridge/", env!("CARGO_PKG_VERSION")).into(),
-            features: 0,
+            features: feature::OWN_ROWS,
         }
     }
 
@@ -270,9 +296,10 @@ async fn hear(mut events: mpsc::Receiver<Event>) {
             }
             Event::BlobReceived { blob, size_bytes } => tracing::info!(blob.hash = %blob, size_bytes, "a blob arrived"),
             Event::ContentBlocked => tracing::warn!("there is no room for content"),
-            Event::CreditShort(_) => {}
             Event::Applied(bucket, applied) => tracing::debug!(%bucket, ?applied, "a page was merged"),
             Event::Quiet => tracing::debug!("both ends hold the same"),
+            // Told only to who has a budget, or pulls less than all.
+            Event::CreditShort(_) | Event::HeldByPeer { .. } | Event::Returned(_) | Event::BlobChecked { .. } => {}
         }
     }
 }

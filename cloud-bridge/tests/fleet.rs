@@ -6,13 +6,18 @@ use std::path::Path;
 use alexandria_cloud_bridge::fleet::authority::AuthorityError;
 use alexandria_cloud_bridge::fleet::enrolment::{EnrolError, Enrolled, Request};
 use alexandria_cloud_bridge::fleet::iot::Reconciler;
+use alexandria_cloud_bridge::fleet::token::CreateTokenError;
 use alexandria_cloud_bridge::fleet::{Config, Fleet};
 use alexandria_cloud_bridge::metrics::{Metrics, Refusal};
-use alexandria_sync::id::NodeId;
+use alexandria_sync::domain::{Erasure, OpenCount, Typed};
+use alexandria_sync::erase;
+use alexandria_sync::id::{BucketId, Epoch, Incarnation, NodeId, Seq};
 use alexandria_sync::identity::{Identity, PeerIdentity, PeerRole, SigningRequest};
+use alexandria_sync::record::{Record, RecordKey};
+use alexandria_sync::store::Peer;
 use aws_sdk_iot::types::CertificateStatus;
 
-use crate::fixture::{Aws, Database, Outage, wait_for};
+use crate::fixture::{Aws, Database, Outage, media, new_id, stamp, wait_for};
 
 pub(crate) fn config(folder: &Path) -> Config {
     Config { ca_key_file: folder.join("ca.key"), ..Config::default() }
@@ -126,6 +131,70 @@ async fn who_should_not_be_let_in_is_not() {
     let late = a_node();
     let refused = fleet.enrol(&request(&expired, late, &signing_request(late))).await;
     assert!(matches!(refused, Err(EnrolError::WrongToken)));
+}
+
+/// DESIGN section 4: what belongs to a site is handed to a replacement node, and to nobody else.
+#[tokio::test]
+async fn a_replacement_takes_over_the_site_and_the_replaced_node_is_shut_out() {
+    let Some(database) = Database::new().await else { return };
+    let folder = tempfile::tempdir().unwrap();
+    let fleet = fleet(&database, folder.path()).await;
+    let records = database.records().await;
+    let (old, new) = (a_node(), a_node());
+    let unknown = fleet.create_replacement_token("Harbour", None, old).await;
+    assert!(matches!(unknown, Err(CreateTokenError::NoSuchNode(_))));
+    let token = fleet.create_token("Harbour", None).await.unwrap();
+    fleet.enrol(&request(&token, old, &signing_request(old))).await.unwrap();
+
+    let (from, to) = (BucketId::Site(old), BucketId::Site(new));
+    let medium = new_id();
+    let opened = OpenCount { media: medium, count: 7 };
+    let opened = opened.to_record(from, OpenCount::record_id(medium, old, Incarnation(1)), stamp(1, 0));
+    let note = media(from, new_id(), "a private upload", stamp(1, 1));
+    let gone = media(from, new_id(), "deleted", stamp(1, 2)).deleted(stamp(1, 3));
+    let mut many: Vec<Record> = (0..1200).map(|_| media(from, new_id(), "x", stamp(1, 4))).collect();
+    let erasure = RecordKey { bucket: BucketId::Catalogue, kind: Erasure::KIND, id: new_id() };
+    let receipt = erase::receipt(erasure, old, Incarnation(1), stamp(1, 5));
+    many.extend([opened, note.clone(), gone, receipt.clone()]);
+    records.apply(Peer { node: old, epoch: Epoch(1) }, from, many, Seq(1204)).await.unwrap();
+
+    let token = fleet.create_replacement_token("Harbour", None, old).await.unwrap();
+    let itself = fleet.enrol(&request(&token, old, &signing_request(old))).await;
+    assert!(itself.is_err(), "nor does that use the token up");
+    assert_eq!(fleet.admit(old).await.unwrap(), Ok(()), "nothing has happened yet");
+    fleet.enrol(&request(&token, new, &signing_request(new))).await.unwrap();
+    assert_eq!(fleet.admit(old).await.unwrap(), Err(Refusal::Revoked));
+    assert_eq!(fleet.to_be_handed_over(new).await.unwrap(), Some(old));
+    assert_eq!(fleet.to_be_handed_over(old).await.unwrap(), None);
+
+    assert_eq!(records.hand_over_site(old, new).await.unwrap(), 1202);
+    assert_eq!(records.hand_over_site(old, new).await.unwrap(), 0, "once");
+    let live = async |bucket| {
+        let (mut live, mut after) = (Vec::new(), Seq(0));
+        loop {
+            let page = records.page(bucket, after, None, (1000, 1 << 20)).await.unwrap();
+            live.extend(page.records.into_iter().filter(|record| !record.is_tombstone()));
+            if !page.more {
+                return live;
+            }
+            after = page.next;
+        }
+    };
+    assert_eq!(live(from).await, [receipt], "it is the old disk that has forgotten");
+    let handed_over = live(to).await;
+    assert_eq!(handed_over.len(), 1202);
+    let moved = handed_over.iter().find(|record| record.key.id == note.key.id).expect("it is there");
+    assert_eq!((moved.key.bucket, &moved.body), (to, &note.body), "as it was, stamps and all");
+    let popularity: i64 = database.value("SELECT opened::bigint FROM popularity").await;
+    assert_eq!(popularity, 7, "counted once");
+
+    // A session of the old node may have run for some seconds more.
+    fleet.note_handed_over(new).await.unwrap();
+    assert_eq!(fleet.to_be_handed_over(new).await.unwrap(), Some(old));
+    let later = "UPDATE node SET revoked_at = revoked_at - interval '2 minutes' WHERE revoked_at IS NOT NULL";
+    sqlx::raw_sql(later).execute(&database.pool()).await.unwrap();
+    fleet.note_handed_over(new).await.unwrap();
+    assert_eq!(fleet.to_be_handed_over(new).await.unwrap(), None);
 }
 
 #[tokio::test]

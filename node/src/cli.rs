@@ -5,6 +5,7 @@
 //! ([`session`]). So each command is written once, in `local`.
 
 mod bundle;
+mod collections;
 mod import;
 mod quarantine;
 mod report;
@@ -21,6 +22,7 @@ use clap::{Args, Parser, Subcommand};
 use tracing_subscriber::EnvFilter;
 
 use self::bundle::BundleCommand;
+use self::collections::CollectionsCommand;
 use self::session::NodeSession;
 use crate::config::{Config, LogConfig};
 use crate::local::{BackupRequest, EnrollRequest, EraseRequest, ReplayRequest, RestoreRequest, VerifyRequest};
@@ -114,6 +116,23 @@ enum Command {
         /// Stop once both sides hold the same
         #[arg(long, required = true)]
         once: bool,
+    },
+    /// Show and choose which collections of the fleet this node keeps
+    Collections {
+        #[command(subcommand)]
+        command: Option<CollectionsCommand>,
+    },
+    /// Fetch all content of a medium or a collection, and keep it whatever the disk is needed for
+    Pin {
+        /// Its id, or the title of a collection
+        #[arg(value_name = "ID")]
+        named: String,
+    },
+    /// No longer keep what `pin` kept
+    Unpin {
+        /// Its id, or the title of a collection
+        #[arg(value_name = "ID")]
+        named: String,
     },
     /// Erase a record for ever, here and at every node: what it says, the files that only it has, what was found in them
     Erase {
@@ -209,6 +228,9 @@ async fn run_in(session: &NodeSession, command: Command) -> anyhow::Result<ExitC
             Ok(ExitCode::SUCCESS)
         }
         Command::Sync { once: _ } => report::sync(client.sync().await?).await,
+        Command::Collections { command } => collections::run(client, command).await,
+        Command::Pin { named } => collections::pin(client, named, true).await,
+        Command::Unpin { named } => collections::pin(client, named, false).await,
         Command::Erase { kind, id } => {
             let answer = client.erase(&EraseRequest { kind, id }).await?;
             for erasure in answer.erasures {

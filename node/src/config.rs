@@ -12,6 +12,7 @@ use crate::http::HttpConfig;
 use crate::jobs::{ImportConfig, UpkeepConfig};
 use crate::lan::LanConfig;
 use crate::library::StoreConfig;
+use crate::library::selection::SelectionConfig;
 use crate::replication::ReplicationConfig;
 
 /// Everything.
@@ -26,6 +27,8 @@ pub struct Config {
     pub http: HttpConfig,
     /// Records and content.
     pub store: StoreConfig,
+    /// Which collections are kept.
+    pub selection: SelectionConfig,
     /// Files taken in.
     pub import: ImportConfig,
     /// The way to the bridge.
@@ -45,6 +48,7 @@ impl Default for Config {
             listen: SocketAddr::from(([127, 0, 0, 1], 8080)),
             http: HttpConfig::default(),
             store: StoreConfig::default(),
+            selection: SelectionConfig::default(),
             import: ImportConfig::default(),
             replication: ReplicationConfig::default(),
             lan: LanConfig::default(),

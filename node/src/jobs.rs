@@ -4,6 +4,7 @@
 //! Each job tells its progress as it goes. None of them knows who asked: the command line, a page, or the start of the
 //! node.
 
+pub mod align;
 pub mod analyse;
 pub mod bundle;
 pub mod erase;

@@ -5,6 +5,7 @@
 //! - [`outlook`]: what is still to come, and why it waits.
 //! - [`erase`]: the right to be forgotten.
 //! - [`builtin`]: the small library that an empty node offers.
+//! - [`selection`]: which collections of a fleet are kept here.
 //!
 //! What always holds: what a record names is wanted content of its bucket, written in the same commit.
 //!
@@ -15,6 +16,7 @@ pub mod builtin;
 pub mod catalogue;
 pub mod erase;
 pub mod outlook;
+pub mod selection;
 
 mod content;
 mod lists;
@@ -31,6 +33,7 @@ use rand::Rng;
 use serde::{Deserialize, Serialize};
 use tokio::sync::{Semaphore, watch};
 
+use self::selection::SelectionConfig;
 use crate::search::{Indexed, Search, SearchError};
 use crate::store::{Change, ChangeError, Condition, OpenError, Store, StoreError};
 
@@ -109,12 +112,18 @@ impl Library {
     /// # Errors
     ///
     /// [`OpenLibraryError`].
-    pub fn open(data_dir: &Path, config: &StoreConfig) -> Result<(Self, Indexed), OpenLibraryError> {
+    pub fn open(
+        data_dir: &Path,
+        config: &StoreConfig,
+        selection: &SelectionConfig,
+    ) -> Result<(Self, Indexed), OpenLibraryError> {
         let store = Store::open(&crate::store::Config {
             data_dir: data_dir.to_owned(),
             cache_bytes: config.cache_bytes,
             content_bytes_max: config.content_bytes_max,
             min_free_bytes: config.min_free_bytes,
+            default_level: selection.default,
+            evict_rest_s: selection.evict_rest_s,
             quarantine: QuarantineLimits {
                 records_max: config.quarantine_records_max,
                 bytes_max: config.quarantine_bytes_max,

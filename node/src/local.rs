@@ -8,6 +8,7 @@
 pub mod bundles;
 pub mod client;
 pub mod messages;
+pub mod selection;
 
 use std::path::{Path, PathBuf};
 

@@ -6,6 +6,7 @@ mod backup;
 mod bundle;
 mod local;
 mod quarantine;
+mod selection;
 mod status;
 
 use std::path::{Path, PathBuf};
@@ -24,7 +25,7 @@ use crate::config::Config;
 use crate::http;
 use crate::http::guard::{NodeWriteGuard, load_or_make_token};
 use crate::http::health::Metrics;
-use crate::jobs::{Importer, analyse, erase, upkeep, verify};
+use crate::jobs::{Importer, align, analyse, erase, upkeep, verify};
 use crate::lan::Lan;
 use crate::library::{Library, builtin};
 use crate::local::ImportLine;
@@ -87,12 +88,12 @@ impl Node {
     /// What kept it from starting.
     pub async fn start(config: Config, face: Face) -> anyhow::Result<Self> {
         let data = std::path::absolute(&config.data).context("find the data folder")?;
-        let store = config.store.clone();
+        let (store, selection) = (config.store.clone(), config.selection.clone());
         let opened = {
             let data = data.clone();
             tokio::task::spawn_blocking(move || {
                 let restored = backup::put_in_place(&data)?;
-                let (library, indexed) = Library::open(&data, &store)?;
+                let (library, indexed) = Library::open(&data, &store, &selection)?;
                 anyhow::Ok((library, indexed, restored))
             })
             .await?
@@ -153,6 +154,7 @@ impl Node {
         if let Some(lan) = lan {
             workers.push(tokio::spawn(async move { lan.run().await }));
         }
+        workers.push(tokio::spawn(align::run(library.clone())));
         if restored {
             // Content that lies in the folder is found again.
             let (lines, _) = mpsc::channel(1);

@@ -17,6 +17,7 @@ mod link;
 mod network;
 mod network_memory;
 mod relay;
+mod selection;
 mod tell;
 mod transport_choice;
 

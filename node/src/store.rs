@@ -16,7 +16,8 @@
 //! ```
 //!
 //! Read in this order: [`records`] and [`change`] (what callers do), `writer` (group commit), `tables` and `keys`
-//! (what a change writes), [`replication`], [`quarantine`], [`erase`], [`blobs`]; then [`backup`] and [`rebuild`].
+//! (what a change writes), [`replication`], [`quarantine`], [`erase`], [`blobs`]; [`selection`], [`align`] and `demand` (what
+//! of a fleet's library is kept here); then [`backup`] and [`rebuild`].
 //!
 //! What always holds:
 //! - A call that returns `Ok` has made its effect durable.
@@ -26,14 +27,17 @@
 //!
 //! Not here: what a library is (`library`), search, and which peers are spoken to.
 
+pub mod align;
 pub mod backup;
 pub mod blobs;
 pub mod change;
+mod demand;
 mod disk;
 mod engine;
 pub mod erase;
 pub mod error;
 mod guard;
+pub mod in_use;
 mod keys;
 pub mod link;
 pub mod listing;
@@ -44,8 +48,10 @@ pub mod rebuild;
 pub mod records;
 pub mod replication;
 mod row;
+pub mod selection;
 mod tables;
 pub mod time;
+mod usage;
 pub mod verify;
 mod writer;
 
@@ -66,6 +72,7 @@ pub use quarantine::{QuarantinePage, QuarantinePlace, Release, ReleaseError, Rel
 pub use rebuild::Condition;
 pub use records::{RecordStats, Records, Side, Stored, Version};
 pub use row::{Quarantined, SetAside, Totals};
+pub use selection::{ChooseError, Keeping, Level, Pinned};
 
 use guard::Noted;
 use time::Time;
@@ -84,6 +91,10 @@ pub struct Config {
     pub min_free_bytes: u64,
     /// How many received records are kept set aside.
     pub quarantine: QuarantineLimits,
+    /// How much is kept of collections that nothing was chosen for.
+    pub default_level: Level,
+    /// Content that was opened, or came, within this time is not given up for content that nobody waits for, in seconds.
+    pub evict_rest_s: u64,
 }
 
 impl Config {
@@ -95,6 +106,8 @@ impl Config {
             content_bytes_max: None,
             min_free_bytes: 256 * 1024 * 1024,
             quarantine: QuarantineLimits::default(),
+            default_level: Level::Content,
+            evict_rest_s: 7 * 24 * 60 * 60,
         }
     }
 }
@@ -136,6 +149,7 @@ impl Store {
         guard::note_commit(&config.data_dir, Noted { commit, closed: false })
             .and_then(|()| guard::keep_ballast(&config.data_dir))
             .map_err(io("write beside the records in", &config.data_dir))?;
+        selection::adopt_default(&engine, config.default_level)?;
         let time = Time::new(identity, meta::hlc(&engine)?);
         let shared = Shared::new(engine, identity, time, config.data_dir.clone(), config.quarantine, lock)?;
         let records = Records::start(shared, commit).map_err(io("start the writer of", &config.data_dir))?;

@@ -1,6 +1,7 @@
 //! What the node promises to those who use its parts.
 
 mod node {
+    mod bundles;
     mod lan;
     mod local;
     mod replication;
@@ -14,5 +15,8 @@ mod store {
     mod model;
     mod promises;
     mod quarantine;
+    mod returning;
+    mod room;
     pub(crate) mod samples;
+    mod selection;
 }

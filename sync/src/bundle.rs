@@ -42,6 +42,7 @@ pub use survey::{KindCounts, Survey, SurveyError, survey};
 use crate::id::{BucketId, Seq};
 use crate::identity::{Identity, PeerRole};
 use crate::merge::ReceiverClock;
+use crate::session::Selection;
 use crate::store::Peer;
 use crate::wire::{FRAME_HEADER_BYTES, Hello};
 
@@ -83,8 +84,10 @@ pub struct Receiver<'r> {
     pub identity: Option<&'r Identity>,
     /// Whether it takes what nobody that it knows vouches for.
     pub unsigned: bool,
-    /// Which buckets it takes from whom.
+    /// Which buckets it may take from whom.
     pub accepts: &'r (dyn Fn(&Issuer, BucketId) -> bool + Sync),
+    /// Which of these it wants, as in a session.
+    pub selection: &'r Selection,
 }
 
 /// Why the records of a bucket were not taken.
@@ -101,6 +104,12 @@ pub enum BucketRefusal {
     /// Not for this replica.
     #[error("it is not for this replica")]
     NotForHere,
+    /// Not chosen here.
+    #[error("it is not kept on this replica")]
+    NotKept,
+    /// It was evicted here and is to come back whole; what this replica wrote there itself is not in the bundle.
+    #[error("it leaves out what this replica wrote there before it gave it up; a bundle for anyone has all of it")]
+    LeavesOutOwn,
 }
 
 /// How far a file could be read.

@@ -63,6 +63,8 @@ pub enum HostInput {
     WantsChanged,
     /// A blob has become whole here, from elsewhere.
     BlobCompleted(BlobHash),
+    /// Ask the peer which of these blobs it holds whole.
+    CheckBlobs(Vec<BlobHash>),
     /// What may follow what had crossed the wire a moment ago.
     Credit(Word),
     /// End the session: why, and in words.
@@ -143,6 +145,7 @@ where
                 Some(HostInput::LocalChange(bucket)) => Input::LocalChange(bucket),
                 Some(HostInput::WantsChanged) => Input::WantsChanged,
                 Some(HostInput::BlobCompleted(blob)) => Input::BlobCompleted(blob),
+                Some(HostInput::CheckBlobs(blobs)) => Input::CheckBlobs(blobs),
                 Some(HostInput::Credit(word)) => Input::Credit(word),
                 Some(HostInput::Stop(reason, text)) => Input::Stop(reason, text),
                 None => {

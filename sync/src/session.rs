@@ -15,6 +15,7 @@
 //!
 //! Not here: redialling and policy (the host), framing (`wire`), the stores (`store`).
 
+pub mod check;
 pub mod fetch;
 pub mod provide;
 pub mod pull;
@@ -29,13 +30,13 @@ use std::collections::VecDeque;
 
 pub use disk::{DiskDone, DiskRequest, WriteFailure};
 pub use schedule::READER_WAITS_BYTES_MAX;
-pub use scope::{Collections, Scope};
+pub use scope::{Chosen, Collections, Scope, Selection};
 
 use crate::budget::Word;
 use crate::chunk::BlobHash;
-use crate::id::{BucketId, NodeId};
+use crate::id::{BucketId, NodeId, Seq};
 use crate::store::{Applied, Peer};
-use crate::wire::{CloseReason, Hello, Lane, Message, PROTOCOL_MAX, PROTOCOL_MIN};
+use crate::wire::{CloseReason, Hello, Lane, Message, PROTOCOL_MAX, PROTOCOL_MIN, feature};
 
 /// The limits of a session. The defaults suit a node with little memory on a slow link.
 #[derive(Clone, Debug)]
@@ -98,6 +99,8 @@ pub enum Input {
     WantsChanged,
     /// A blob has become whole here, from elsewhere.
     BlobCompleted(BlobHash),
+    /// Ask the peer which of these blobs it holds whole: [`Event::BlobChecked`] answers for each.
+    CheckBlobs(Vec<BlobHash>),
     /// What may follow what had crossed the wire a moment ago.
     Credit(Word),
     /// The time from [`Session::next_timeout`] has come. Early is harmless.
@@ -143,6 +146,23 @@ pub enum Event {
         blob: BlobHash,
         /// Its size.
         size_bytes: u64,
+    },
+    /// The peer has made durable what this end sent of a bucket that it does not want itself, up to this row of the feed
+    /// here, and would give it back.
+    HeldByPeer {
+        /// Which bucket.
+        bucket: BucketId,
+        /// The last row that it has.
+        upto: Seq,
+    },
+    /// A bucket of [`Selection::returning`] has been read to its end.
+    Returned(BucketId),
+    /// The peer was asked whether it holds a blob.
+    BlobChecked {
+        /// Which.
+        blob: BlobHash,
+        /// Whether it does, and may give it.
+        held_by_peer: bool,
     },
     /// No room for content here; records go on.
     ContentBlocked,
@@ -255,6 +275,7 @@ pub struct Session {
     server: serve::Server,
     fetcher: fetch::Fetcher,
     provider: provide::Provider,
+    checks: check::Checks,
     credit: credit::Credit,
     quiet: QuietState,
 }
@@ -284,6 +305,7 @@ impl Session {
             server: serve::Server::new(scope, local.epoch),
             fetcher: fetch::Fetcher::new(config.clone(), now_ms),
             provider: provide::Provider::default(),
+            checks: check::Checks::default(),
             credit,
             config,
             local,
@@ -293,6 +315,14 @@ impl Session {
             outbox,
             quiet: QuietState::default(),
         }
+    }
+
+    /// The same, reading only what this end wants of what is in scope. Before the first input.
+    #[must_use]
+    pub fn selecting(mut self, selection: Selection) -> Self {
+        self.puller.select(selection.clone());
+        self.server.select(selection);
+        self
     }
 
     /// Applies one input at `now_ms`, milliseconds on any clock that never goes back. Drain [`Self::poll`] after it.
@@ -310,6 +340,7 @@ impl Session {
             self.credit.try_again();
             self.fetcher.pump(now_ms, &mut self.credit, &mut self.outbox);
             self.provider.pump(now_ms, &mut self.credit, &mut self.outbox);
+            self.checks.pump(&mut self.credit, &mut self.outbox);
             if let Some(bytes) = self.credit.newly_short_of() {
                 self.outbox.event(Event::CreditShort(bytes));
             }
@@ -351,7 +382,7 @@ impl Session {
 
     /// What it keeps in memory now.
     pub fn held(&self) -> Held {
-        self.puller.held() + self.server.held() + self.fetcher.held() + self.provider.held()
+        self.puller.held() + self.server.held() + self.fetcher.held() + self.provider.held() + self.checks.held()
     }
 
     /// Takes note of a disk request that was still under way when the session ended. Before [`Self::receiving`].
@@ -381,6 +412,7 @@ impl Session {
                     out.control(Message::Have { blob });
                 }
             }
+            Input::CheckBlobs(blobs) => self.checks.add(blobs),
             Input::Timer => {
                 if self.phase == Phase::AwaitingHello && now_ms >= self.opened_at_ms + self.config.hello_deadline_ms {
                     return Err(Violation::new("no hello within its deadline"));
@@ -419,11 +451,14 @@ impl Session {
                 self.credit.note_page(&records);
                 self.puller.take_page(bucket, next, more, &records)
             }
-            (_, Message::Pull { bucket, after, epoch, page_bytes }) => {
-                self.server.take_pull(bucket, after, epoch, page_bytes)
+            (_, Message::Pull { bucket, after, epoch, page_bytes, own_too }) => {
+                self.server.take_pull((bucket, after, epoch), page_bytes, own_too, out)
             }
             (_, Message::ManifestAsk { blob }) => self.provider.take_manifest_ask(blob),
             (_, Message::ChunkAsk { blob, index, class }) => self.provider.take_chunk_ask(blob, index, class),
+            (_, Message::Manifest { blob, manifest }) if self.checks.awaits(blob) => {
+                self.checks.take_manifest(blob, manifest.as_deref(), &mut self.credit, out)
+            }
             (_, Message::Manifest { blob, manifest }) => {
                 self.fetcher.take_manifest(blob, manifest, now_ms, &mut self.credit, out)
             }
@@ -437,6 +472,9 @@ impl Session {
             }
             (_, Message::Quiet { dealt_with }) => {
                 self.quiet.received = Some(dealt_with);
+                if dealt_with == self.outbox.counted {
+                    self.server.all_is_dealt_with(&mut self.outbox);
+                }
                 Ok(())
             }
         }
@@ -460,8 +498,9 @@ impl Session {
         }
         let peer = Peer { node: hello.node, epoch: hello.epoch };
         self.phase = Phase::Open;
-        self.puller.open(peer);
-        self.server.open(peer);
+        let gives_back = hello.features & feature::OWN_ROWS != 0;
+        self.puller.open(peer, gives_back);
+        self.server.open(peer, gives_back);
         self.fetcher.wants_changed();
         self.outbox.event(Event::PeerHello(hello));
         self.outbox.disk(DiskRequest::Heads);
@@ -494,7 +533,7 @@ impl Session {
 
     /// Tells the peer, and the host, when there is nothing left to want.
     fn settle(&mut self) {
-        if !(self.puller.is_idle() && self.fetcher.is_idle()) {
+        if !(self.puller.is_idle() && self.fetcher.is_idle() && self.checks.is_idle()) {
             self.quiet.told = false;
             return;
         }

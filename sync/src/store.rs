@@ -28,6 +28,11 @@ pub struct Peer {
     pub epoch: Epoch,
 }
 
+impl Peer {
+    /// A reader from whom nothing ever came: it is shown every row.
+    pub const NOBODY: Self = Self { node: NodeId::from_bytes([0; 16]), epoch: Epoch(0) };
+}
+
 /// How far one bucket's feed here has come.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct BucketHead {

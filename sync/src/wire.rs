@@ -8,7 +8,7 @@ pub mod message;
 
 pub use class::Class;
 pub use frame::{DecodeFrameError, FRAME_HEADER_BYTES, FrameHeader};
-pub use message::{CloseReason, Hello, Lane, Message, Offered};
+pub use message::{CloseReason, Hello, Lane, Message, Offered, feature};
 
 /// The oldest version of the protocol that this one still speaks.
 pub const PROTOCOL_MIN: u16 = 1;

@@ -9,6 +9,8 @@
 //! - `outages`: PostgreSQL, S3 and SNS away for a while
 //! - `lan`: nodes that find each other, and need no bridge for it
 //! - `power`: a node under write load, killed again and again
+//! - `replacement`: a node that takes the place of another
+//! - `selection`: collections kept or not, content on demand, room made, pins
 //! - `transports`: TCP where no UDP goes through
 //! - `strangers`: who is refused, and that it is counted
 //! - `hostile_files`: what an import refuses
@@ -29,6 +31,8 @@ mod main_job;
 mod outages;
 mod pages;
 mod power;
+mod replacement;
+mod selection;
 mod strangers;
 mod testbed;
 mod transports;

@@ -9,7 +9,7 @@ use uuid::Uuid;
 
 use super::Fleet;
 use super::authority::key_fingerprint;
-use super::token;
+use super::{nodes, token};
 use crate::metrics::Refusal;
 
 /// Characters in a node's name, at most.
@@ -50,6 +50,9 @@ pub enum EnrolError {
     /// The node was revoked; nothing lets it in again under this id.
     #[error("the node was revoked")]
     Revoked,
+    /// A node cannot take its own place.
+    #[error("the token is for a node that replaces this one: start with a new data folder")]
+    ReplacesItself,
     /// Names are shown to people.
     #[error("a node's name has 1 to {NAME_CHARS_MAX} characters")]
     BadName,
@@ -67,7 +70,7 @@ impl EnrolError {
             Self::WrongToken => Refusal::WrongToken,
             Self::NodeIdTaken => Refusal::NodeIdTaken,
             Self::Revoked => Refusal::Revoked,
-            Self::BadName | Self::Malformed(_) => Refusal::Malformed,
+            Self::BadName | Self::ReplacesItself | Self::Malformed(_) => Refusal::Malformed,
             Self::Database(_) => return None,
         })
     }
@@ -107,12 +110,13 @@ impl Fleet {
         let token_hash = token::hash(&request.token);
 
         let mut tx = self.pool().begin().await?;
-        let token: Option<(String, Option<Uuid>, bool)> =
-            sqlx::query_as("SELECT site, used_by, expires_at < now() FROM enrolment_token WHERE hash = $1 FOR UPDATE")
-                .bind(token_hash.as_slice())
-                .fetch_optional(&mut *tx)
-                .await?;
-        let Some((site, used_by, is_expired)) = token else { return Err(EnrolError::WrongToken) };
+        let token: Option<(String, Option<Uuid>, bool, Option<Uuid>)> = sqlx::query_as(
+            "SELECT site, used_by, expires_at < now(), replaces FROM enrolment_token WHERE hash = $1 FOR UPDATE",
+        )
+        .bind(token_hash.as_slice())
+        .fetch_optional(&mut *tx)
+        .await?;
+        let Some((site, used_by, is_expired, replaces)) = token else { return Err(EnrolError::WrongToken) };
         let known: Option<(Vec<u8>, String, bool)> = sqlx::query_as(
             "SELECT key_fingerprint, certificate_pem, revoked_at IS NOT NULL FROM node WHERE id = $1 FOR UPDATE",
         )
@@ -131,14 +135,19 @@ impl Fleet {
             // New, or known with this key: it gets a new certificate.
             (None, _) => {}
         }
+        if replaces == Some(node) {
+            return Err(EnrolError::ReplacesItself);
+        }
         let certificate = self.authority().sign(&request.csr_pem, request.node_id)?;
         let written = sqlx::query(
-            "INSERT INTO node (id, name, site, key_fingerprint, certificate_pem, certificate_fingerprint, iot_state) \
-             VALUES ($1, $2, $3, $4, $5, $6, 'register') \
+            "INSERT INTO node (id, name, site, key_fingerprint, certificate_pem, certificate_fingerprint, iot_state, \
+                replaces) \
+             VALUES ($1, $2, $3, $4, $5, $6, 'register', $7) \
              ON CONFLICT (id) DO UPDATE SET name = excluded.name, site = excluded.site, \
                 certificate_pem = excluded.certificate_pem, \
                 certificate_fingerprint = excluded.certificate_fingerprint, iot_state = 'register', iot_attempts = 0, \
-                iot_next_attempt_at = '-infinity' \
+                iot_next_attempt_at = '-infinity', replaces = coalesce(excluded.replaces, node.replaces), \
+                site_handed_over_at = CASE WHEN excluded.replaces IS NULL THEN node.site_handed_over_at END \
                 WHERE node.key_fingerprint = excluded.key_fingerprint AND node.revoked_at IS NULL",
         )
         .bind(node)
@@ -147,11 +156,15 @@ impl Fleet {
         .bind(key_fingerprint.as_slice())
         .bind(&certificate.pem)
         .bind(certificate.fingerprint.as_slice())
+        .bind(replaces)
         .execute(&mut *tx)
         .await?;
         if written.rows_affected() == 0 {
             // Another node took the id with another token, between our look and now.
             return Err(EnrolError::NodeIdTaken);
+        }
+        if let Some(replaced) = replaces {
+            nodes::revoke(&mut *tx, replaced).await?;
         }
         sqlx::query("UPDATE enrolment_token SET used_at = now(), used_by = $2 WHERE hash = $1")
             .bind(token_hash.as_slice())

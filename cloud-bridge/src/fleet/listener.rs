@@ -101,7 +101,9 @@ fn refusal(error: &EnrolError) -> Problem {
     let detail = error.to_string();
     match error {
         EnrolError::WrongToken => Problem::new(ProblemKind::Forbidden, detail).at("token"),
-        EnrolError::NodeIdTaken | EnrolError::Revoked => Problem::new(ProblemKind::Forbidden, detail).at("node_id"),
+        EnrolError::NodeIdTaken | EnrolError::Revoked | EnrolError::ReplacesItself => {
+            Problem::new(ProblemKind::Forbidden, detail).at("node_id")
+        }
         EnrolError::BadName => Problem::new(ProblemKind::InvalidField, detail).at("name"),
         EnrolError::Malformed(_) => Problem::new(ProblemKind::InvalidField, detail).at("csr_pem"),
         EnrolError::Database(_) => Problem::new(ProblemKind::Busy, "ask again later").retry_after(RETRY_AFTER_S),

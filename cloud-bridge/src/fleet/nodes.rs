@@ -72,20 +72,12 @@ impl Fleet {
     ///
     /// If PostgreSQL is away.
     pub async fn revoke(&self, node: NodeId) -> Result<bool, sqlx::Error> {
-        let id = Uuid::from_bytes(*node.as_bytes());
-        let revoked = sqlx::query(
-            "UPDATE node SET revoked_at = coalesce(revoked_at, now()), iot_attempts = 0, \
-                iot_next_attempt_at = '-infinity', \
-                iot_state = CASE WHEN iot_state = 'revoked' THEN iot_state ELSE 'revoke' END WHERE id = $1",
-        )
-        .bind(id)
-        .execute(self.pool())
-        .await?;
+        let revoked = revoke(self.pool(), Uuid::from_bytes(*node.as_bytes())).await?;
         self.shared.iot_waiting.notify_one();
-        if revoked.rows_affected() > 0 {
+        if revoked {
             tracing::info!(node.id = %node, "a node was revoked");
         }
-        Ok(revoked.rows_affected() > 0)
+        Ok(revoked)
     }
 
     /// Whether a session with this node, whose certificate the fleet's authority has signed, may begin. The session's
@@ -109,6 +101,37 @@ impl Fleet {
         })
     }
 
+    /// The node that this one replaces, if its site is still to be handed over.
+    ///
+    /// # Errors
+    ///
+    /// If PostgreSQL is away.
+    pub async fn to_be_handed_over(&self, node: NodeId) -> Result<Option<NodeId>, sqlx::Error> {
+        let replaced: Option<Option<Uuid>> =
+            sqlx::query_scalar("SELECT replaces FROM node WHERE id = $1 AND site_handed_over_at IS NULL")
+                .bind(Uuid::from_bytes(*node.as_bytes()))
+                .fetch_optional(self.pool())
+                .await?;
+        Ok(replaced.flatten().map(|replaced| NodeId::from_bytes(replaced.into_bytes())))
+    }
+
+    /// Notes that all of the site of the node that this one replaces is its own now. Not while a session of that node may
+    /// still be running somewhere: then it is looked at again in the next session.
+    ///
+    /// # Errors
+    ///
+    /// If PostgreSQL is away.
+    pub async fn note_handed_over(&self, node: NodeId) -> Result<(), sqlx::Error> {
+        sqlx::query(
+            "UPDATE node SET site_handed_over_at = now() FROM node AS replaced \
+             WHERE node.id = $1 AND replaced.id = node.replaces AND replaced.revoked_at < now() - interval '1 minute'",
+        )
+        .bind(Uuid::from_bytes(*node.as_bytes()))
+        .execute(self.pool())
+        .await?;
+        Ok(())
+    }
+
     /// Of these nodes, those that were revoked: their running sessions are to end.
     ///
     /// # Errors
@@ -123,4 +146,17 @@ impl Fleet {
                 .await?;
         Ok(revoked.into_iter().map(|id| NodeId::from_bytes(id.into_bytes())).collect())
     }
+}
+
+/// Shuts a node out; `false` if there is none.
+pub(super) async fn revoke(database: impl sqlx::PgExecutor<'_>, node: Uuid) -> Result<bool, sqlx::Error> {
+    let revoked = sqlx::query(
+        "UPDATE node SET revoked_at = coalesce(revoked_at, now()), iot_attempts = 0, \
+            iot_next_attempt_at = '-infinity', \
+            iot_state = CASE WHEN iot_state = 'revoked' THEN iot_state ELSE 'revoke' END WHERE id = $1",
+    )
+    .bind(node)
+    .execute(database)
+    .await?;
+    Ok(revoked.rows_affected() > 0)
 }

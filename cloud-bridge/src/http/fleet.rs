@@ -38,6 +38,7 @@ struct NodesAnswer {
 struct NewToken {
     site: String,
     hours: Option<u32>,
+    replaces: Option<NodeId>,
 }
 
 #[derive(Serialize)]
@@ -88,10 +89,17 @@ async fn create_token(
         let detail = format!("must be between 1 and {TOKEN_HOURS_MAX}");
         return Err(Problem::new(ProblemKind::InvalidField, detail).at("hours"));
     }
-    match fleet.create_token(&new.site, new.hours).await {
+    let made = match new.replaces {
+        Some(node) => fleet.create_replacement_token(&new.site, new.hours, node).await,
+        None => fleet.create_token(&new.site, new.hours).await,
+    };
+    match made {
         Ok(token) => Ok((StatusCode::CREATED, Json(TokenAnswer { token }))),
         Err(error @ CreateTokenError::BadSite) => {
             Err(Problem::new(ProblemKind::InvalidField, error.to_string()).at("site"))
+        }
+        Err(error @ CreateTokenError::NoSuchNode(_)) => {
+            Err(Problem::new(ProblemKind::InvalidField, error.to_string()).at("replaces"))
         }
         Err(CreateTokenError::Database(error)) => Err(store_failed(&error)),
     }

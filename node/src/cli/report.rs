@@ -10,6 +10,7 @@ use anyhow::bail;
 use indicatif::{HumanBytes, HumanCount, HumanDuration, ProgressBar};
 use serde::Serialize;
 
+use super::collections::describe as describe_collection;
 use crate::local::messages::{LanStatus, ReplicationStatus};
 use crate::local::{BackupLine, Lines, RestoreLine, Status, SyncLine, VerifyLine};
 
@@ -46,6 +47,16 @@ pub(super) fn status(status: &Status) {
         HumanCount(content.wanted),
         HumanBytes(content.free_bytes)
     );
+    if content.on_demand > 0 {
+        println!(
+            "  on demand    {} files come when somebody opens them; {} of them made room for others",
+            HumanCount(content.on_demand),
+            HumanCount(content.evicted)
+        );
+    }
+    for collection in &status.selection.leaving {
+        println!("  leaving      {}: {}", collection.title, describe_collection(collection));
+    }
     if status.quarantined > 0 {
         println!(
             "  set aside    {} received records; `alexandria quarantine list` shows why",

@@ -101,6 +101,7 @@ async fn look_at(
     blob: BlobHash,
 ) -> Result<Option<alexandria_ml::Annotation>, StoreError> {
     let blobs = &library.store().blobs;
+    let _stays_meanwhile = blobs.reading(blob);
     let (Some(held), Some(path)) = (blobs.held(blob)?, blobs.path(blob)?) else { return Ok(None) };
     if held.size_bytes > PICTURE_BYTES_MAX {
         return Ok(None);

@@ -6,7 +6,7 @@
 //! - `receipts`: the last receipt of each peer, from which the next bundle for it starts.
 //!
 //! What always holds: a bundle carries the catalogue and collections; the node's own site only for the bridge of its
-//! fleet; another site's never.
+//! fleet; another site's never. A collection that is not kept here is neither written nor taken.
 //!
 //! Not here: the format, signatures, and what is refused (`alexandria_sync::bundle`).
 
@@ -29,6 +29,7 @@ use alexandria_sync::wire::{Hello, PROTOCOL_MAX, PROTOCOL_MIN};
 
 use crate::library::Library;
 use crate::local::bundles::MadeBy;
+use crate::store::selection::Selected;
 use crate::store::{Blobs, Records, StoreError};
 
 /// Bytes that wait to be written or were read ahead.
@@ -56,6 +57,9 @@ pub enum BundleError {
     /// Some other file.
     #[error("{} is neither a bundle nor a receipt", .0.display())]
     NeitherOf(std::path::PathBuf),
+    /// There is nothing of it here, or what is left of it is on its way out.
+    #[error("the collection `{0}` is not kept on this node; `alexandria collections add` takes it up")]
+    NotKept(String),
     /// A bundle for oneself.
     #[error("a bundle for this node itself")]
     ForItself,
@@ -145,24 +149,43 @@ impl Bundles {
     }
 
     /// Calls `work` with what this node demands of a bundle or a receipt.
-    fn receiver<'r>(&'r self, unsigned: bool, accepts: &'r (dyn Fn(&Issuer, BucketId) -> bool + Sync)) -> Receiver<'r> {
+    fn receiver<'r>(&'r self, unsigned: bool, takes: &'r Takes) -> Receiver<'r> {
         let records = self.records();
         let clock = ReceiverClock {
             unix_ms: records.now_unix_ms(),
             quality: records.clock_quality(),
             drift_bound_ms: DRIFT_BOUND_MS,
         };
-        Receiver { local: self.local(), clock, identity: self.identity(), unsigned, accepts }
-    }
-
-    /// Which buckets this node takes from whom.
-    fn accepts(&self) -> impl Fn(&Issuer, BucketId) -> bool + Sync + use<> {
-        let own = self.local().node;
-        move |issuer, bucket| match bucket {
-            BucketId::Catalogue | BucketId::Collection(_) => true,
-            BucketId::Site(site) => site == own && issuer.vouched && issuer.role == PeerRole::Bridge,
+        Receiver {
+            local: self.local(),
+            clock,
+            identity: self.identity(),
+            unsigned,
+            accepts: &*takes.accepts,
+            selection: &takes.selected.selection,
         }
     }
+
+    /// Which buckets this node takes from whom: those that it would pull in a session that began now.
+    async fn takes(&self) -> Result<Takes, StoreError> {
+        let own = self.local().node;
+        let accepts = move |issuer: &Issuer, bucket| match bucket {
+            BucketId::Catalogue | BucketId::Collection(_) => true,
+            BucketId::Site(site) => site == own && issuer.vouched && issuer.role == PeerRole::Bridge,
+        };
+        Ok(Takes { accepts: Box::new(accepts), selected: self.records().selected().await? })
+    }
+}
+
+/// Whether a bucket may come from someone.
+type Accepts = dyn Fn(&Issuer, BucketId) -> bool + Send + Sync;
+
+/// What this node takes of bundles.
+struct Takes {
+    /// What it may have from whom.
+    accepts: Box<Accepts>,
+    /// What it keeps.
+    selected: Selected,
 }
 
 fn made_by(issuer: &Issuer) -> MadeBy {

@@ -79,6 +79,9 @@ impl Importer {
     ) -> Result<ImportSummary, String> {
         const NOBODY_LISTENS: &str = "nobody waits for it any more";
         let collection = self.collection(collection).await.map_err(|error| error.to_string())?;
+        if !self.library.keeps(collection).map_err(|error| error.to_string())? {
+            return Err("the collection is not kept on this node; `alexandria collections add` takes it up".into());
+        }
         let walked = tokio::task::spawn_blocking(move || ingest::walk(&paths, &ingest::Limits::default()));
         let found = walked.await.map_err(|error| error.to_string())?.map_err(|error| error.to_string())?;
         let mut summary = ImportSummary::default();

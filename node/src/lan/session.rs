@@ -6,11 +6,12 @@ use alexandria_sync::driver::{self, HOST_INPUTS_MAX, HostInput, Reports, RunErro
 use alexandria_sync::id::NodeId;
 use alexandria_sync::session::{self, Closed, Event, Progress, Scope, Session};
 use alexandria_sync::transport::AnyLink;
-use alexandria_sync::wire::{CloseReason, Hello, PROTOCOL_MAX, PROTOCOL_MIN};
+use alexandria_sync::wire::{CloseReason, Hello, PROTOCOL_MAX, PROTOCOL_MIN, feature};
 use tokio::sync::{mpsc, watch};
 
 use crate::library::Library;
 use crate::replication::relay;
+use crate::store::Store;
 
 /// Events that may wait for the host; the session waits when they are more.
 const EVENTS_MAX: usize = 64;
@@ -51,21 +52,40 @@ impl Prepared {
             unix_ms: store.records.now_unix_ms(),
             clock_quality: store.records.clock_quality(),
             software: concat!("alexandria ", env!("CARGO_PKG_VERSION")).to_owned(),
-            features: 0,
+            features: feature::OWN_ROWS,
         };
-        let session = Session::new(session::Config::default(), hello, peer, Scope::between_nodes(), 0);
+        let selected = match store.records.selected().await {
+            Ok(selected) => selected,
+            Err(error) => {
+                tracing::error!(%error, "no session with another node: what is kept here cannot be read");
+                return false;
+            }
+        };
+        let session = Session::new(session::Config::default(), hello, peer, Scope::between_nodes(), 0)
+            .selecting(selected.selection);
         let (events, heard) = mpsc::channel(EVENTS_MAX);
         let reports = Reports { events, progress: self.progress };
         let relaying = tokio::spawn(relay(store.clone(), self.handle.host.clone()));
         let listening = tokio::spawn(listen(heard));
-        let records = Arc::new(store.records.clone());
+        let choosing = tokio::spawn(end_when_chosen(store.clone(), selected.version, self.handle.host.clone()));
+        let records = Arc::new(store.records.as_selected(selected.version));
         let blobs = Arc::new(store.blobs.session());
         let ended = driver::run(session, peer, records, blobs, link, self.inputs, reports).await;
         relaying.abort();
+        choosing.abort();
         let met = listening.await.unwrap_or(false);
         tell(&ended);
         met
     }
+}
+
+/// Ends the session once something else is chosen to be kept here: the next one pulls that.
+async fn end_when_chosen(store: Store, version: u64, session: mpsc::Sender<HostInput>) {
+    // Fails only if the store is gone.
+    let _ = store.records.selection_changes().wait_for(|now| *now != version).await;
+    let why = "something else is kept here now".to_owned();
+    // A session that is gone needs no stopping.
+    let _ = session.send(HostInput::Stop(CloseReason::GoingAway, why)).await;
 }
 
 /// Hears what the session tells until it is over. Whether the peer has introduced itself.
@@ -85,6 +105,9 @@ async fn listen(mut heard: mpsc::Receiver<Event>) -> bool {
                 tracing::debug!(blob.hash = %blob, size_bytes, "content has arrived");
             }
             Event::ContentBlocked => tracing::warn!("no room for more content; records go on"),
+            // What a neighbour holds is no reason to give anything up here, and what it gave back may not be all:
+            // the bridge has the word on both.
+            Event::HeldByPeer { .. } | Event::Returned(_) | Event::BlobChecked { .. } => {}
             Event::CreditShort(_) | Event::Quiet => {}
         }
     }

@@ -3,8 +3,8 @@
 use std::io;
 
 use alexandria_api::catalogue::{
-    BlobInfo, Catalogue, CatalogueError, ChangePage, Edit, Link, ListQuery, Listing, NewRecord, PutBlob, Sort, Stored,
-    Upload, UploadError, Version,
+    BlobInfo, Catalogue, CatalogueError, ChangePage, Edit, Kept, Link, ListQuery, Listing, NewRecord, PutBlob, Sort,
+    Stored, Upload, UploadError, Version,
 };
 use alexandria_sync::chunk::{BlobHash, Chunking};
 use alexandria_sync::domain::{Blob, Collection, OpenCount, Typed};
@@ -20,7 +20,7 @@ use super::content::FileContent;
 use super::lists::store_error;
 use crate::store::blobs::BlobError;
 use crate::store::blobs::incoming::PutBlobError;
-use crate::store::{self, Change, ChangeError};
+use crate::store::{self, Change, ChangeError, Level};
 
 /// How long a client should wait before it tries a write again that met too many others, in seconds.
 const RETRY_AFTER_S: u32 = 1;
@@ -74,6 +74,15 @@ impl Catalogue for Library {
 
     async fn default_collection(&self) -> Result<RecordId, CatalogueError> {
         self.own_collection().await.map_err(change_error)
+    }
+
+    async fn kept(&self, collection: RecordId) -> Result<Kept, CatalogueError> {
+        let keeping = self.store().records.keeping(collection).map_err(store_error)?;
+        Ok(match keeping.level {
+            Level::Content => Kept::Whole,
+            Level::Records => Kept::Records,
+            Level::None => Kept::Nothing,
+        })
     }
 
     async fn note_open(&self, media: RecordId) -> Result<(), CatalogueError> {
@@ -135,7 +144,8 @@ impl Catalogue for Library {
             return Ok(None);
         };
         let info = BlobInfo { hash, size_bytes: opened.size_bytes, media_type: self.media_type(hash)? };
-        Ok(Some(FileContent::new(info, opened.file.into_std().await)))
+        let (file, reading) = opened.into_parts();
+        Ok(Some(FileContent::new(info, file.into_std().await, reading)))
     }
 
     async fn fetch_blob(&self, hash: BlobHash) -> Result<Option<FileContent>, CatalogueError> {
@@ -218,7 +228,7 @@ impl Library {
             BucketId::Collection(id) => {
                 let key = RecordKey { bucket: BucketId::Catalogue, kind: Collection::KIND, id };
                 let stored = self.store().records.get(key).map_err(store_error)?;
-                stored.is_some_and(|stored| !stored.record.is_tombstone())
+                stored.is_some_and(|stored| !stored.record.is_tombstone()) && self.keeps(id).map_err(store_error)?
             }
         };
         if here { Ok(()) } else { Err(CatalogueError::UnknownBucket(bucket)) }

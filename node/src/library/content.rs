@@ -22,6 +22,7 @@ use tokio::sync::OwnedSemaphorePermit;
 use super::Library;
 use super::lists::store_error;
 use super::outlook::LinkState;
+use crate::store::blobs::ReadingBlob;
 use crate::store::blobs::follow::{Durable, Follower};
 
 /// Bytes read from the disk at a time.
@@ -33,7 +34,7 @@ const NEARBY_WAIT: Duration = Duration::from_secs(5);
 /// When to come again if nobody knows better, in seconds.
 const RETRY_AFTER_S: u32 = 30;
 
-/// A blob opened for reading. The open file keeps the bytes, even if the blob is removed meanwhile.
+/// A blob opened for reading. It does not make way meanwhile; if it is removed all the same, the open file keeps the bytes.
 pub struct FileContent {
     info: BlobInfo,
     source: Source,
@@ -41,7 +42,7 @@ pub struct FileContent {
 
 #[derive(Clone)]
 enum Source {
-    Whole(Arc<File>),
+    Whole { file: Arc<File>, _reading: Arc<ReadingBlob> },
     Arriving(Arriving),
 }
 
@@ -56,8 +57,8 @@ struct Arriving {
 }
 
 impl FileContent {
-    pub(super) fn new(info: BlobInfo, file: File) -> Self {
-        Self { info, source: Source::Whole(Arc::new(file)) }
+    pub(super) fn new(info: BlobInfo, file: File, reading: ReadingBlob) -> Self {
+        Self { info, source: Source::Whole { file: Arc::new(file), _reading: Arc::new(reading) } }
     }
 }
 
@@ -67,12 +68,12 @@ impl Content for FileContent {
     }
 
     fn is_whole(&self) -> bool {
-        matches!(self.source, Source::Whole(_))
+        matches!(self.source, Source::Whole { .. })
     }
 
     async fn ready(&self, start: u64) -> Result<(), CatalogueError> {
         match &self.source {
-            Source::Whole(_) => Ok(()),
+            Source::Whole { .. } => Ok(()),
             Source::Arriving(arriving) => arriving.clone().durable_from(start).await.map(|_| ()),
         }
     }
@@ -83,7 +84,7 @@ impl Content for FileContent {
                 return Ok(None);
             }
             let (file, there) = match &mut source {
-                Source::Whole(file) => (Arc::clone(file), range.end),
+                Source::Whole { file, .. } => (Arc::clone(file), range.end),
                 Source::Arriving(arriving) => {
                     let Durable { file, bytes } = arriving.durable_from(range.start).await?;
                     (file, bytes.end)
@@ -187,10 +188,13 @@ impl Arriving {
 
     /// Why nothing comes now, if that is known.
     fn refusal(&self, state: &LinkState) -> Option<CatalogueError> {
+        if self.library.store().blobs.lacks_room_for(self.follower.hash()) {
+            return Some(CatalogueError::NotHereYet { why: Wait::NoRoom.to_string(), retry_after_s: RETRY_AFTER_S });
+        }
         let wait = state.wait.as_ref()?;
         let retry_after_s = match wait {
-            // An attempt may be under way.
-            Wait::NoLink { .. } => return None,
+            // There may be room for what a reader opens: other content makes way. An attempt to dial may be under way.
+            Wait::NoRoom | Wait::NoLink { .. } => return None,
             Wait::Refused { .. } if state.connected => return None,
             _ => match wait.until() {
                 Some(until) => {

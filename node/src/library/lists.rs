@@ -135,9 +135,10 @@ pub(super) fn store_error(error: StoreError) -> CatalogueError {
         StoreError::Full => CatalogueError::Full,
         StoreError::ReadOnly { .. } => CatalogueError::ReadOnly,
         StoreError::Closed => CatalogueError::Closing,
-        StoreError::Engine(_) | StoreError::DamagedRow { .. } | StoreError::QuarantineFull(_) => {
-            CatalogueError::store(error)
-        }
+        StoreError::Engine(_)
+        | StoreError::DamagedRow { .. }
+        | StoreError::QuarantineFull(_)
+        | StoreError::SelectionChanged => CatalogueError::store(error),
     }
 }
 

@@ -18,9 +18,10 @@ use super::messages::{
     ImportRequest, QuarantineLine, ReplayAnswer, ReplayRequest, RestoreLine, RestoreRequest, SetAsideRecord, Status,
     SyncLine, TokenAnswer, VerifyLine, VerifyRequest,
 };
+use super::selection::{ChooseRequest, CollectionState, PinAnswer, PinRequest};
 
 /// Bytes of one line or one answer, at most.
-const LINE_BYTES_MAX: usize = 1024 * 1024;
+const LINE_BYTES_MAX: usize = 8 * 1024 * 1024;
 
 /// Why the node did not answer.
 #[derive(Debug, thiserror::Error)]
@@ -120,6 +121,21 @@ impl Client {
     /// Joins a fleet.
     pub async fn enroll(&self, request: &EnrollRequest) -> Result<Enrolled, ClientError> {
         self.post("/enroll", request).await
+    }
+
+    /// Every collection, and how much of it the node keeps.
+    pub async fn collections(&self) -> Result<Vec<CollectionState>, ClientError> {
+        self.get("/collections").await
+    }
+
+    /// Chooses how much of a collection is kept.
+    pub async fn choose(&self, request: &ChooseRequest) -> Result<CollectionState, ClientError> {
+        self.post("/collections", request).await
+    }
+
+    /// Pins something, or takes its pin back.
+    pub async fn pin(&self, request: &PinRequest) -> Result<PinAnswer, ClientError> {
+        self.post("/pins", request).await
     }
 
     /// Erases a record.

@@ -7,6 +7,8 @@ use alexandria_sync::outlook::{Outlook, Wait};
 use alexandria_sync::quarantine::{QuarantineId, QuarantineUse};
 use serde::{Deserialize, Serialize};
 
+use super::selection::SelectionStatus;
+
 /// Take in files.
 #[derive(Clone, Debug, Deserialize, Serialize)]
 pub struct ImportRequest {
@@ -93,6 +95,8 @@ pub struct Status {
     pub records: RecordCounts,
     /// Content.
     pub content: ContentStatus,
+    /// Which collections are kept.
+    pub selection: SelectionStatus,
     /// Received records that were set aside.
     pub quarantined: u64,
     /// Erasures that are out of sight and may still be on this disk.
@@ -120,8 +124,12 @@ pub struct ContentStatus {
     pub blobs: u64,
     /// Their bytes.
     pub bytes: u64,
-    /// Blobs that records name and that are not here yet.
+    /// Blobs that records name and that are to come.
     pub wanted: u64,
+    /// Blobs that records name and that come when somebody opens them.
+    pub on_demand: u64,
+    /// Those of them that were here, and went to make room.
+    pub evicted: u64,
     /// Bytes free on the disk.
     pub free_bytes: u64,
 }

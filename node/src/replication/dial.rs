@@ -9,7 +9,7 @@ use alexandria_sync::id::NodeId;
 use alexandria_sync::outlook::Wait;
 use alexandria_sync::session::{self, Closed, Collections, Event, Progress, Scope, Session};
 use alexandria_sync::transport::Transport;
-use alexandria_sync::wire::{CloseReason, Hello, PROTOCOL_MAX, PROTOCOL_MIN};
+use alexandria_sync::wire::{CloseReason, Hello, PROTOCOL_MAX, PROTOCOL_MIN, feature};
 use rand::Rng;
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
@@ -19,9 +19,11 @@ use super::connect::{self, Connector, NoConnection};
 use super::link::{Link, LinkError};
 use super::membership::{Membership, MembershipError};
 use super::relay::relay;
+use super::selection::Following;
 use super::transport_choice::Why;
 use crate::library::Library;
 use crate::local::messages::ReplicationStatus;
+use crate::store::StoreError;
 
 /// Events that may wait for the host; the session waits when they are more.
 const EVENTS_MAX: usize = 64;
@@ -39,6 +41,8 @@ enum AttemptError {
     Link(#[from] LinkError),
     #[error(transparent)]
     Connect(#[from] NoConnection),
+    #[error(transparent)]
+    Store(#[from] StoreError),
     #[error(transparent)]
     Run(#[from] RunError),
     #[error("the bridge ended the session: {0:?} {1}")]
@@ -109,6 +113,9 @@ impl Replicator {
             renew: watch::Sender::new(0),
             next_attempt: Mutex::default(),
         };
+        if let Ok(Some(membership)) = Membership::load(inner.library.data_dir()) {
+            inner.library.store().records.set_bridge(Some(membership.bridge));
+        }
         Self { inner: Arc::new(inner) }
     }
 
@@ -295,11 +302,13 @@ impl Replicator {
             unix_ms: store.records.now_unix_ms(),
             clock_quality: store.records.clock_quality(),
             software: concat!("alexandria ", env!("CARGO_PKG_VERSION")).to_owned(),
-            features: 0,
+            features: feature::OWN_ROWS,
         };
         let scope = Scope { site: node.node, collections: Collections::All };
+        let following = Following::begin(store.clone(), membership.bridge).await?;
         let config = session::Config { credit: link_use.credit(), ..session::Config::default() };
-        let session = Session::new(config, hello, membership.bridge, scope, 0);
+        let session =
+            Session::new(config, hello, membership.bridge, scope, 0).selecting(following.selected().selection.clone());
         let (host, inputs) = mpsc::channel(HOST_INPUTS_MAX);
         let (events, heard) = mpsc::channel(EVENTS_MAX);
         let (progress, progressed) = watch::channel(Progress::default());
@@ -318,20 +327,26 @@ impl Replicator {
         };
         let watching = link_use.watch(measured, host.clone(), self.waits());
         let measuring = tokio::spawn(connect::measure(progressed.clone(), connected.link.wire_bytes()));
-        let listening = tokio::spawn(self.clone().listen(heard, progressed, watching.short()));
+        let listening = tokio::spawn(self.clone().listen(heard, progressed, watching.short(), following.clone()));
         let probe = (why == Why::Probe).then_some(connect::PROBE_TIME);
-        let stopping = tokio::spawn(stop_with(inner.library.clone(), inner.renew.subscribe(), probe, host));
-        let records = Arc::new(store.records.clone());
+        let asking = tokio::spawn(following.clone().ask(host.clone()));
+        let ends = stop_with(inner.library.clone(), inner.renew.subscribe(), probe, following.clone(), host);
+        let stopping = tokio::spawn(ends);
+        let records = Arc::new(store.records.as_selected(following.selected().version));
         let blobs = Arc::new(store.blobs.session());
         let reports = Reports { events, progress };
         let ended = driver::run(session, membership.bridge, records, blobs, connected.link, inputs, reports).await;
         relaying.abort();
+        asking.abort();
         stopping.abort();
         let _ = listening.await;
         watching.finish().await;
         let goodput = measuring.await.ok().flatten();
         let is_broken = matches!(ended, Err(RunError::Link(_)));
         inner.connector.note_end(&connected.way, goodput, is_broken, store.records.now_unix_ms());
+        if following.is_outdated() {
+            return Ok(());
+        }
         match ended? {
             Closed { reason: CloseReason::Done | CloseReason::GoingAway, .. } => Ok(()),
             Closed { reason, text, by_peer: true } => Err(AttemptError::ClosedByBridge(reason, text)),
@@ -344,6 +359,7 @@ impl Replicator {
         mut heard: mpsc::Receiver<Event>,
         mut progress: watch::Receiver<Progress>,
         short: watch::Sender<Option<u64>>,
+        following: Following,
     ) {
         let state = &self.inner.state;
         loop {
@@ -359,11 +375,12 @@ impl Replicator {
                     continue;
                 }
             };
+            following.hear(&event).await;
             match event {
                 Event::PeerHello(hello) if hello.clock_quality == ClockQuality::Trusted => {
                     self.trust(hello.unix_ms).await;
                 }
-                Event::PeerHello(_) => {}
+                Event::PeerHello(_) | Event::HeldByPeer { .. } | Event::Returned(_) | Event::BlobChecked { .. } => {}
                 Event::Applied(bucket, applied) => {
                     tracing::debug!(%bucket, applied.applied, applied.superseded, applied.quarantined, "merged a page");
                 }
@@ -414,16 +431,19 @@ impl Drop for Asked<'_> {
     }
 }
 
-/// Ends the session when the library closes, when it is asked to end, or when its time is over.
+/// Ends the session when the library closes, when it is asked to end, when its time is over, or when other collections are
+/// chosen.
 async fn stop_with(
     library: Library,
     mut renew: watch::Receiver<u64>,
     time: Option<Duration>,
+    following: Following,
     host: mpsc::Sender<HostInput>,
 ) {
     tokio::select! {
         () = library.closed() => {}
         _ = renew.changed() => {}
+        () = following.outdated() => {}
         () = tokio::time::sleep(time.unwrap_or(Duration::MAX)) => {}
     }
     // A session that is gone needs no stopping.

@@ -162,20 +162,51 @@ impl Search {
         let writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
         for record in records {
             let (kind, id) = (record.key.kind, record.key.id);
-            if !is_searched(kind) {
-                continue;
+            if is_searched(kind) {
+                self.replace(&writer, (kind, id), Some(record))?;
             }
-            writer.delete_term(Term::from_field_text(self.fields.key, &key(kind, id)));
-            if let Some(text) = Text::of(record) {
-                let mut document = TantivyDocument::new();
-                document.add_text(self.fields.key, key(kind, id));
-                document.add_u64(self.fields.kind, kind.0.into());
-                document.add_text(self.fields.id, id.to_string());
-                document.add_text(self.fields.name, text.name);
-                document.add_text(self.fields.description, text.description);
-                document.add_text(self.fields.languages, text.languages);
-                writer.add_document(document)?;
+        }
+        Ok(())
+    }
+
+    /// Takes out records that left this node without being deleted, durably. `present` looks one up: it may be there in
+    /// another collection, or have come back.
+    ///
+    /// # Errors
+    ///
+    /// [`SearchError`] if the disk fails.
+    pub fn forget(
+        &self,
+        left: &[(Kind, RecordId)],
+        present: impl Fn(Kind, RecordId) -> Option<Record>,
+    ) -> Result<(), SearchError> {
+        {
+            // Looked up while nothing can be taken in: what comes back meanwhile is taken in afterwards.
+            let writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
+            for &(kind, id) in left {
+                self.replace(&writer, (kind, id), present(kind, id).as_ref())?;
             }
+        }
+        let committed = self.committed.borrow().clone();
+        self.commit(&committed)
+    }
+
+    fn replace(
+        &self,
+        writer: &IndexWriter,
+        (kind, id): (Kind, RecordId),
+        record: Option<&Record>,
+    ) -> Result<(), SearchError> {
+        writer.delete_term(Term::from_field_text(self.fields.key, &key(kind, id)));
+        if let Some(text) = record.and_then(Text::of) {
+            let mut document = TantivyDocument::new();
+            document.add_text(self.fields.key, key(kind, id));
+            document.add_u64(self.fields.kind, kind.0.into());
+            document.add_text(self.fields.id, id.to_string());
+            document.add_text(self.fields.name, text.name);
+            document.add_text(self.fields.description, text.description);
+            document.add_text(self.fields.languages, text.languages);
+            writer.add_document(document)?;
         }
         Ok(())
     }

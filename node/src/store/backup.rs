@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! backup = magic(8) zstd(row* end) hash(32)
-//! row    = key length u32, value length u32, key, value      rows of `c`, `q`, `o`, `x`, `r` and meta, in this order
+//! row    = key length u32, value length u32, key, value      rows of what was chosen, of `c`, `q`, `o`, `x`, `r` and meta
 //! end    = 0 u32, 0 u32
 //! ```
 //! The hash is BLAKE3 over all before it, so that half a backup is never restored.
@@ -22,7 +22,7 @@ use super::engine::{Engine, EngineError, Row};
 use super::error::{OpenError, StoreError};
 use super::meta::{self, Identity};
 use super::overlay::Overlay;
-use super::rebuild::{Restored, restore_row};
+use super::rebuild::{CHOSEN, Restored, restore_row};
 use super::records::Records;
 use super::{FolderLock, disk, keys};
 
@@ -33,6 +33,8 @@ const HASH_BYTES: u64 = 32;
 const ZSTD_LEVEL: i32 = 3;
 /// Bytes of one key or value, at most: more than any row has.
 const PART_BYTES_MAX: u32 = 1024 * 1024;
+/// How often a backup is begun anew because collections were chosen meanwhile, at most.
+const ATTEMPTS_MAX: usize = 3;
 /// Rows of one batch of a restore.
 const ROWS_AT_ONCE: usize = 500;
 
@@ -58,6 +60,9 @@ pub enum BackupError {
     /// A restore starts in an empty folder, so that it never overwrites a library.
     #[error("{} holds records already: restore into a new data folder", .0.display())]
     NotEmpty(PathBuf),
+    /// Collections were chosen again and again while it was written. Try again.
+    #[error("collections were added or removed while the backup was written; try again")]
+    Unsettled,
     /// The store failed.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -87,14 +92,30 @@ pub fn export(records: &Records, path: &Path) -> Result<BackupSummary, BackupErr
     let mut name = path.file_name().unwrap_or_default().to_owned();
     name.push(".partial");
     let partial = path.with_file_name(name);
-    let file = File::create(&partial).map_err(on)?;
+    let choices = records.selection_changes();
+    for _ in 0..ATTEMPTS_MAX {
+        let before = *choices.borrow();
+        let summary = write(records, path, &partial)?;
+        // Cursors and records that were read on two sides of a choice may not belong together.
+        if *choices.borrow() == before {
+            disk::rename_durably(&partial, path).map_err(on)?;
+            return Ok(summary);
+        }
+    }
+    Err(BackupError::Unsettled)
+}
+
+fn write(records: &Records, path: &Path, partial: &Path) -> Result<BackupSummary, BackupError> {
+    let on = |source| BackupError::Io { path: path.to_owned(), source };
+    let file = File::create(partial).map_err(on)?;
     let mut out = Hashing { inner: BufWriter::new(file), hasher: blake3::Hasher::new() };
     out.write_all(MAGIC).map_err(on)?;
     let mut rows = zstd::Encoder::new(out, ZSTD_LEVEL).map_err(on)?;
     let engine = &records.shared().engine;
     let mut summary = BackupSummary::default();
     write_row(&mut rows, &meta::identity_key(), &records.identity().encode()).map_err(on)?;
-    for table in [keys::CURSOR, keys::QUARANTINE, keys::UNNAMED, keys::PENDING_ERASURE, keys::RECORD] {
+    let others = [keys::CURSOR, keys::QUARANTINE, keys::UNNAMED, keys::PENDING_ERASURE, keys::RECORD];
+    for table in CHOSEN.into_iter().chain(others) {
         for row in engine.scan_prefix(&[table]) {
             let (key, value) = row?;
             write_row(&mut rows, &key, &value).map_err(on)?;
@@ -112,7 +133,6 @@ pub fn export(records: &Records, path: &Path) -> Result<BackupSummary, BackupErr
     let file = file.into_inner().map_err(|error| on(error.into_error()))?;
     file.sync_all().map_err(on)?;
     summary.size_bytes = file.metadata().map_err(on)?.len();
-    disk::rename_durably(&partial, path).map_err(on)?;
     Ok(summary)
 }
 

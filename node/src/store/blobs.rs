@@ -4,19 +4,23 @@
 //! - [`room`]: how much content may come in.
 //! - [`incoming`]: uploads and imports, whose hash is known at the end.
 //! - [`receive`]: blobs that come chunk by chunk from peers, across restarts. [`BlobSession`] implements the port.
+//! - `readers`: who reads what, and what they wait for.
 //! - [`follow`]: reads what is arriving.
 //! - [`scrub`]: finds damage and makes it wanted again.
 //! - [`sweep`]: removes what nothing refers to.
+//! - [`evict`]: gives up what can be had again, to make room.
 //!
 //! What always holds:
 //! - A blob is here if and only if its row in table `h` is. The row is written after its file is durable, and removed
 //!   before its file is.
 //! - Publishing and removing never run side by side, so that a blob that comes back is not removed by an old decision.
 
+pub mod evict;
 pub mod follow;
 mod held;
 pub mod incoming;
 mod layout;
+mod readers;
 pub mod receive;
 pub mod room;
 pub mod scrub;
@@ -40,14 +44,18 @@ use tokio::sync::{RwLock, broadcast, watch};
 
 use super::engine::{Direction, end_of_prefix};
 use super::error::{OpenError, StoreError};
+use super::in_use::Readers;
 use super::overlay::Overlay;
 use super::records::{ROWS_MAX, Records};
 use super::row::HeldRow;
 use super::writer::{self, Transaction};
-use super::{Config, disk, io as on, keys, tables};
+use super::{Config, demand, disk, io as on, keys, tables};
+pub use evict::Need;
+use evict::Uses;
 pub use held::MEDIA_TYPE_BYTES_MAX;
 pub use incoming::{PutBlob, PutBlobError};
 use layout::Layout;
+pub use readers::ReadingBlob;
 pub use receive::BlobSession;
 use room::Room;
 
@@ -117,9 +125,15 @@ pub struct OpenBlob {
     pub size_bytes: u64,
     /// Its file, at the start.
     pub file: tokio::fs::File,
+    reading: ReadingBlob,
 }
 
 impl OpenBlob {
+    /// Its file, and what keeps it from making way while somebody reads.
+    pub fn into_parts(self) -> (tokio::fs::File, ReadingBlob) {
+        (self.file, self.reading)
+    }
+
     /// Its bytes from `start` on, `len` of them.
     pub async fn range(mut self, start: u64, len: u64) -> io::Result<impl AsyncRead + Unpin + Send + 'static> {
         self.file.seek(io::SeekFrom::Start(start)).await?;
@@ -134,8 +148,12 @@ pub struct BlobStats {
     pub held: u64,
     /// Their bytes.
     pub held_bytes: u64,
-    /// Blobs that records name and that are not here.
+    /// Blobs that records name and that are to come.
     pub wanted: u64,
+    /// Blobs that records name and that come when somebody opens them.
+    pub on_demand: u64,
+    /// Those of them that were here, and went to make room.
+    pub evicted: u64,
 }
 
 /// Content that is not here yet, by class.
@@ -151,10 +169,19 @@ struct Inner {
     records: Records,
     layout: Layout,
     room: Arc<Room>,
+    /// What was opened or came within this time is not given up for what nobody waits for, in seconds.
+    rest_s: u64,
+    uses: Mutex<Uses>,
+    /// Who reads which blob.
+    readers: Readers<BlobHash>,
+    /// Held by who makes room.
+    evicting: tokio::sync::Mutex<()>,
     /// Which blobs some session is receiving.
     claims: Mutex<HashSet<BlobHash>>,
     /// What readers wait for, and from which byte on, oldest first.
     urgent: Mutex<VecDeque<(BlobHash, u64)>>,
+    /// Those of them for which there was no room when they were last tried.
+    no_room: Mutex<HashSet<BlobHash>>,
     /// Made when it is first needed.
     chunks: Mutex<Option<ChunkIndex>>,
     /// Read by who publishes, written by who removes.
@@ -184,8 +211,13 @@ impl Blobs {
             records,
             layout,
             room: Arc::new(room),
+            rest_s: config.evict_rest_s,
+            uses: Mutex::default(),
+            readers: Readers::default(),
+            evicting: tokio::sync::Mutex::default(),
             claims: Mutex::default(),
             urgent: Mutex::default(),
+            no_room: Mutex::default(),
             chunks: Mutex::default(),
             publishing: RwLock::default(),
             files: Default::default(),
@@ -195,7 +227,12 @@ impl Blobs {
             wants: watch::Sender::new(0),
             progress: watch::Sender::new(0),
         };
-        Ok(Self { inner: Arc::new(inner) })
+        let blobs = Self { inner: Arc::new(inner) };
+        blobs.finish_going().map_err(|error| match error {
+            BlobError::Store(error) => OpenError::Store(error),
+            error => on("clear files in", &config.data_dir)(io::Error::other(error)),
+        })?;
+        Ok(blobs)
     }
 
     /// Restricts what peers may have and give to buckets that `permission` names. Without it every peer may all.
@@ -212,10 +249,14 @@ impl Blobs {
 
     /// Opens a blob for reading; `None` if it is not here.
     pub async fn open_blob(&self, hash: BlobHash) -> Result<Option<OpenBlob>, BlobError> {
+        let reading = self.reading(hash);
         let Some(held) = self.held(hash)? else { return Ok(None) };
         let path = self.inner.layout.blob(hash);
         match tokio::fs::File::open(&path).await {
-            Ok(file) => Ok(Some(OpenBlob { size_bytes: held.size_bytes, file })),
+            Ok(file) => {
+                self.note_use(hash);
+                Ok(Some(OpenBlob { size_bytes: held.size_bytes, file, reading }))
+            }
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 self.lose(hash).await?;
                 Ok(None)
@@ -227,29 +268,6 @@ impl Blobs {
     /// Where the file of a blob lies, for tools that read files themselves; `None` if it is not here. Nobody writes it.
     pub fn path(&self, hash: BlobHash) -> Result<Option<PathBuf>, StoreError> {
         Ok(self.held(hash)?.map(|_| self.inner.layout.blob(hash)))
-    }
-
-    /// Says that a reader waits for a blob that is not here: it is asked for first (class 2), from the byte on that the
-    /// reader is at, if that is known.
-    pub fn want_now(&self, hash: BlobHash, at_bytes: Option<u64>) {
-        let mut urgent = locked(&self.inner.urgent);
-        match urgent.iter_mut().find(|(known, _)| *known == hash) {
-            Some((_, from)) if at_bytes.is_none_or(|at| at == *from) => return,
-            Some((_, from)) => *from = at_bytes.unwrap_or_default(),
-            None => {
-                if urgent.len() == URGENT_MAX {
-                    urgent.pop_front();
-                }
-                urgent.push_back((hash, at_bytes.unwrap_or_default()));
-            }
-        }
-        drop(urgent);
-        self.inner.wants.send_modify(|times| *times += 1);
-    }
-
-    /// Changes whenever a reader starts to wait for something.
-    pub fn urgent_changes(&self) -> watch::Receiver<u64> {
-        self.inner.wants.subscribe()
     }
 
     /// Hears of every blob that becomes whole here.
@@ -272,6 +290,10 @@ impl Blobs {
                 *count += 1;
             }
         }
+        for row in engine.scan_prefix(&[keys::ON_DEMAND]) {
+            stats.on_demand += 1;
+            stats.evicted += u64::from(demand::says_evicted(&row?.1));
+        }
         Ok(stats)
     }
 
@@ -282,27 +304,17 @@ impl Blobs {
         for row in self.inner.records.shared().engine.scan_prefix(&[keys::WANTED]) {
             let (key, value) = row?;
             let size_bytes = tables::wanted_size(&value);
-            let is_urgent = keys::blob_of(&key).is_some_and(|blob| urgent.contains(&blob));
-            let class = if is_urgent { Class::Reader } else { Class::by_size(size_bytes) };
+            let blob = keys::blob_of(&key).ok_or(StoreError::DamagedRow { what: "wanted row" })?;
+            let class = match blob {
+                blob if urgent.contains(&blob) => Class::Reader,
+                blob if self.is_pinned(blob)? => Class::Pinned,
+                _ => Class::by_size(size_bytes),
+            };
             let amount = waiting.entry(class).or_default();
             amount.blobs += 1;
             amount.bytes += size_bytes;
         }
         Ok(waiting)
-    }
-
-    /// What readers wait for and some record names, oldest first.
-    fn urgent_of(&self, peer: NodeId) -> Result<Vec<Wanted>, StoreError> {
-        let urgent: Vec<(BlobHash, u64)> = locked(&self.inner.urgent).iter().copied().collect();
-        let engine = &self.inner.records.shared().engine;
-        let mut asked = Vec::new();
-        for (blob, from_bytes) in urgent {
-            if self.held(blob)?.is_none() && self.is_referenced(blob)? && self.may(peer, blob)? {
-                let size_bytes = engine.get(&keys::wanted(blob))?.map_or(0, |value| tables::wanted_size(&value));
-                asked.push(Wanted { blob, class: Class::Reader, size_bytes, from_bytes });
-            }
-        }
-        Ok(asked)
     }
 
     fn wanted_after(&self, peer: NodeId, after: Option<BlobHash>, limit: usize) -> Result<Vec<Wanted>, StoreError> {
@@ -317,7 +329,8 @@ impl Blobs {
             let blob = keys::blob_of(&key).ok_or(StoreError::DamagedRow { what: "wanted row" })?;
             if self.may(peer, blob)? {
                 let size_bytes = tables::wanted_size(&value);
-                wanted.push(Wanted { blob, class: Class::by_size(size_bytes), size_bytes, from_bytes: 0 });
+                let class = if self.is_pinned(blob)? { Class::Pinned } else { Class::by_size(size_bytes) };
+                wanted.push(Wanted { blob, class, size_bytes, from_bytes: 0 });
             }
         }
         Ok(wanted)
@@ -384,7 +397,7 @@ impl Blobs {
         .await?;
         self.register(hash, row).await?;
         locked(&self.inner.unreferenced).remove(&hash);
-        locked(&self.inner.urgent).retain(|(waiting, _)| *waiting != hash);
+        self.no_longer_urgent(hash);
         if manifest.chunking() == Chunking::ContentDefined
             && let Some(index) = locked(&self.inner.chunks).as_mut()
         {
@@ -401,12 +414,8 @@ impl Blobs {
     }
 
     async fn register(&self, hash: BlobHash, row: HeldRow) -> Result<(), StoreError> {
-        let work = move |transaction: &mut Transaction<'_>| {
-            let new = !transaction.rows.contains(&keys::held(hash))?;
-            transaction.rows.put(keys::held(hash), row.encode());
-            tables::settle_wanted(&mut transaction.rows, hash)?;
-            Ok::<_, StoreError>(new)
-        };
+        let rows = (row, self.arrived_now());
+        let work = move |transaction: &mut Transaction<'_>| evict::register_in(transaction, hash, rows);
         // It is a few bytes, and without it the room that the file takes is never found again.
         if self.inner.records.inner.writer.submit(writer::Room::Freed, work).await? {
             self.inner.room.add_held(row.size_bytes);
@@ -419,7 +428,8 @@ impl Blobs {
         let work = move |transaction: &mut Transaction<'_>| {
             let held = transaction.rows.get(&keys::held(hash))?;
             transaction.rows.remove(keys::held(hash));
-            tables::settle_wanted(&mut transaction.rows, hash)?;
+            transaction.rows.remove(keys::usage(hash));
+            demand::settle(&mut transaction.rows, hash)?;
             Ok::<_, StoreError>(held)
         };
         let held = self.inner.records.inner.writer.submit(writer::Room::Freed, work).await?;

@@ -11,6 +11,7 @@ use alexandria_sync::record::{FieldTag, Record, RecordKey, Value};
 
 use super::error::ChangeError;
 use super::records::{Stored, Version};
+use super::selection;
 use super::writer::Transaction;
 
 /// One change of one record.
@@ -151,6 +152,9 @@ impl Change {
         };
         if let Some(after) = after {
             after.check_size()?;
+            if held.is_none() {
+                selection::keep_what_is_made_here(&mut transaction.rows, key)?;
+            }
             transaction.put(after, None)?;
         }
         transaction.read(key)?.map(Stored::from).ok_or(ChangeError::NotFound(key))

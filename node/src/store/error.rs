@@ -36,6 +36,9 @@ pub enum StoreError {
         /// How the write failed.
         reason: Arc<str>,
     },
+    /// The operator has chosen other collections since the session was opened; a new one is to be opened.
+    #[error("other collections were selected since the session began")]
+    SelectionChanged,
     /// The store was closed while the call waited.
     #[error("the record store is closed")]
     Closed,

@@ -20,14 +20,25 @@
 //! | `g` erasures of a blob | hash 32, bucket 17, erasure 16 | |
 //! | `o` blobs that a record no longer names | kind 2, id 16, bucket 17, hash 32 | |
 //! | `x` erasures not yet gone from the disk | bucket 17, erasure 16 | |
+//! | `O` blobs on demand | hash 32 | see `demand` |
+//! | `U` use of blobs held | hash 32 | see `usage` |
+//! | `G` files of blobs to be removed | hash 32 | |
+//! | `S` what was chosen for a collection | id 16 | see `selection` |
+//! | `P` pins | 1 for a collection, 2 for a medium; id 16 | |
+//! | `V` collections that are returning | id 16 | |
+//! | `E` collections to be brought in line | id 16 | the key of table `r` that was reached |
+//! | `L` records that left, to be taken out of the search index | kind 2, id 16 | |
 //! | `m` meta | name | see `meta` |
 //!
-//! `r`, `c`, `q`, `h`, `y`, `o`, `x` and `m` are what is known; all others follow from them and are made anew by `rebuild`.
+//! `r`, `c`, `q`, `h`, `y`, `o`, `x`, `S`, `P`, `V`, `O` and `m` are what is known; all others follow
+//! from them and are made anew by `rebuild`, or in time.
 
 use alexandria_sync::chunk::BlobHash;
 use alexandria_sync::domain::{Erasure, Typed};
 use alexandria_sync::id::{BucketId, NodeId, RecordId, Seq};
 use alexandria_sync::record::{Kind, RecordKey};
+
+use super::selection::Pinned;
 
 pub(crate) const RECORD: u8 = b'r';
 pub(crate) const ID: u8 = b'i';
@@ -48,7 +59,18 @@ pub(crate) const ERASED: u8 = b'e';
 pub(crate) const ERASED_BLOB: u8 = b'g';
 pub(crate) const UNNAMED: u8 = b'o';
 pub(crate) const PENDING_ERASURE: u8 = b'x';
+pub(crate) const ON_DEMAND: u8 = b'O';
+pub(crate) const USAGE: u8 = b'U';
+pub(crate) const GOING: u8 = b'G';
+pub(crate) const CHOICE: u8 = b'S';
+pub(crate) const PIN: u8 = b'P';
+pub(crate) const RETURNING: u8 = b'V';
+pub(crate) const UNALIGNED: u8 = b'E';
+pub(crate) const LEFT: u8 = b'L';
 pub(crate) const META: u8 = b'm';
+
+const PINNED_COLLECTION: u8 = 1;
+const PINNED_MEDIA: u8 = 2;
 
 /// Which tables may hold values of more than a few hundred bytes.
 pub(crate) fn may_be_long(key: &[u8]) -> bool {
@@ -67,6 +89,15 @@ pub(crate) fn key(table: u8, parts: &[&[u8]]) -> Vec<u8> {
 
 pub(crate) fn record(of: RecordKey) -> Vec<u8> {
     key(RECORD, &[&of.bucket.to_bytes(), &of.kind.0.to_be_bytes(), of.id.as_bytes()])
+}
+
+/// All records of a bucket.
+pub(crate) fn records_of(bucket: BucketId) -> Vec<u8> {
+    key(RECORD, &[&bucket.to_bytes()])
+}
+
+pub(crate) fn records_of_kind(bucket: BucketId, kind: Kind) -> Vec<u8> {
+    key(RECORD, &[&bucket.to_bytes(), &kind.0.to_be_bytes()])
 }
 
 pub(crate) fn id(of: RecordKey) -> Vec<u8> {
@@ -147,6 +178,50 @@ pub(crate) fn wanted(blob: BlobHash) -> Vec<u8> {
 
 pub(crate) fn media_type(blob: BlobHash) -> Vec<u8> {
     key(MEDIA_TYPE, &[blob.as_bytes()])
+}
+
+pub(crate) fn on_demand(blob: BlobHash) -> Vec<u8> {
+    key(ON_DEMAND, &[blob.as_bytes()])
+}
+
+pub(crate) fn usage(blob: BlobHash) -> Vec<u8> {
+    key(USAGE, &[blob.as_bytes()])
+}
+
+pub(crate) fn going(blob: BlobHash) -> Vec<u8> {
+    key(GOING, &[blob.as_bytes()])
+}
+
+pub(crate) fn choice(collection: RecordId) -> Vec<u8> {
+    key(CHOICE, &[collection.as_bytes()])
+}
+
+pub(crate) fn returning(collection: RecordId) -> Vec<u8> {
+    key(RETURNING, &[collection.as_bytes()])
+}
+
+pub(crate) fn unaligned(collection: RecordId) -> Vec<u8> {
+    key(UNALIGNED, &[collection.as_bytes()])
+}
+
+pub(crate) fn left(kind: Kind, id: RecordId) -> Vec<u8> {
+    key(LEFT, &[&kind.0.to_be_bytes(), id.as_bytes()])
+}
+
+pub(crate) fn pin(pinned: Pinned) -> Vec<u8> {
+    match pinned {
+        Pinned::Collection(id) => key(PIN, &[&[PINNED_COLLECTION], id.as_bytes()]),
+        Pinned::Media(id) => key(PIN, &[&[PINNED_MEDIA], id.as_bytes()]),
+    }
+}
+
+pub(crate) fn pin_of(row: &[u8]) -> Option<Pinned> {
+    let mut key = KeyReader::new(row);
+    match key.take()? {
+        [PINNED_COLLECTION] => key.id().map(Pinned::Collection),
+        [PINNED_MEDIA] => key.id().map(Pinned::Media),
+        _ => None,
+    }
 }
 
 pub(crate) fn erasures_of(target: RecordKey) -> Vec<u8> {
@@ -238,7 +313,7 @@ pub(crate) fn reference_of(row: &[u8]) -> Option<RecordKey> {
     Some(RecordKey { kind, bucket: key.bucket()?, id: key.id()? })
 }
 
-/// The blob that a row of `b`, `h` or `w` is about.
+/// The blob that a row of `b`, `h`, `w`, `O`, `U` or `G` is about.
 pub(crate) fn blob_of(key: &[u8]) -> Option<BlobHash> {
     KeyReader::new(key).blob()
 }

@@ -16,6 +16,7 @@ use std::sync::mpsc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use alexandria_sync::hlc::HlcTime;
+use alexandria_sync::id::BucketId;
 use alexandria_sync::merge::merge;
 
 use super::engine::{self, Direction, Engine, EngineError, Row, end_of_prefix};
@@ -25,7 +26,7 @@ use super::keys;
 use super::meta::{self, Identity};
 use super::overlay::Overlay;
 use super::row::{Quarantined, RecordRow, Totals, decode_number};
-use super::{backup, disk, io as on, quarantine, tables};
+use super::{backup, demand, disk, io as on, quarantine, selection, tables};
 
 /// A tree that takes more than this many times what its rows need is rewritten (docs/adr/0001-record-store.md).
 const BLOAT_RATIO_MAX: u64 = 3;
@@ -37,6 +38,8 @@ const INDEX_BYTES_PER_RECORD: u64 = 500;
 const SALVAGE_STALLED_AFTER: Duration = Duration::from_mins(1);
 /// What the note beside a damaged tree says while it is read.
 const SALVAGING: &[u8] = b"salvaging";
+/// What was chosen, and what follows from that and from nothing else.
+pub(crate) const CHOSEN: [u8; 5] = [keys::CHOICE, keys::PIN, keys::RETURNING, keys::UNALIGNED, keys::ON_DEMAND];
 /// Rows of one batch while a tree is written anew.
 const ROWS_AT_ONCE: usize = 500;
 
@@ -239,7 +242,7 @@ fn read_damaged(dir: &Path, cache_bytes: u64, found: &mpsc::SyncSender<Found>) -
             found.send(Found::Row((key, value)))?;
         }
     }
-    for table in SALVAGED {
+    for table in CHOSEN.into_iter().chain(SALVAGED) {
         let mut last = vec![table];
         let mut gap = false;
         for row in damaged.scan_prefix(&[table]) {
@@ -278,7 +281,7 @@ pub(crate) enum Restored {
     Unreadable,
 }
 
-/// Puts one row of `r`, `c`, `q`, `h`, `o`, `x` or `y` into a new tree, with all rows that follow from it.
+/// Puts one row of what is known into a new tree, with all rows that follow from it.
 pub(crate) fn restore_row(rows: &mut Overlay<'_>, key: &[u8], value: Vec<u8>) -> Result<Restored, StoreError> {
     match key.first() {
         Some(&keys::RECORD) => {
@@ -300,11 +303,53 @@ pub(crate) fn restore_row(rows: &mut Overlay<'_>, key: &[u8], value: Vec<u8>) ->
             quarantine::restore(rows, key.to_vec(), value, &quarantined.record)?;
             Ok(Restored::Other)
         }
-        Some(&(keys::CURSOR | keys::HELD | keys::MEDIA_TYPE | keys::UNNAMED | keys::PENDING_ERASURE)) => {
+        Some(&keys::CHOICE) => {
+            // Records of it may come from an older dump.
+            rows.put(keys::unaligned(selection::collection_of(key)?), Vec::new());
+            rows.put(key.to_vec(), value);
+            Ok(Restored::Other)
+        }
+        Some(&keys::RETURNING) => {
+            // How far it was read means nothing for what is here now: it is read from the beginning.
+            selection::take_up(rows, selection::collection_of(key)?)?;
+            Ok(Restored::Other)
+        }
+        Some(&keys::PIN) => {
+            let Some(pinned) = keys::pin_of(key) else { return Ok(Restored::Unreadable) };
+            rows.put(key.to_vec(), value);
+            // Records may have come from an older dump, without the pin.
+            selection::follow_pin(rows, pinned)?;
+            Ok(Restored::Other)
+        }
+        Some(&keys::HELD) => {
+            let Some(blob) = keys::blob_of(key) else { return Ok(Restored::Unreadable) };
+            rows.put(key.to_vec(), value);
+            // An older dump does not tell what is held: its records made it wanted.
+            demand::settle(rows, blob)?;
+            Ok(Restored::Other)
+        }
+        Some(&keys::CURSOR) if is_returning(rows, key)? => Ok(Restored::Other),
+        Some(
+            &(keys::CURSOR
+            | keys::MEDIA_TYPE
+            | keys::UNNAMED
+            | keys::PENDING_ERASURE
+            | keys::UNALIGNED
+            | keys::ON_DEMAND),
+        ) => {
             rows.put(key.to_vec(), value);
             Ok(Restored::Other)
         }
         _ => Ok(Restored::Unreadable),
+    }
+}
+
+/// Whether a row of table `c` is about a collection that is read again from its beginning.
+fn is_returning(rows: &Overlay<'_>, cursor: &[u8]) -> Result<bool, StoreError> {
+    let bucket = cursor.last_chunk::<{ BucketId::LEN_BYTES }>().and_then(|bytes| BucketId::from_bytes(bytes));
+    match bucket {
+        Some(BucketId::Collection(id)) => Ok(rows.contains(&keys::returning(id))?),
+        _ => Ok(false),
     }
 }
 

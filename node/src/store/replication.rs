@@ -1,5 +1,7 @@
 //! The record store as replication sees it: feeds, cursors, and what is received.
 
+use std::sync::Arc;
+
 use alexandria_sync::id::{BucketId, Epoch, NodeId, Seq};
 use alexandria_sync::merge::{self, Admission};
 use alexandria_sync::record::Record;
@@ -49,8 +51,27 @@ impl RecordStore for Records {
         records: Vec<Record>,
         next: Seq,
     ) -> Result<Applied, StoreError> {
+        self.apply_as_selected(None, from, bucket, records, next).await
+    }
+}
+
+impl Records {
+    /// [`RecordStore::apply`], unless something else was selected since `version`.
+    pub(crate) async fn apply_as_selected(
+        &self,
+        version: Option<u64>,
+        from: Peer,
+        bucket: BucketId,
+        records: Vec<Record>,
+        next: Seq,
+    ) -> Result<Applied, StoreError> {
+        let shared = Arc::clone(&self.inner.shared);
         let limits = self.shared().quarantine_limits;
         let work = move |transaction: &mut Transaction<'_>| {
+            // Decided by the writer: no choice comes between this look and the page.
+            if version.is_some_and(|version| version != *shared.selection.borrow()) {
+                return Err(StoreError::SelectionChanged);
+            }
             let mut applied = Applied::default();
             for record in records {
                 match receive(transaction, from, record)? {

@@ -15,11 +15,12 @@ use alexandria_sync::record::{Kind, Record, RecordKey};
 use alexandria_sync::store::Peer;
 
 use super::error::StoreError;
-use super::keys;
 use super::overlay::Overlay;
 use super::row::{RecordRow, Totals, decode_number, encode_feed};
+use super::selection::{Level, Pinned, level};
+use super::{demand, keys};
 
-/// The kinds that are listed by popularity.
+/// The kinds that are listed by popularity, and found by search.
 const POPULAR_KINDS: [Kind; 4] = [Author::KIND, Media::KIND, Category::KIND, Collection::KIND];
 
 /// Side of a link that is read from the first of its two ends.
@@ -54,16 +55,54 @@ pub(crate) fn put(rows: &mut Overlay<'_>, record: Record, arrived_from: Option<P
     for blob in erase::unnamed(before.as_ref(), &record) {
         rows.put(keys::unnamed(key, blob), Vec::new());
     }
-    count_totals(rows, before.as_ref(), &record)?;
-    count_opened(rows, before.as_ref(), &record)?;
+    count_totals(rows, before.as_ref(), Some(&record))?;
+    count_opened(rows, before.as_ref(), Some(&record))?;
     let row = RecordRow { seq, arrived_from, record };
     rows.put(keys::record(key), row.encode());
-    for blob in before.iter().chain([&row.record]).flat_map(blobs_concerned).collect::<BTreeSet<_>>() {
-        if key.kind == Blob::KIND || rows.any_with_prefix(&keys::erasures_of_blob(blob))?.is_some() {
-            settle_wanted(rows, blob)?;
-        }
+    settle_blobs(rows, before.iter().chain([&row.record]))?;
+    if let BucketId::Collection(id) = key.bucket
+        && level(rows, key.bucket)? == Level::None
+    {
+        // An edit made here of a collection that is not kept: it goes again once it was sent.
+        rows.put(keys::unaligned(id), Vec::new());
     }
     Ok(seq)
+}
+
+/// Takes a record out as if it had never been here, with every row that follows from it. No tombstone stays.
+pub(crate) fn remove(rows: &mut Overlay<'_>, row: RecordRow) -> Result<(), StoreError> {
+    let RecordRow { seq, record, .. } = row;
+    let key = record.key;
+    rows.remove(keys::record(key));
+    rows.remove(keys::feed(key.bucket, seq));
+    rows.remove(keys::id(key));
+    for row in index_rows(&record, popularity(rows, key.id)?) {
+        rows.remove(row);
+    }
+    for (row, _) in rows.with_prefix(&keys::unnamed_by(key))? {
+        rows.remove(row);
+    }
+    if POPULAR_KINDS.contains(&key.kind) && !record.is_tombstone() {
+        rows.put(keys::left(key.kind, key.id), Vec::new());
+    }
+    count_totals(rows, Some(&record), None)?;
+    count_opened(rows, Some(&record), None)?;
+    settle_blobs(rows, [&record])
+}
+
+/// Says anew of the blobs that versions of a record concern whether they are wanted.
+fn settle_blobs<'r>(rows: &mut Overlay<'_>, versions: impl IntoIterator<Item = &'r Record>) -> Result<(), StoreError> {
+    let mut blobs = BTreeSet::new();
+    for record in versions {
+        let key = record.key;
+        let pinned = key.kind == Media::KIND && rows.contains(&keys::pin(Pinned::Media(key.id)))?;
+        for blob in blobs_concerned(record) {
+            if key.kind == Blob::KIND || pinned || rows.any_with_prefix(&keys::erasures_of_blob(blob))?.is_some() {
+                blobs.insert(blob);
+            }
+        }
+    }
+    blobs.into_iter().try_for_each(|blob| demand::settle(rows, blob))
 }
 
 /// The blobs of which a change of this record may decide whether they are wanted.
@@ -74,19 +113,8 @@ fn blobs_concerned(record: &Record) -> Vec<BlobHash> {
     }
 }
 
-/// Makes the row of table `w` right: a blob is wanted if it is content of a bucket and is not here.
-pub(crate) fn settle_wanted(rows: &mut Overlay<'_>, blob: BlobHash) -> Result<(), StoreError> {
-    if !rows.contains(&keys::held(blob))? && is_content(rows, blob)? {
-        let size = size_in_record(rows, blob)?;
-        rows.put(keys::wanted(blob), size.map_or(Vec::new(), |size| size.to_be_bytes().to_vec()));
-    } else {
-        rows.remove(keys::wanted(blob));
-    }
-    Ok(())
-}
-
 /// The size of a blob, as a record says that names it.
-fn size_in_record(rows: &Overlay<'_>, blob: BlobHash) -> Result<Option<u64>, StoreError> {
+pub(crate) fn size_in_record(rows: &Overlay<'_>, blob: BlobHash) -> Result<Option<u64>, StoreError> {
     let Some(row) = rows.any_with_prefix(&keys::references_of_kind(blob, Blob::KIND))? else { return Ok(None) };
     let named = read(rows, reference_of_row(&row)?)?.and_then(|row| Blob::from_record(&row.record));
     Ok(named.map(|blob| blob.size_bytes).filter(|size| *size > 0))
@@ -97,20 +125,19 @@ pub(crate) fn wanted_size(value: &[u8]) -> u64 {
     value.try_into().map_or(0, u64::from_be_bytes)
 }
 
-/// Whether a blob is content of some bucket (`alexandria_sync::erase::content`): a blob record names it, and no erasure
+/// The buckets that a blob is content of (`alexandria_sync::erase::content`): a blob record there names it, and no erasure
 /// that lists it stands against that.
-fn is_content(rows: &Overlay<'_>, blob: BlobHash) -> Result<bool, StoreError> {
-    if rows.any_with_prefix(&keys::erasures_of_blob(blob))?.is_none() {
-        return Ok(rows.any_with_prefix(&keys::references_of_kind(blob, Blob::KIND))?.is_some());
-    }
+pub(crate) fn content_of(rows: &Overlay<'_>, blob: BlobHash) -> Result<Vec<BucketId>, StoreError> {
+    let erasures = rows.any_with_prefix(&keys::erasures_of_blob(blob))?.is_some();
+    let mut buckets = Vec::new();
     for (row, _) in rows.with_prefix(&keys::references_of_kind(blob, Blob::KIND))? {
         let bucket = reference_of_row(&row)?.bucket;
-        if rows.any_with_prefix(&keys::erasures_of_blob_in(blob, bucket))?.is_none() || is_named_in(rows, bucket, blob)?
-        {
-            return Ok(true);
+        let erased = erasures && rows.any_with_prefix(&keys::erasures_of_blob_in(blob, bucket))?.is_some();
+        if !erased || is_named_in(rows, bucket, blob)? {
+            buckets.push(bucket);
         }
     }
-    Ok(false)
+    Ok(buckets)
 }
 
 /// Whether a blob has to be kept: it is content of a bucket, or a record shows it.
@@ -123,7 +150,7 @@ pub(crate) fn is_kept(rows: &Overlay<'_>, blob: BlobHash) -> Result<bool, StoreE
             return Ok(true);
         }
     }
-    is_content(rows, blob)
+    Ok(!content_of(rows, blob)?.is_empty())
 }
 
 /// Whether a live record of the bucket, other than its blob record, names a blob.
@@ -191,28 +218,36 @@ fn linked_ends(record: &Record) -> Option<(RecordId, RecordId)> {
     linked.then_some((left, right))
 }
 
-fn count_totals(rows: &mut Overlay<'_>, before: Option<&Record>, after: &Record) -> Result<(), StoreError> {
-    let key = keys::totals(after.key.kind);
+/// The blob that a bucket is to hold because of this record.
+pub(crate) fn blob_held_by_bucket(record: &Record) -> Option<BlobHash> {
+    Blob::from_record(record)?.hash
+}
+
+fn count_totals(rows: &mut Overlay<'_>, before: Option<&Record>, after: Option<&Record>) -> Result<(), StoreError> {
+    let Some(kind) = before.or(after).map(|record| record.key.kind) else { return Ok(()) };
+    let key = keys::totals(kind);
     let mut totals = rows.get(&key)?.map_or(Ok(Totals::default()), |value| Totals::decode(&value))?;
     if let Some(before) = before {
         let counted = if before.is_tombstone() { &mut totals.deleted } else { &mut totals.live };
         *counted = counted.saturating_sub(1);
         totals.size_bytes = totals.size_bytes.saturating_sub(before.encode().len() as u64);
     }
-    let counted = if after.is_tombstone() { &mut totals.deleted } else { &mut totals.live };
-    *counted += 1;
-    totals.size_bytes += after.encode().len() as u64;
+    if let Some(after) = after {
+        let counted = if after.is_tombstone() { &mut totals.deleted } else { &mut totals.live };
+        *counted += 1;
+        totals.size_bytes += after.encode().len() as u64;
+    }
     rows.put(key, totals.encode());
     Ok(())
 }
 
 /// Adds what a counter grew by to the popularity of what it counts, and moves that in the order by popularity.
-fn count_opened(rows: &mut Overlay<'_>, before: Option<&Record>, after: &Record) -> Result<(), StoreError> {
-    if after.key.kind != OpenCount::KIND {
+fn count_opened(rows: &mut Overlay<'_>, before: Option<&Record>, after: Option<&Record>) -> Result<(), StoreError> {
+    if before.or(after).is_none_or(|record| record.key.kind != OpenCount::KIND) {
         return Ok(());
     }
     let counted = |record: &Record| OpenCount::from_record(record).map(|open| (open.media, open.count));
-    let (before, after) = (before.and_then(counted), counted(after));
+    let (before, after) = (before.and_then(counted), after.and_then(counted));
     for id in [before, after].into_iter().flatten().map(|(id, _)| id).collect::<BTreeSet<_>>() {
         let of = |side: Option<(RecordId, u64)>| side.filter(|(of, _)| *of == id).map_or(0, |(_, count)| count);
         let old = popularity(rows, id)?;

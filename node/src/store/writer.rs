@@ -24,9 +24,11 @@ use alexandria_sync::record::{Record, RecordKey};
 use alexandria_sync::store::{BucketHead, Peer};
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
 
+use super::align::Bridge;
 use super::engine::{Engine, EngineError};
 use super::error::StoreError;
 use super::guard::{self, Noted};
+use super::in_use::Readers;
 use super::keys::{self, KeyReader};
 use super::meta::{self, Identity};
 use super::overlay::Overlay;
@@ -60,6 +62,15 @@ pub(crate) struct Shared {
     visible_group: AtomicU64,
     commits: watch::Sender<Commits>,
     changes: broadcast::Sender<BucketHead>,
+    /// Counts choices of what is kept here.
+    pub(crate) selection: watch::Sender<u64>,
+    /// Counts occasions to bring rows and content in line with what was chosen.
+    pub(crate) alignment: watch::Sender<u64>,
+    /// Counts blobs that came up for the bridge to be asked about.
+    pub(crate) unconfirmed: watch::Sender<u64>,
+    pub(crate) bridge: Mutex<Bridge>,
+    /// Buckets that are not evicted meanwhile.
+    pub(crate) staying: Readers<BucketId>,
     pub(crate) dir: PathBuf,
     pub(crate) quarantine_limits: QuarantineLimits,
     /// Dropped last, once the engine is closed.
@@ -97,6 +108,11 @@ impl Shared {
             visible_group: AtomicU64::new(0),
             commits: watch::Sender::new(Commits::default()),
             changes: broadcast::Sender::new(CHANGES_BUFFERED_MAX),
+            selection: watch::Sender::new(0),
+            alignment: watch::Sender::new(0),
+            unconfirmed: watch::Sender::new(0),
+            bridge: Mutex::default(),
+            staying: Readers::default(),
             dir,
             quarantine_limits,
             _lock: lock,

@@ -197,7 +197,7 @@ impl Life {
         let data_dir = dir.path().join("data");
         let library = {
             let _inside = runtime.enter();
-            Library::open(&data_dir, &config.store).expect("the library opens").0
+            Library::open(&data_dir, &config.store, &config.selection).expect("the library opens").0
         };
         bridge.enrol(&data_dir, library.store().records.identity().node);
         let replicator = Replicator::new(library.clone(), config.replication);
@@ -317,6 +317,43 @@ fn content_is_read_while_it_comes_from_where_the_reader_is() {
         let whole = tokio::time::timeout(DEADLINE, rest).await.expect("it comes").unwrap();
         assert!(whole == bytes, "byte for byte");
         assert!(library.store().blobs.held(blob).unwrap().is_some(), "the end comes once the whole is proved");
+    });
+    life.kill();
+}
+
+/// The usual state of a node that is smaller than its library.
+#[test]
+fn what_a_reader_opens_comes_within_the_quota_though_there_is_no_room_for_what_nobody_waits_for() {
+    let (dir, bridge) = (folder(), Bridge::start());
+    let first = bridge.import(1, 1_500_000);
+    let life = Life::start(&dir, &bridge, "[store]\ncontent_bytes_max = 2_000_000");
+    let blobs = life.library.store().blobs.clone();
+    let mut arrivals = blobs.arrivals();
+    life.runtime.block_on(async {
+        if blobs.held(first).unwrap().is_none() {
+            tokio::time::timeout(DEADLINE, arrivals.recv()).await.expect("it comes").unwrap();
+        }
+    });
+    let second = bridge.import(2, 1_500_000);
+    life.wait_for_author(bridge.write_author("comes after the record of the second"));
+    life.wait("there is no room", |state| waits(state.as_ref(), |wait| *wait == Wait::NoRoom));
+    assert!(blobs.held(first).unwrap().is_some(), "it came just now");
+
+    let library = life.library.clone();
+    life.runtime.block_on(async {
+        let open = async |blob| library.fetch_blob(blob).await.unwrap().expect("a record names it");
+        let opened = open(second).await;
+        tokio::time::timeout(DEADLINE, opened.ready(1_400_000)).await.expect("it is tried").unwrap();
+        assert!(blobs.held(first).unwrap().is_none() && blobs.stats().unwrap().held_bytes <= 2_000_000);
+        // Another reader cannot have the place of what this one is reading.
+        let refused = open(first).await.ready(0).await;
+        assert!(
+            matches!(&refused, Err(CatalogueError::NotHereYet { why, .. }) if why.contains("no room")),
+            "{refused:?}"
+        );
+        drop(opened);
+        tokio::time::timeout(DEADLINE, open(first).await.ready(1_400_000)).await.expect("it is tried").unwrap();
+        assert!(blobs.held(second).unwrap().is_none());
     });
     life.kill();
 }

@@ -10,8 +10,11 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use alexandria_node::store::verify::RecordsReport;
-use alexandria_node::store::{Change, Condition, Config, Store, backup};
-use alexandria_sync::domain::{Media, Typed};
+use alexandria_node::store::{Change, Condition, Config, Level, Pinned, Store, backup};
+use alexandria_sync::chunk::{BlobHash, Chunking};
+use alexandria_sync::domain::{Blob, Media, Typed};
+use alexandria_sync::id::{BucketId, NodeId};
+use alexandria_sync::store::BlobStore;
 
 use super::samples::{config, folder, id, media, noise, open, shelf};
 
@@ -114,6 +117,52 @@ async fn a_lost_store_comes_back_from_the_newest_dump_in_a_new_life() {
     assert!((0..20).all(|number| store.records.find(Media::KIND, id(number)).unwrap().is_some()));
     drop(store);
     assert_eq!(open(&dir).condition, Condition::Healthy);
+}
+
+/// What was chosen, what is to be erased, and what is here are known again, from the tree and from an older dump.
+#[tokio::test]
+async fn a_rebuilt_store_keeps_what_was_chosen_and_owes_the_same_receipts() {
+    let dir = folder();
+    let store = open(&dir);
+    let BucketId::Collection(shelf_id) = shelf() else { unreachable!("a shelf is a collection") };
+    let put = async |number| {
+        let bytes = noise(1000, number);
+        let hash = store.blobs.put_stream(Chunking::Fixed, Some(1000), bytes.as_slice()).await.unwrap().hash;
+        let named = Blob { hash: Some(hash), size_bytes: 1000, media_type: "video/mp4".into() };
+        store.records.change_one(Change::put(shelf(), Blob::record_id(hash), named)).await.unwrap();
+        hash
+    };
+    put(1).await;
+    let absent = BlobHash::of(b"elsewhere");
+    let named = Blob { hash: Some(absent), size_bytes: 9, media_type: "video/mp4".into() };
+    store.records.change_one(Change::put(shelf(), Blob::record_id(absent), named)).await.unwrap();
+    let medium = Media { cover: Some(absent), ..media("pinned") };
+    store.records.change_one(Change::create(shelf(), id(1), medium)).await.unwrap();
+    store.records.choose(shelf_id, Level::Records).await.unwrap();
+    backup::dump(&store.records).unwrap();
+    put(2).await;
+    store.records.pin(Pinned::Media(id(1))).await.unwrap();
+    store.records.change_one(Change::create(shelf(), id(2), media("to be erased"))).await.unwrap();
+    let owed = store.records.erase(Media::KIND, id(2)).await.unwrap();
+    drop(store);
+    fs::write(config(&dir).data_dir.join("records.rebuild"), b"").unwrap();
+    let store = open(&dir);
+    assert!(matches!(store.condition, Condition::Rebuilt { incomplete: false, .. }), "{:?}", store.condition);
+    let keeping = store.records.keeping(shelf_id).unwrap();
+    assert_eq!((keeping.level, keeping.chosen), (Level::Records, true));
+    assert_eq!(store.records.pending_erasures().unwrap(), owed);
+    let stats = store.blobs.stats().unwrap();
+    assert_eq!(
+        (stats.held, stats.wanted, stats.on_demand),
+        (2, 1, 0),
+        "the pinned one is to come, the others are here"
+    );
+    let wanted = store.blobs.session().wanted(id_of_peer(), None, 10).await.unwrap();
+    assert_eq!(wanted.iter().map(|wanted| wanted.blob).collect::<Vec<_>>(), [absent]);
+}
+
+fn id_of_peer() -> NodeId {
+    NodeId::from_bytes([9; 16])
 }
 
 #[test]

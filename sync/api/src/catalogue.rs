@@ -34,6 +34,17 @@ use utoipa::ToSchema;
 /// Entries of one list page, at most.
 pub const PAGE_SIZE_MAX: usize = 100;
 
+/// How much of a collection is kept where it is shown.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Kept {
+    /// Its records and all content.
+    Whole,
+    /// Its records; content comes when somebody opens it.
+    Records,
+    /// Nothing but its title.
+    Nothing,
+}
+
 /// Records and content, as the API needs them.
 ///
 /// [`Self::get`], [`Self::list`], [`Self::edit`] and [`Self::delete`] are asked for authors, media, categories and
@@ -41,6 +52,11 @@ pub const PAGE_SIZE_MAX: usize = 100;
 pub trait Catalogue: Clone + Send + Sync + 'static {
     /// A blob opened for reading.
     type Content: Content;
+
+    /// How much of a collection is kept here. All of it, unless a node chooses.
+    fn kept(&self, _collection: RecordId) -> impl Future<Output = Result<Kept, CatalogueError>> + Send {
+        async { Ok(Kept::Whole) }
+    }
 
     /// The live record of `kind` with this id, disabled or not; `None` if there is none or it was deleted for good.
     fn get(&self, kind: Kind, id: RecordId) -> impl Future<Output = Result<Option<Stored>, CatalogueError>> + Send;

@@ -5,13 +5,13 @@
 
 use std::convert::Infallible;
 use std::ops::ControlFlow;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 use alexandria_sync::bundle::{self, Issuer, Receipt, Receiver};
 use alexandria_sync::hlc::{ClockQuality, DRIFT_BOUND_MS};
 use alexandria_sync::id::{BucketId, Epoch, NodeId};
 use alexandria_sync::merge::ReceiverClock;
-use alexandria_sync::session::{Collections, Scope};
+use alexandria_sync::session::{Collections, Scope, Selection};
 use alexandria_sync::sim::{SimBlobs, SimRecords};
 use alexandria_sync::store::Peer;
 use alexandria_sync::wire::FRAME_HEADER_BYTES;
@@ -28,6 +28,8 @@ const EXPORTER: NodeId = NodeId::from_bytes([1; 16]);
 const IMPORTER: NodeId = NodeId::from_bytes([2; 16]);
 /// In which life they are.
 const EPOCH: Epoch = Epoch(1);
+/// What is kept here.
+static EVERYTHING: LazyLock<Selection> = LazyLock::new(Selection::default);
 
 /// A bundle that is refused changes nothing; one that is taken leaves stores that are whole, and brings no record twice.
 pub fn bundle(data: &[u8]) {
@@ -47,7 +49,8 @@ fn accepts(_: &Issuer, bucket: BucketId) -> bool {
 
 fn receiver(local: NodeId) -> Receiver<'static> {
     let clock = ReceiverClock { unix_ms: NOW_UNIX_MS, quality: ClockQuality::Trusted, drift_bound_ms: DRIFT_BOUND_MS };
-    Receiver { local: Peer { node: local, epoch: EPOCH }, clock, identity: None, unsigned: true, accepts: &accepts }
+    let local = Peer { node: local, epoch: EPOCH };
+    Receiver { local, clock, identity: None, unsigned: true, accepts: &accepts, selection: &EVERYTHING }
 }
 
 fn import(file: &[u8]) {

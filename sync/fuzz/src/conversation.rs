@@ -44,6 +44,8 @@ const LOOKUPS_MAX: usize = 64;
 const BLOBS_IN_FLIGHT: usize = 3;
 /// With those that readers wait for.
 const BLOBS_MAX: usize = BLOBS_IN_FLIGHT + READER_BLOBS_BEYOND;
+/// Blobs about which the peer is asked at a time whether it holds them.
+const CHECKED_MAX: usize = 64;
 
 /// Lives through the conversation that `data` describes.
 pub fn session(data: &[u8]) {
@@ -155,12 +157,11 @@ impl Conversation {
                     |script: &mut Script<'_>| Offered { bucket: script.pick(&buckets()), head: Seq(script.number()) };
                 self.hear(Message::Offer((0..entries).map(|_| offered(script)).collect()));
             }
-            3 => self.hear(Message::Pull {
-                bucket: script.pick(&buckets()),
-                after: Seq(script.number()),
-                epoch: Epoch(1 + script.number() / 200),
-                page_bytes: script.number() as u32,
-            }),
+            3 => {
+                let (bucket, after) = (script.pick(&buckets()), Seq(script.number()));
+                let (epoch, page_bytes) = (Epoch(1 + script.number() / 200), script.number() as u32);
+                self.hear(Message::Pull { bucket, after, epoch, page_bytes, own_too: page_bytes % 2 == 1 });
+            }
             4..=7 => self.hear_page(script),
             8 => self.hear(Message::ManifestAsk { blob: any_blob(script) }),
             9 => self.hear(Message::ChunkAsk {
@@ -295,8 +296,15 @@ impl Conversation {
     }
 
     fn something_happens_here(&mut self, script: &mut Script<'_>) {
-        match script.below(4) {
+        match script.below(5) {
             0 => self.handle(Input::WantsChanged),
+            4 => {
+                let blob = any_blob(script);
+                // Nobody asks about what is not here, or was just being fetched.
+                if self.blobs.whole(blob).is_some() && !self.manifests_asked.contains(&blob) {
+                    self.handle(Input::CheckBlobs(vec![blob]));
+                }
+            }
             1 => {
                 self.blobs.want_now(any_blob(script));
                 self.handle(Input::WantsChanged);
@@ -370,7 +378,8 @@ impl Conversation {
 
     fn check_limits(&self) {
         let count = |which: fn(&DiskRequest) -> bool| self.disk.iter().filter(|request| which(request)).count();
-        assert!(self.chunks_asked.len() <= ASKS_MAX / 2 && self.manifests_asked.len() <= BLOBS_MAX);
+        assert!(self.chunks_asked.len() <= ASKS_MAX / 2);
+        assert!(self.manifests_asked.len() <= BLOBS_MAX + CHECKED_MAX);
         assert!(count(|request| matches!(request, DiskRequest::Page { .. })) <= 1);
         assert!(count(|request| matches!(request, DiskRequest::Apply { .. })) <= 1);
         assert!(count(|request| matches!(request, DiskRequest::Cursor(..))) <= LOOKUPS_MAX);

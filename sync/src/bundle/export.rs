@@ -230,7 +230,7 @@ impl<R: RecordStore, B: BlobStore, W: Write> Exporter<'_, '_, R, B, W> {
         ];
         for &BucketHead { bucket, .. } in self.what.buckets {
             let (after, epoch) = (self.start(bucket), hello.epoch);
-            frames.push(Message::Pull { bucket, after, epoch, page_bytes: PAGE_BYTES }.to_frame());
+            frames.push(Message::Pull { bucket, after, epoch, page_bytes: PAGE_BYTES, own_too: false }.to_frame());
         }
         let bytes = frames.iter().map(|frame| frame.len() as u64).sum();
         if let Some(max_bytes) = self.what.max_bytes.filter(|_| !self.fits(bytes)) {

@@ -114,6 +114,8 @@ pub(super) struct Opened<R> {
     pub(super) expires_unix_ms: u64,
     /// After which row it starts, for each bucket.
     pub(super) starts: BTreeMap<BucketId, Seq>,
+    /// Whether rows that came from the receiver are not in it.
+    pub(super) leaves_out_own: bool,
     segments: SegmentReader<R>,
     signatory: Option<Signatory>,
     ended: bool,
@@ -163,7 +165,8 @@ impl<R: Read> Opened<R> {
         if starts.len() > BUCKETS_MAX {
             return Err(OpenError::Damaged("it has too many buckets".into()));
         }
-        Ok(Self { issuer, expires_unix_ms, starts, segments, signatory, ended: first.end })
+        let leaves_out_own = head.reader.is_some();
+        Ok(Self { issuer, expires_unix_ms, starts, leaves_out_own, segments, signatory, ended: first.end })
     }
 
     /// The frames of the next segment, once its seal was checked; how it ended, if there is none.

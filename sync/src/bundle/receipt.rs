@@ -90,7 +90,7 @@ impl Receipt {
         writer.frame_of_head(&Message::Hello(self.issuer.hello.clone()).to_frame())?;
         let epoch = self.exporter.epoch;
         for (&bucket, &after) in &self.cursors {
-            writer.frame_of_head(&Message::Pull { bucket, after, epoch, page_bytes: 0 }.to_frame())?;
+            writer.frame_of_head(&Message::Pull { bucket, after, epoch, page_bytes: 0, own_too: false }.to_frame())?;
         }
         for &blob in &self.lacks {
             writer.frame_of_head(&Message::ManifestAsk { blob }.to_frame())?;

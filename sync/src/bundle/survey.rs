@@ -190,8 +190,8 @@ impl Places {
     ) -> Result<Self, StoreError> {
         let mut places = Self { cursors: BTreeMap::new(), refused: BTreeMap::new() };
         for (&bucket, &starts_after) in &opened.starts {
-            if !(receiver.accepts)(&opened.issuer, bucket) {
-                places.refused.insert(bucket, BucketRefusal::NotForHere);
+            if let Some(refusal) = unwanted(receiver, opened, bucket) {
+                places.refused.insert(bucket, refusal);
                 continue;
             }
             let known = known(records, &opened.issuer, bucket).await?;
@@ -203,6 +203,17 @@ impl Places {
         }
         Ok(places)
     }
+}
+
+/// Why nothing of a bucket is taken, wherever its pages start: what a session would not pull either.
+fn unwanted<I>(receiver: &Receiver<'_>, opened: &Opened<I>, bucket: BucketId) -> Option<BucketRefusal> {
+    if !(receiver.accepts)(&opened.issuer, bucket) {
+        return Some(BucketRefusal::NotForHere);
+    }
+    if !receiver.selection.wants(bucket) {
+        return Some(BucketRefusal::NotKept);
+    }
+    (opened.leaves_out_own && receiver.selection.is_returning(bucket)).then_some(BucketRefusal::LeavesOutOwn)
 }
 
 /// The row up to which the issuer's bucket has been read here, in its present epoch.

@@ -16,7 +16,7 @@ use bytes::Bytes;
 
 use self::blob::{Receiving, Stage};
 use self::window::Window;
-use self::wishes::Wishes;
+use self::wishes::{Why, Wishes};
 use super::credit::Credit;
 use super::provide::ASKS_MAX;
 use super::schedule::Turns;
@@ -84,8 +84,9 @@ impl Fetcher {
                 receiving.read_from(wanted.from_bytes);
             }
         }
-        let receiving = &self.receiving;
-        self.wishes.take_urgent(blobs, |blob| receiving.iter().any(|receiving| receiving.blob() == blob));
+        let (receiving, leaving) = (&self.receiving, &self.leaving);
+        let is_known = |blob| leaving.contains_key(&blob) || receiving.iter().any(|receiving| receiving.blob() == blob);
+        self.wishes.take_urgent(blobs, is_known);
     }
 
     pub(super) fn take_wanted(&mut self, blobs: &[Wanted]) {
@@ -456,9 +457,12 @@ impl Fetcher {
 
     /// Leaves a blob alone for a while that the peer did not have, or that could not be written here.
     fn put_off(&mut self, wanted: Wanted, why: Option<WriteFailure>, now_ms: u64) {
-        let busy = why == Some(WriteFailure::Busy);
-        let wait_ms = if busy { self.config.busy_retry_ms } else { self.config.absent_retry_ms };
-        self.wishes.put_off(wanted, now_ms + wait_ms, busy);
+        let (why, wait_ms) = match why {
+            Some(WriteFailure::Busy) => (Why::Busy, self.config.busy_retry_ms),
+            Some(WriteFailure::Full) => (Why::NoRoom, self.config.absent_retry_ms),
+            _ => (Why::Absent, self.config.absent_retry_ms),
+        };
+        self.wishes.put_off(wanted, now_ms + wait_ms, why);
     }
 }
 

@@ -4,8 +4,8 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
-use super::{DiskRequest, Held, Outbox, Scope, Violation};
-use crate::id::{BucketId, Epoch, Seq};
+use super::{DiskRequest, Event, Held, Outbox, Scope, Selection, Violation};
+use crate::id::{BucketId, Seq};
 use crate::record::Record;
 use crate::store::{Cursor, Peer};
 use crate::wire::{Message, Offered};
@@ -21,13 +21,18 @@ const LOOKUPS_MAX: usize = 64;
 #[derive(Debug)]
 pub(super) struct Puller {
     scope: Scope,
+    selection: Selection,
     page_bytes: u32,
     backlog_bytes_max: usize,
     peer: Peer,
+    /// Whether the peer can be asked for rows that came from here.
+    gives_back: bool,
     offers_seen: u64,
     buckets: BTreeMap<BucketId, Pulled>,
     /// Buckets of which more is to come, or something waits to be applied.
     behind: BTreeSet<BucketId>,
+    /// Buckets that were returning and have been read to their end, to be told.
+    returned: Vec<BucketId>,
     /// Buckets whose cursor is to be looked up, and how many lookups are under way.
     to_look_up: VecDeque<BucketId>,
     lookups: usize,
@@ -69,12 +74,15 @@ impl Puller {
     pub(super) fn new(scope: Scope, page_bytes: u32, backlog_bytes_max: usize) -> Self {
         Self {
             scope,
+            selection: Selection::default(),
             page_bytes,
             backlog_bytes_max,
-            peer: Peer { node: crate::id::NodeId::default(), epoch: Epoch::default() },
+            peer: Peer::NOBODY,
+            gives_back: false,
             offers_seen: 0,
             buckets: BTreeMap::new(),
             behind: BTreeSet::new(),
+            returned: Vec::new(),
             to_look_up: VecDeque::new(),
             lookups: 0,
             ready: VecDeque::new(),
@@ -84,15 +92,28 @@ impl Puller {
         }
     }
 
-    pub(super) fn open(&mut self, peer: Peer) {
+    pub(super) fn select(&mut self, selection: Selection) {
+        self.selection = selection;
+    }
+
+    pub(super) fn open(&mut self, peer: Peer, gives_back: bool) {
         self.peer = peer;
+        self.gives_back = gives_back;
+    }
+
+    /// Whether the bucket is read in this session. One that was evicted here and of which the peer would leave out what
+    /// came from here waits for a peer that does not.
+    fn reads(&self, bucket: BucketId) -> bool {
+        self.scope.contains(bucket)
+            && self.selection.wants(bucket)
+            && (self.gives_back || !self.selection.is_returning(bucket))
     }
 
     pub(super) fn take_offer(&mut self, offered: &[Offered]) -> Result<(), Violation> {
         self.offers_seen += 1;
         self.dealt_with += 1;
         for &Offered { bucket, head } in offered {
-            if !self.scope.contains(bucket) || self.buckets.contains_key(&bucket) {
+            if !self.reads(bucket) || self.buckets.contains_key(&bucket) {
                 continue;
             }
             if self.buckets.len() == BUCKETS_MAX {
@@ -114,8 +135,9 @@ impl Puller {
         let after = cursor.filter(|cursor| cursor.epoch == self.peer.epoch).map_or(Seq::default(), |cursor| cursor.seq);
         pulled.received = Some(after);
         pulled.applied = after;
-        let epoch = self.peer.epoch;
-        out.control(Message::Pull { bucket, after, epoch, page_bytes: self.page_bytes });
+        let (epoch, page_bytes) = (self.peer.epoch, self.page_bytes);
+        let own_too = self.selection.is_returning(bucket);
+        out.control(Message::Pull { bucket, after, epoch, page_bytes, own_too });
     }
 
     pub(super) fn take_page(
@@ -147,7 +169,7 @@ impl Puller {
             // Nothing was new. If nothing waits before it, it is dealt with.
             if pulled.pending.pages == 0 && self.applying.as_ref().is_none_or(|applying| applying.bucket != bucket) {
                 self.dealt_with += 1;
-                self.behind.remove(&bucket);
+                self.read_to_the_end(bucket);
                 return Ok(());
             }
         }
@@ -166,12 +188,22 @@ impl Puller {
             self.backlog_bytes -= applying.bytes;
         }
         if self.buckets.get(&bucket).is_some_and(|pulled| !pulled.more && pulled.pending.pages == 0) {
-            self.behind.remove(&bucket);
+            self.read_to_the_end(bucket);
+        }
+    }
+
+    fn read_to_the_end(&mut self, bucket: BucketId) {
+        self.behind.remove(&bucket);
+        if self.selection.has_returned(bucket) {
+            self.returned.push(bucket);
         }
     }
 
     /// Looks up cursors, and applies the pages of the next bucket, if none is being applied.
     pub(super) fn pump(&mut self, out: &mut Outbox) {
+        for bucket in self.returned.drain(..) {
+            out.event(Event::Returned(bucket));
+        }
         while self.lookups < LOOKUPS_MAX
             && let Some(bucket) = self.to_look_up.pop_front()
         {

@@ -1,4 +1,7 @@
-//! Which buckets a session may touch, in either direction.
+//! Which buckets a session may touch ([`Scope`]), and which of them one end asks for ([`Selection`]).
+//!
+//! The two are kept apart: a scope is permission and both ends hold each other to it; a selection is what one end wants,
+//! and the other end never hears of it.
 
 use std::collections::BTreeSet;
 
@@ -39,5 +42,54 @@ impl Scope {
             },
             BucketId::Site(node) => node == self.site && node != NodeId::default(),
         }
+    }
+}
+
+/// The collections of a [`Selection`].
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum Chosen {
+    /// These.
+    Only(BTreeSet<RecordId>),
+    /// Every one but these.
+    AllBut(BTreeSet<RecordId>),
+}
+
+impl Default for Chosen {
+    /// Every one.
+    fn default() -> Self {
+        Self::AllBut(BTreeSet::new())
+    }
+}
+
+/// What this end pulls of what is in scope. What it does not pull it still offers: edits made here reach the peer.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct Selection {
+    /// The collections that are pulled.
+    pub collections: Chosen,
+    /// Those of them that were evicted here and not read to their end since: the peer is to send everything, also what
+    /// came from here.
+    pub returning: BTreeSet<RecordId>,
+}
+
+impl Selection {
+    /// Whether the bucket is wanted here.
+    pub fn wants(&self, bucket: BucketId) -> bool {
+        match bucket {
+            BucketId::Collection(id) => match &self.collections {
+                Chosen::Only(ids) => ids.contains(&id),
+                Chosen::AllBut(ids) => !ids.contains(&id),
+            },
+            BucketId::Catalogue | BucketId::Site(_) => true,
+        }
+    }
+
+    /// Whether rows that came from here are to be sent back.
+    pub(crate) fn is_returning(&self, bucket: BucketId) -> bool {
+        matches!(bucket, BucketId::Collection(id) if self.returning.contains(&id))
+    }
+
+    /// Notes that a bucket was read to its end, and says whether that was news.
+    pub(super) fn has_returned(&mut self, bucket: BucketId) -> bool {
+        matches!(bucket, BucketId::Collection(id) if self.returning.remove(&id))
     }
 }

@@ -7,8 +7,8 @@ use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use super::credit::Credit;
-use super::{DiskRequest, Held, Outbox, Scope, Violation};
-use crate::id::{BucketId, Epoch, NodeId, Seq};
+use super::{DiskRequest, Event, Held, Outbox, Scope, Selection, Violation};
+use crate::id::{BucketId, Epoch, Seq};
 use crate::store::{BucketHead, Page, Peer};
 use crate::wire::frame::OFFER_BUCKETS_MAX;
 use crate::wire::{Lane, Message, Offered};
@@ -21,8 +21,12 @@ pub const PAGE_BUDGET_BYTES_MIN: u32 = 4 * 1024;
 #[derive(Debug)]
 pub(super) struct Server {
     scope: Scope,
+    /// What this end wants itself: of the rest it follows how far the peer has it.
+    selection: Selection,
     epoch: Epoch,
     peer: Peer,
+    /// Whether the peer could be asked to give back what it got from here.
+    gives_back: bool,
     heads_known: bool,
     /// With the last row when the session began, where that is known.
     offered: BTreeMap<BucketId, Option<Seq>>,
@@ -39,6 +43,10 @@ pub(super) struct Server {
 #[derive(Debug)]
 struct Serving {
     at: Seq,
+    /// The last row of the pages that were sent, and of what the peer is known to have made durable.
+    sent: Seq,
+    held_by_peer: Option<Seq>,
+    own_too: bool,
     page_bytes: u32,
     answered: bool,
     queued: bool,
@@ -50,8 +58,10 @@ impl Server {
     pub(super) fn new(scope: Scope, epoch: Epoch) -> Self {
         Self {
             scope,
+            selection: Selection::default(),
             epoch,
-            peer: Peer { node: NodeId::default(), epoch: Epoch::default() },
+            peer: Peer::NOBODY,
+            gives_back: false,
             heads_known: false,
             offered: BTreeMap::new(),
             serving: BTreeMap::new(),
@@ -63,8 +73,13 @@ impl Server {
         }
     }
 
-    pub(super) fn open(&mut self, peer: Peer) {
+    pub(super) fn select(&mut self, selection: Selection) {
+        self.selection = selection;
+    }
+
+    pub(super) fn open(&mut self, peer: Peer, gives_back: bool) {
         self.peer = peer;
+        self.gives_back = gives_back;
     }
 
     pub(super) fn take_heads(&mut self, heads: &[BucketHead], out: &mut Outbox) {
@@ -116,10 +131,10 @@ impl Server {
 
     pub(super) fn take_pull(
         &mut self,
-        bucket: BucketId,
-        after: Seq,
-        epoch: Epoch,
+        (bucket, after, epoch): (BucketId, Seq, Epoch),
         page_bytes: u32,
+        own_too: bool,
+        out: &mut Outbox,
     ) -> Result<(), Violation> {
         let Some(&head) = self.offered.get(&bucket) else {
             return Err(Violation::new(format!("a pull of {bucket}, which was not offered")));
@@ -138,7 +153,21 @@ impl Server {
             )));
         }
         let page_bytes = page_bytes.clamp(PAGE_BUDGET_BYTES_MIN, PAGE_BUDGET_BYTES_MAX);
-        let serving = Serving { at: after, page_bytes, answered: false, queued: false, grown: false };
+        // Its place in the feed is durable there.
+        let told = self.gives_back && !self.selection.wants(bucket);
+        if told {
+            out.event(Event::HeldByPeer { bucket, upto: after });
+        }
+        let serving = Serving {
+            at: after,
+            sent: after,
+            held_by_peer: told.then_some(after),
+            own_too,
+            page_bytes,
+            answered: false,
+            queued: false,
+            grown: false,
+        };
         self.serving.insert(bucket, serving);
         self.enqueue(bucket);
         Ok(())
@@ -172,8 +201,11 @@ impl Server {
             && let Some(message) = self.waiting.take()
         {
             self.lane_busy = true;
-            if let Message::Page { records, .. } = &message {
+            if let Message::Page { bucket, next, records, .. } = &message {
                 credit.note_page(records);
+                if let Some(serving) = self.serving.get_mut(bucket) {
+                    serving.sent = *next;
+                }
             }
             out.send(Lane::Records, message);
         }
@@ -187,9 +219,23 @@ impl Server {
             out.disk(DiskRequest::Page {
                 bucket,
                 after: serving.at,
-                reader: self.peer,
+                reader: if serving.own_too { Peer::NOBODY } else { self.peer },
                 budget_bytes: serving.page_bytes,
             });
+        }
+    }
+
+    /// Tells how far the peer holds the buckets that are not wanted here, now that it has dealt with all that was sent. It
+    /// is told only if the peer would give them back.
+    pub(super) fn all_is_dealt_with(&mut self, out: &mut Outbox) {
+        if !self.gives_back {
+            return;
+        }
+        for (&bucket, serving) in &mut self.serving {
+            if !self.selection.wants(bucket) && serving.held_by_peer != Some(serving.sent) {
+                serving.held_by_peer = Some(serving.sent);
+                out.event(Event::HeldByPeer { bucket, upto: serving.sent });
+            }
         }
     }
 

@@ -3,6 +3,8 @@
 //! A batch holds all changes of one step (a local write, a page with its cursor) and counts only if it is sealed: a torn one
 //! at the end of the log is cut off on recovery. [`Sabotage`] breaks one promise at a time, to see its check fail.
 
+mod evict;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -67,6 +69,7 @@ pub(super) enum Change {
         origin: Option<Peer>,
     },
     Cursor(NodeId, BucketId, Cursor),
+    Evict(BucketId),
     Quarantine {
         bucket: BucketId,
         bytes: Arc<[u8]>,
@@ -154,6 +157,7 @@ impl Tables {
             Change::Cursor(node, bucket, cursor) => {
                 self.cursors.insert((node, bucket), cursor);
             }
+            Change::Evict(bucket) => self.evict(bucket),
             Change::Quarantine { bucket, bytes } => {
                 let record = Record::decode(bucket, &bytes).expect("the log holds what was encoded");
                 self.quarantine.push(record);

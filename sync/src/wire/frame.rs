@@ -212,8 +212,8 @@ fn decode_message(frame_type: u8, body: &Bytes) -> Result<Message, DecodeFrameEr
             Message::Offer(buckets)
         }
         frame_type::PULL => {
-            let PullBody { bucket, after, epoch, page_bytes } = read(frame_type, body)?;
-            Message::Pull { bucket, after, epoch, page_bytes }
+            let PullBody { bucket, after, epoch, page_bytes, own_too } = read(frame_type, body)?;
+            Message::Pull { bucket, after, epoch, page_bytes, own_too: own_too.unwrap_or(false) }
         }
         frame_type::PAGE => {
             let PageBody { bucket, next, more, records } = read(frame_type, body)?;
@@ -259,10 +259,10 @@ impl Message {
         match self {
             Self::Hello(hello) => small(frame_type::HELLO, hello),
             Self::Offer(buckets) => small(frame_type::OFFER, &OfferBody { buckets: buckets.clone() }),
-            Self::Pull { bucket, after, epoch, page_bytes } => small(
-                frame_type::PULL,
-                &PullBody { bucket: *bucket, after: *after, epoch: *epoch, page_bytes: *page_bytes },
-            ),
+            &Self::Pull { bucket, after, epoch, page_bytes, own_too } => {
+                let own_too = own_too.then_some(true);
+                small(frame_type::PULL, &PullBody { bucket, after, epoch, page_bytes, own_too })
+            }
             Self::Page { bucket, next, more, records } => {
                 let records = records.iter().cloned().map(ByteVec::from).collect();
                 compressed(frame_type::PAGE, &PageBody { bucket: *bucket, next: *next, more: *more, records })
@@ -348,6 +348,8 @@ struct PullBody {
     epoch: Epoch,
     #[n(3)]
     page_bytes: u32,
+    #[n(4)]
+    own_too: Option<bool>,
 }
 
 #[derive(Decode, Encode)]
@@ -439,7 +441,8 @@ mod tests {
                 features: 0,
             }),
             Message::Offer(vec![Offered { bucket, head: Seq(7) }]),
-            Message::Pull { bucket, after: Seq(1), epoch: Epoch(9), page_bytes: 65_536 },
+            Message::Pull { bucket, after: Seq(1), epoch: Epoch(9), page_bytes: 65_536, own_too: false },
+            Message::Pull { bucket, after: Seq(0), epoch: Epoch(9), page_bytes: 65_536, own_too: true },
             Message::Page { bucket, next: Seq(2), more: true, records: vec![vec![7; 2000], vec![8]] },
             Message::ManifestAsk { blob },
             Message::Manifest { blob, manifest: None },
@@ -538,7 +541,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn no_body_makes_decoding_panic(which in 0usize..14, at in any::<prop::sample::Index>(), byte: u8, cut in any::<prop::sample::Index>()) {
+        fn no_body_makes_decoding_panic(which in 0usize..15, at in any::<prop::sample::Index>(), byte: u8, cut in any::<prop::sample::Index>()) {
             let mut frame = samples()[which].to_frame().to_vec();
             let at = FRAME_HEADER_BYTES + at.index(frame.len() - FRAME_HEADER_BYTES);
             frame[at] = byte;

@@ -79,10 +79,16 @@ pub struct Hello {
     /// Name and version of the software, for the operator.
     #[n(7)]
     pub software: String,
-    /// Optional abilities, one bit each; none is defined yet.
+    /// Optional abilities, one bit each: see [`feature`].
     #[n(8)]
     #[cbor(default)]
     pub features: u64,
+}
+
+/// The bits of [`Hello::features`].
+pub mod feature {
+    /// A pull may ask for everything, also for rows that came from the reader ([`Pull`](super::Message::Pull)).
+    pub const OWN_ROWS: u64 = 1 << 4;
 }
 
 /// A bucket that the sender holds.
@@ -141,6 +147,9 @@ pub enum Message {
         epoch: Epoch,
         /// The size that pages should have, in bytes.
         page_bytes: u32,
+        /// Rows that came from the sender are not left out: it has evicted them since. Only if the receiver has
+        /// [`feature::OWN_ROWS`].
+        own_too: bool,
     },
     /// A piece of a feed that was pulled.
     Page {

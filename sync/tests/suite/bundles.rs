@@ -20,7 +20,7 @@ use alexandria_sync::id::{BucketId, RecordId, Seq};
 use alexandria_sync::identity::{Authority, Identity, PeerRole};
 use alexandria_sync::merge::ReceiverClock;
 use alexandria_sync::record::{Record, RecordKey};
-use alexandria_sync::session::{Collections, Scope};
+use alexandria_sync::session::{Collections, Scope, Selection};
 use alexandria_sync::sim::Seeded;
 use alexandria_sync::store::{BucketHead, Peer, RecordStore as _};
 use futures::FutureExt as _;
@@ -39,6 +39,7 @@ struct Place {
     identity: Option<Identity>,
     now_ms: u64,
     unsigned: bool,
+    selection: Selection,
 }
 
 type State = BTreeMap<RecordKey, Record>;
@@ -49,7 +50,11 @@ fn buckets() -> [BucketId; 3] {
 }
 
 fn collection(number: u8) -> BucketId {
-    BucketId::Collection(RecordId::mint(NOW_MS, [number; 10]))
+    BucketId::Collection(collection_id(number))
+}
+
+fn collection_id(number: u8) -> RecordId {
+    RecordId::mint(NOW_MS, [number; 10])
 }
 
 impl Place {
@@ -68,7 +73,7 @@ impl Place {
         for peer in 0..10 {
             site.blobs.permit(node_id(peer), scope.clone());
         }
-        Self { site, identity, now_ms: NOW_MS, unsigned: false }
+        Self { site, identity, now_ms: NOW_MS, unsigned: false, selection: Selection::default() }
     }
 
     fn peer(&self) -> Peer {
@@ -165,6 +170,7 @@ impl Place {
             identity: self.identity.as_ref(),
             unsigned: self.unsigned,
             accepts,
+            selection: &self.selection,
         }
     }
 

@@ -192,7 +192,8 @@ fn an_endless_page_costs_nobody_else_anything() {
 
 #[test]
 fn a_cursor_in_the_future_costs_nobody_else_anything() {
-    let pull = Message::Pull { bucket: BUCKET, after: Seq(u64::MAX), epoch: Epoch(1), page_bytes: 4096 };
+    let pull =
+        Message::Pull { bucket: BUCKET, after: Seq(u64::MAX), epoch: Epoch(1), page_bytes: 4096, own_too: false };
     lie([pull], Some("which ends at row"));
     // The end of its own feed is where it says; there is nothing after that.
     let end = page(u64::MAX, vec![author(1, NOW_UNIX_MS).encode()]);

@@ -12,7 +12,7 @@ use alexandria_sync::id::{BucketId, Epoch, NodeId, RecordId};
 use alexandria_sync::identity::{Authority, Identity, PeerIdentity, PeerRole, SigningRequest};
 use alexandria_sync::quic::{self, TransportConfig};
 use alexandria_sync::record::RecordKey;
-use alexandria_sync::session::{Closed, Collections, Config, Event, Progress, Scope, Session};
+use alexandria_sync::session::{Closed, Collections, Config, Event, Progress, Scope, Selection, Session};
 use alexandria_sync::sim::{Seeded, SimBlobs, SimRecords};
 use alexandria_sync::store::RecordStore as _;
 use alexandria_sync::tcp::{self, TcpConfig};
@@ -204,13 +204,24 @@ impl Site {
 
     /// Runs a session with `peer` over `link`; node 1 is the site of every scope.
     pub(crate) fn run<L: Link>(&self, peer: NodeId, link: L, config: Config) -> Running {
+        self.run_selecting(peer, link, config, (self.hello(), Selection::default()))
+    }
+
+    /// The same, pulling only what is selected, after this hello.
+    pub(crate) fn run_selecting<L: Link>(
+        &self,
+        peer: NodeId,
+        link: L,
+        config: Config,
+        (hello, selection): (Hello, Selection),
+    ) -> Running {
         let scope = Scope { site: node_id(1), collections: Collections::All };
         self.run_in(scope, peer, link, config)
     }
 
     pub(crate) fn run_in<L: Link>(&self, scope: Scope, peer: NodeId, link: L, config: Config) -> Running {
         self.blobs.permit(peer, scope.clone());
-        let session = Session::new(config, self.hello(), peer, scope, 0);
+        let session = Session::new(config, hello, peer, scope, 0).selecting(selection);
         let (host, host_inputs) = mpsc::channel(HOST_INPUTS_MAX);
         let (events_sender, events) = mpsc::channel(64);
         let (progress_sender, progress) = watch::channel(Progress::default());

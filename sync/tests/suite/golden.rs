@@ -185,7 +185,7 @@ fn golden_frames_of_every_type_read_and_write_as_released() {
         ),
         ("offer", Message::Offer(vec![Offered { bucket, head: Seq(300) }, Offered { bucket: BUCKET, head: Seq(0) }])),
         ("offer-empty", Message::Offer(vec![])),
-        ("pull", Message::Pull { bucket, after: Seq(17), epoch: Epoch(9), page_bytes: 65_536 }),
+        ("pull", Message::Pull { bucket, after: Seq(17), epoch: Epoch(9), page_bytes: 65_536, own_too: false }),
         ("page", Message::Page { bucket: BUCKET, next: Seq(18), more: true, records: vec![author.encode()] }),
         ("manifest-ask", Message::ManifestAsk { blob }),
         ("manifest", Message::Manifest { blob, manifest: Some(manifest(Chunking::Fixed).to_bytes()) }),

@@ -259,14 +259,20 @@ fn a_page_of_a_bucket_out_of_scope_is_neither_pulled_nor_taken_nor_served() {
 
         let mut curious = Victim::after_hello();
         curious.handle(Input::LocalChange(bucket));
-        curious.hear(Message::Pull { bucket, after: Seq(0), epoch: Epoch(1), page_bytes: 4096 });
+        curious.hear(Message::Pull { bucket, after: Seq(0), epoch: Epoch(1), page_bytes: 4096, own_too: false });
         curious.has_closed(CloseReason::Violation, "which was not offered");
     }
 }
 
 #[test]
 fn a_pull_from_the_future_in_another_life_or_twice_is_refused() {
-    let pull = |after, epoch| Message::Pull { bucket: BUCKET, after: Seq(after), epoch: Epoch(epoch), page_bytes: 1 };
+    let pull = |after, epoch| Message::Pull {
+        bucket: BUCKET,
+        after: Seq(after),
+        epoch: Epoch(epoch),
+        page_bytes: 1,
+        own_too: false,
+    };
     let serving = || {
         let site = Site::new(2);
         site.write_authors(2);

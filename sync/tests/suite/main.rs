@@ -14,6 +14,7 @@ mod liars;
 mod peers;
 mod reconnect;
 mod regressions;
+mod selection;
 mod tcp;
 mod transport;
 mod two_versions;

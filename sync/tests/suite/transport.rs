@@ -191,6 +191,26 @@ async fn content_for_which_there_was_no_room_comes_once_there_is_without_being_a
     assert!(node.blobs.whole(blob).is_some());
 }
 
+/// Nobody who opens something has to wait for the time at which all that did not fit is tried again.
+#[tokio::test]
+async fn content_for_which_there_was_no_room_is_tried_again_when_a_reader_asks_for_it() {
+    let Connected { node: node_link, bridge: bridge_link, bridge_listener: _listener } = connect(Transport::Quic).await;
+    let (node, bridge) = (Site::new(1), Site::new(2));
+    let (blob, other) = (bridge.import(9, 100_000), bridge.import(10, 100_000));
+    node.blobs.set_quota(10);
+    let mut at_node = node.run(bridge.id, node_link, Config::default());
+    let _at_bridge = bridge.run(node.id, bridge_link, Config::default());
+    let blocked = async { while !matches!(at_node.events.recv().await, Some(Event::ContentBlocked)) {} };
+    tokio::time::timeout(DEADLINE, blocked).await.expect("it is told");
+
+    node.blobs.set_quota(u64::MAX);
+    node.blobs.want_now(blob);
+    at_node.host.send(HostInput::WantsChanged).await.unwrap();
+    let received = async { while !matches!(at_node.events.recv().await, Some(Event::BlobReceived { .. })) {} };
+    tokio::time::timeout(DEADLINE, received).await.expect("it comes");
+    assert!(node.blobs.whole(blob).is_some() && node.blobs.whole(other).is_none());
+}
+
 #[tokio::test]
 async fn both_ends_learn_why_a_session_was_closed() {
     for over in TRANSPORTS {

@@ -1,6 +1,6 @@
 //! `/author/{id}`, `/category/{id}`, `/collection/{id}`: what it is, and the media that belong to it.
 
-use alexandria_api::catalogue::{Catalogue, LinkedTo, ListQuery, Relation, Sort};
+use alexandria_api::catalogue::{Catalogue, Kept, LinkedTo, ListQuery, Relation, Sort};
 use alexandria_sync::chunk::BlobHash;
 use alexandria_sync::domain::{Author, Category, Collection, Media};
 use alexandria_sync::id::{BucketId, RecordId};
@@ -41,7 +41,13 @@ pub(super) async fn category<C: Catalogue>(catalogue: &C, id: &str, visit: &Visi
 pub(super) async fn collection<C: Catalogue>(catalogue: &C, id: &str, visit: &Visit) -> Result<Page, PageError> {
     let collection: Found<Collection> = walk::find(catalogue, id).await?;
     let query = made_of(None, Some(BucketId::Collection(collection.id)));
-    show(catalogue, visit, &collection, collection.it.cover, &collection.it.description, &[], &html! {}, &query).await
+    let t = visit.texts();
+    let beside = match catalogue.kept(collection.id).await? {
+        Kept::Whole => html! {},
+        Kept::Records => html! { div.notice { p { (t.kept_on_demand) } } },
+        Kept::Nothing => html! { div.notice { p { (t.not_kept) } } },
+    };
+    show(catalogue, visit, &collection, collection.it.cover, &collection.it.description, &[], &beside, &query).await
 }
 
 #[expect(clippy::too_many_arguments, reason = "the parts of one page, each named where it is given")]

@@ -120,6 +120,14 @@ texts! {
         "Il arrivera lors d’une prochaine connexion ; revenez plus tard.",
         "Llegará con una de las próximas conexiones; vuelva más tarde.",
         "سيصل مع أحد الاتصالات القادمة؛ عُد لاحقًا.";
+    kept_on_demand: "The content of this collection comes when somebody opens it.",
+        "Le contenu de cette collection arrive quand quelqu’un l’ouvre.",
+        "El contenido de esta colección llega cuando alguien lo abre.",
+        "يصل محتوى هذه المجموعة عندما يفتحه أحد.";
+    not_kept: "This library does not keep this collection.",
+        "Cette bibliothèque ne conserve pas cette collection.",
+        "Esta biblioteca no conserva esta colección.",
+        "هذه المكتبة لا تحتفظ بهذه المجموعة.";
     neighbours: "More from this collection", "Dans la même collection", "Más de esta colección", "المزيد من هذه المجموعة";
     previous: "Previous", "Précédent", "Anterior", "السابق";
     next: "Next", "Suivant", "Siguiente", "التالي";

@@ -16,6 +16,7 @@ use tokio::sync::mpsc;
 
 use super::{BUFFER_BYTES, BundleError, Bundles, blocking, described, failed, receipts};
 use crate::local::bundles::{BundleExportLine, BundleExportRequest, BundleExported, BundleProgress};
+use crate::store::in_use::Staying;
 use crate::store::{remove_if_there, rename_durably};
 
 const DAY_MS: u64 = 24 * 60 * 60 * 1000;
@@ -44,12 +45,13 @@ impl Bundles {
             Some(node) => Some(self.reader(node).await?),
             None => None,
         };
+        let (buckets, _stay_as_they_are) = self.buckets(request)?;
         let validity_ms = request.valid_days.map_or(VALIDITY_MS, |days| days.saturating_mul(DAY_MS));
         let what = Export {
             hello: &hello,
             validity_ms: validity_ms.min(VALIDITY_MS_MAX),
             signer: self.identity(),
-            buckets: &self.buckets(request)?,
+            buckets: &buckets,
             reader: reader.as_ref(),
             content: !request.records_only,
             max_bytes: request.max_bytes,
@@ -99,12 +101,17 @@ impl Bundles {
         Ok(exported)
     }
 
-    /// The catalogue and the chosen collections; the node's own site only if its bridge is to read it.
-    fn buckets(&self, request: &BundleExportRequest) -> Result<Vec<BucketHead>, BundleError> {
+    /// The catalogue and the chosen collections, of those that are kept here; the node's own site only if its bridge is to
+    /// read it. Nothing of them is evicted while they are written.
+    fn buckets(&self, request: &BundleExportRequest) -> Result<(Vec<BucketHead>, Staying), BundleError> {
         let mut chosen = BTreeSet::new();
         for name in &request.collections {
             let found = self.library.find_collection(name)?;
-            chosen.insert(found.ok_or_else(|| BundleError::UnknownCollection(name.clone()))?);
+            let found = found.ok_or_else(|| BundleError::UnknownCollection(name.clone()))?;
+            if !self.library.keeps(found)? {
+                return Err(BundleError::NotKept(name.clone()));
+            }
+            chosen.insert(found);
         }
         let own = self.local().node;
         let for_bridge = self.member.as_ref().is_some_and(|member| request.reader == Some(member.bridge));
@@ -113,13 +120,24 @@ impl Bundles {
             BucketId::Collection(id) => chosen.is_empty() || chosen.contains(&id),
             BucketId::Site(site) => site == own && for_bridge,
         };
-        Ok(self.records().heads_now().into_iter().filter(|head| carried(head.bucket)).collect())
+        let mut heads: Vec<BucketHead> = self.records().heads_now();
+        heads.retain(|head| carried(head.bucket));
+        let stay = self.records().let_stay(heads.iter().map(|head| head.bucket));
+        let mut kept = Vec::with_capacity(heads.len());
+        for head in heads {
+            // Looked up now that none of them can begin to leave.
+            let leaves = matches!(head.bucket, BucketId::Collection(id) if !self.library.keeps(id)?);
+            if !leaves {
+                kept.push(head);
+            }
+        }
+        Ok((kept, stay))
     }
 
     /// What is known of a reader: from its receipt, or from what it has sent.
     async fn reader(&self, node: NodeId) -> Result<Reader, BundleError> {
-        let accepts = self.accepts();
-        if let Some(receipt) = receipts::last(&self.library, &self.receiver(true, &accepts), node)? {
+        let takes = self.takes().await?;
+        if let Some(receipt) = receipts::last(&self.library, &self.receiver(true, &takes), node)? {
             return Ok(Reader { node, life: Some(receipt.reader()), receipt: Some(receipt) });
         }
         for head in self.records().heads_now() {

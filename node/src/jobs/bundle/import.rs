@@ -52,10 +52,10 @@ impl Bundles {
 
     async fn look(&self, request: &BundleRequest) -> Result<BundleSurvey, BundleError> {
         if kind_of(&request.file)? == FileKind::Receipt {
-            return Ok(BundleSurvey::Receipt(self.read_receipt(request)?.1));
+            return Ok(BundleSurvey::Receipt(self.read_receipt(request).await?.1));
         }
-        let accepts = self.accepts();
-        let receiver = self.receiver(request.unsigned, &accepts);
+        let takes = self.takes().await?;
+        let receiver = self.receiver(request.unsigned, &takes);
         let held_record = async |key: RecordKey| {
             let held = self.records().get(key)?;
             Ok::<_, StoreError>(held.map(|stored| stored.record))
@@ -89,14 +89,14 @@ impl Bundles {
         lines: &mpsc::Sender<BundleImportLine>,
     ) -> Result<BundleImportLine, BundleError> {
         if kind_of(&request.file)? == FileKind::Receipt {
-            let (bytes, contents) = self.read_receipt(request)?;
+            let (bytes, contents) = self.read_receipt(request).await?;
             if !contents.outdated {
                 receipts::keep(&self.library, contents.made_by.node, &bytes)?;
             }
             return Ok(BundleImportLine::Noted(contents));
         }
-        let accepts = self.accepts();
-        let receiver = self.receiver(request.unsigned, &accepts);
+        let takes = self.takes().await?;
+        let receiver = self.receiver(request.unsigned, &takes);
         let input = open(&request.file)?;
         let of_bytes = input.get_ref().metadata().map_err(failed("read", &request.file))?.len();
         let mut progress = |progress: bundle::Progress| {
@@ -106,7 +106,9 @@ impl Bundles {
             if lines.is_closed() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
         };
         let blobs = self.blobs().session();
-        let imported = bundle::import(&receiver, input, self.records(), &blobs, &mut progress).await?;
+        // Whatever is chosen meanwhile, nothing is written that was chosen before.
+        let records = self.records().as_selected(takes.selected.version);
+        let imported = bundle::import(&receiver, input, &records, &blobs, &mut progress).await?;
         // All is in; without a receipt the next bundle is only larger.
         let receipt = self.write_receipt(request, &imported.issuer).await;
         Ok(BundleImportLine::Done(summary(&imported, receipt)))
@@ -126,12 +128,12 @@ impl Bundles {
         Ok(path)
     }
 
-    fn read_receipt(&self, request: &BundleRequest) -> Result<(Vec<u8>, ReceiptContents), BundleError> {
+    async fn read_receipt(&self, request: &BundleRequest) -> Result<(Vec<u8>, ReceiptContents), BundleError> {
         let mut bytes = Vec::new();
         let input = open(&request.file)?;
         input.take(RECEIPT_BYTES_MAX).read_to_end(&mut bytes).map_err(failed("read", &request.file))?;
-        let accepts = self.accepts();
-        let receiver = self.receiver(request.unsigned, &accepts);
+        let takes = self.takes().await?;
+        let receiver = self.receiver(request.unsigned, &takes);
         let receipt = Receipt::read(&receiver, bytes.as_slice())?;
         let known = receipts::last(&self.library, &receiver, receipt.reader().node)?;
         let contents = ReceiptContents {

@@ -13,7 +13,7 @@ use std::sync::Arc;
 use alexandria_sync::chunk::{BlobHash, Have, Manifest};
 use tokio::sync::watch;
 
-use super::{BlobError, Blobs, blocking, failed, read_manifest};
+use super::{BlobError, Blobs, ReadingBlob, blocking, failed, read_manifest};
 
 /// Bytes of a blob that may be read now.
 #[derive(Clone, Debug)]
@@ -32,6 +32,10 @@ pub struct Follower {
     /// Changes whenever something of any blob has become durable.
     progress: watch::Receiver<u64>,
     opened: Option<Opened>,
+    /// The whole, once it is here: read on from, whatever becomes of the blob.
+    whole: Option<(Arc<File>, u64)>,
+    /// What has come does not make way before it was read.
+    _reading: Arc<ReadingBlob>,
 }
 
 #[derive(Clone)]
@@ -43,7 +47,15 @@ struct Opened {
 impl Blobs {
     /// Follows a blob, whether anything of it is here or not.
     pub fn follow(&self, hash: BlobHash) -> Follower {
-        Follower { blobs: self.clone(), hash, progress: self.inner.progress.subscribe(), opened: None }
+        let progress = self.inner.progress.subscribe();
+        Follower {
+            blobs: self.clone(),
+            hash,
+            progress,
+            opened: None,
+            whole: None,
+            _reading: Arc::new(self.reading(hash)),
+        }
     }
 
     /// Something has become durable, or came to its end.
@@ -68,10 +80,10 @@ impl Follower {
         let mut looking = self.clone();
         let looked = blocking(move || {
             let durable = looking.look(start)?;
-            Ok::<_, BlobError>((durable, looking.opened))
+            Ok::<_, BlobError>((durable, looking.opened, looking.whole))
         });
-        let (durable, opened) = looked.await?;
-        self.opened = opened;
+        let (durable, opened, whole) = looked.await?;
+        (self.opened, self.whole) = (opened, whole);
         Ok(durable)
     }
 
@@ -85,6 +97,9 @@ impl Follower {
     }
 
     fn look(&mut self, start: u64) -> Result<Option<Durable>, BlobError> {
+        if let Some((file, size_bytes)) = &self.whole {
+            return Ok(Some(Durable { file: Arc::clone(file), bytes: start.min(*size_bytes)..*size_bytes }));
+        }
         if let Some(held) = self.blobs.held(self.hash)? {
             let path = self.blobs.inner.layout.blob(self.hash);
             let proved = read_manifest(&self.blobs.inner.layout.manifest(self.hash), self.hash);
@@ -92,9 +107,10 @@ impl Follower {
                 // What was read of it so far may have been of something else.
                 return Err(BlobError::NotBegun(self.hash));
             }
-            let file = File::open(&path).map_err(failed("open", &path))?;
-            let bytes = start.min(held.size_bytes)..held.size_bytes;
-            return Ok(Some(Durable { file: Arc::new(file), bytes }));
+            let file = Arc::new(File::open(&path).map_err(failed("open", &path))?);
+            self.blobs.note_use(self.hash);
+            self.whole = Some((Arc::clone(&file), held.size_bytes));
+            return Ok(Some(Durable { file, bytes: start.min(held.size_bytes)..held.size_bytes }));
         }
         let Some(opened) = self.open()? else { return Ok(None) };
         let (chunks, path) = (opened.manifest.chunks().len() as u32, self.blobs.inner.layout.partial_have(self.hash));

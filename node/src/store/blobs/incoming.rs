@@ -9,7 +9,7 @@ use alexandria_sync::chunk::{BlobHash, Chunker, Chunking, Manifest, ManifestErro
 use tokio::io::{AsyncRead, AsyncReadExt};
 
 use super::room::{NoRoom, Reservation};
-use super::{BlobError, Blobs, blocking, failed};
+use super::{BlobError, Blobs, Need, blocking, failed};
 use crate::store::disk;
 
 /// Bytes that are read before they are hashed and written.
@@ -56,6 +56,7 @@ impl Blobs {
         mut stream: impl AsyncRead + Unpin + Send,
     ) -> Result<PutBlob, PutBlobError> {
         let blobs = self.clone();
+        self.make_room(size_bytes.unwrap_or(ROOM_STEP_BYTES), Need::Pressing).await?;
         let mut incoming = blocking::<_, PutBlobError>(move || Incoming::start(&blobs, chunking, size_bytes)).await?;
         loop {
             let mut buffer = Vec::with_capacity(BUFFER_BYTES);
@@ -69,6 +70,10 @@ impl Blobs {
             {}
             if buffer.is_empty() {
                 break;
+            }
+            if incoming.reservation.unwritten_bytes() < buffer.len() as u64 {
+                // It is longer than it said, or said nothing.
+                self.make_room(ROOM_STEP_BYTES, Need::Pressing).await?;
             }
             incoming = blocking::<_, PutBlobError>(move || incoming.write(&buffer)).await?;
         }

@@ -163,8 +163,18 @@ impl BlobStore for BlobSession {
         if locked(&self.receiving).len() >= RECEIVED_AT_ONCE_MAX {
             return Err(WriteBlobError::Busy);
         }
-        let (blobs, manifest) = (self.blobs.clone(), manifest.clone());
-        let receiving = blocking(move || Receiving::begin(&blobs, manifest)).await?;
+        let begin = || {
+            let (blobs, manifest) = (self.blobs.clone(), manifest.clone());
+            blocking(move || Receiving::begin(&blobs, manifest))
+        };
+        let receiving = match begin().await {
+            Err(WriteBlobError::Full) if self.blobs.make_room_for(manifest).await? => begin().await,
+            begun => begun,
+        };
+        if matches!(receiving, Err(WriteBlobError::Full)) {
+            self.blobs.note_no_room(hash);
+        }
+        let receiving = receiving?;
         let have = receiving.have.clone();
         locked(&self.receiving).insert(hash, Arc::new(Mutex::new(receiving)));
         claim.keep();
@@ -175,7 +185,7 @@ impl BlobStore for BlobSession {
     async fn write(&self, manifest: &Manifest, index: u32, bytes: Bytes) -> Result<(), WriteError> {
         let Some(receiving) = self.begun(manifest.blob())? else { return Ok(()) };
         let path = self.blobs.inner.layout.partial_data(manifest.blob());
-        blocking(move || {
+        let written = blocking(move || {
             let mut receiving = locked(&receiving);
             if !receiving.manifest.verifies(index, &bytes) {
                 return Err(WriteBlobError::Mismatch);
@@ -188,7 +198,11 @@ impl BlobStore for BlobSession {
                 written => Ok(written.map_err(failed("write", &path))?),
             }
         })
-        .await
+        .await;
+        if matches!(written, Err(WriteBlobError::Full)) {
+            self.blobs.note_no_room(manifest.blob());
+        }
+        written
     }
 
     async fn sync(&self, manifest: &Manifest) -> Result<(), WriteError> {
@@ -364,6 +378,7 @@ impl Receiving {
 impl Blobs {
     /// Registers a blob whose file was published before a crash and whose row was not written.
     async fn adopt(&self, hash: BlobHash, chunking: Chunking) -> Result<bool, BlobError> {
+        let _not_removed_meanwhile = self.inner.publishing.read().await;
         let path = self.inner.layout.blob(hash);
         let blobs = self.clone();
         let found = blocking(move || {

@@ -43,6 +43,19 @@ impl Room {
         Ok(reservation)
     }
 
+    /// How much has to go before `bytes` more can come.
+    pub(super) fn missing_bytes(&self, bytes: u64) -> u64 {
+        let Ok(free_bytes) = disk::free_bytes(&self.dir) else { return u64::MAX };
+        self.with(|taken| self.missing(taken, bytes, free_bytes))
+    }
+
+    fn missing(&self, taken: &Taken, bytes: u64, free_bytes: u64) -> u64 {
+        let content_bytes = taken.held.saturating_add(taken.coming).saturating_add(bytes);
+        let needed_bytes = taken.unwritten.saturating_add(bytes).saturating_add(self.min_free_bytes);
+        let over_quota = self.content_bytes_max.map_or(0, |max| content_bytes.saturating_sub(max));
+        over_quota.max(needed_bytes.saturating_sub(free_bytes))
+    }
+
     pub(super) fn held_bytes(&self) -> u64 {
         self.with(|taken| taken.held)
     }
@@ -72,11 +85,8 @@ impl Reservation {
     /// Sets aside more.
     pub(super) fn extend(&mut self, bytes: u64) -> Result<(), NoRoom> {
         let Ok(free_bytes) = disk::free_bytes(&self.room.dir) else { return Err(NoRoom) };
-        let (max, min_free) = (self.room.content_bytes_max, self.room.min_free_bytes);
         self.room.with(|taken| {
-            let content_bytes = taken.held.saturating_add(taken.coming).saturating_add(bytes);
-            let needed_bytes = taken.unwritten.saturating_add(bytes).saturating_add(min_free);
-            if max.is_some_and(|max| content_bytes > max) || needed_bytes > free_bytes {
+            if self.room.missing(taken, bytes, free_bytes) > 0 {
                 return Err(NoRoom);
             }
             taken.coming += bytes;

@@ -191,6 +191,10 @@ impl Blobs {
         let size_bytes = examined.manifest.size_bytes();
         let sound = examined.manifest.blob() == hash;
         if repair && sound {
+            let _not_removed_meanwhile = self.inner.publishing.read().await;
+            if !self.inner.layout.blob(hash).exists() {
+                return Ok(Scrubbed { hash, size_bytes: 0, outcome: Outcome::Missing });
+            }
             let bytes = examined.manifest.to_bytes();
             disk::write_durably(&path, &bytes).map_err(failed("write", &path))?;
             self.register(hash, HeldRow { size_bytes, chunking }).await?;
@@ -219,6 +223,10 @@ impl Scrub {
     async fn look_at(&self, held: HeldBlob) -> Result<Scrubbed, BlobError> {
         let hash = held.hash;
         let Some(examined) = examine(&self.blobs, held, self.bytes_per_second).await? else {
+            // It may have made way since it was listed.
+            if self.blobs.held(hash)?.is_none() {
+                return Ok(Scrubbed { hash, size_bytes: 0, outcome: Outcome::Sound });
+            }
             if self.repair {
                 self.blobs.set_aside(hash, None).await?;
             }

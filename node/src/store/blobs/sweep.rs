@@ -54,7 +54,8 @@ impl Blobs {
         for hash in self.partials().await? {
             let useless =
                 !self.inner.records.shared().engine.contains(&keys::wanted(hash)).map_err(StoreError::from)?;
-            let useless = useless && self.held(hash)?.is_none();
+            let awaited = locked(&self.inner.urgent).iter().any(|(blob, _)| *blob == hash);
+            let useless = useless && !awaited && self.held(hash)?.is_none();
             if self.unreferenced_long_enough(hash, useless, grace) {
                 swept.partial += u64::from(self.remove_partial_unless_claimed(hash)?);
             }
@@ -100,7 +101,7 @@ impl Blobs {
         if !self.remove_partial_unless_claimed(hash)? {
             return Ok(false);
         }
-        locked(&self.inner.urgent).retain(|urgent| urgent.0 != hash);
+        self.no_longer_urgent(hash);
         let _nobody_publishes_it = self.inner.publishing.write().await;
         if self.held(hash)?.is_some() {
             return Ok(false);
@@ -131,6 +132,7 @@ impl Blobs {
             let held = transaction.rows.contains(&keys::held(blob.hash))?;
             transaction.rows.remove(keys::held(blob.hash));
             transaction.rows.remove(keys::media_type(blob.hash));
+            transaction.rows.remove(keys::usage(blob.hash));
             Ok::<_, StoreError>(held)
         };
         if !self.inner.records.inner.writer.submit(Room::Freed, work).await? {

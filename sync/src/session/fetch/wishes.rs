@@ -33,8 +33,18 @@ pub(super) struct Wishes {
 struct PutOff {
     wanted: Wanted,
     retry_at_ms: u64,
+    why: Why,
+}
+
+/// Why a blob is not to be had just now.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum Why {
+    /// The peer does not have it, or it could not be written.
+    Absent,
     /// The peer has it, and someone else is just receiving it here: it is still waited for.
-    busy: bool,
+    Busy,
+    /// There was no room for it. For a reader there may be.
+    NoRoom,
 }
 
 /// Where listing what is wanted stands.
@@ -80,9 +90,11 @@ impl Wishes {
         self.listing.urgent_asked = false;
         for wanted in blobs.iter().rev() {
             let blob = wanted.blob;
-            if is_known(blob) || self.put_off.contains_key(&blob) {
+            let put_off = self.put_off.get(&blob).map(|put_off| put_off.why);
+            if is_known(blob) || put_off.is_some_and(|why| why != Why::NoRoom) {
                 continue;
             }
+            self.put_off.remove(&blob);
             self.forget(blob);
             self.queued.insert(blob);
             self.queues[0].push_front(Wanted { class: Class::Reader, ..*wanted });
@@ -126,13 +138,13 @@ impl Wishes {
         }
     }
 
-    pub(super) fn put_off(&mut self, wanted: Wanted, retry_at_ms: u64, busy: bool) {
+    pub(super) fn put_off(&mut self, wanted: Wanted, retry_at_ms: u64, why: Why) {
         if self.put_off.len() == PUT_OFF_MAX
             && let Some(next) = self.put_off.iter().min_by_key(|(_, until)| until.retry_at_ms).map(|(blob, _)| *blob)
         {
             self.put_off.remove(&next);
         }
-        self.put_off.insert(wanted.blob, PutOff { wanted, retry_at_ms, busy });
+        self.put_off.insert(wanted.blob, PutOff { wanted, retry_at_ms, why });
     }
 
     pub(super) fn timer(&mut self, now_ms: u64) {
@@ -151,7 +163,10 @@ impl Wishes {
     pub(super) fn is_idle(&self) -> bool {
         let listing = &self.listing;
         let asking = listing.urgent_changed || listing.urgent_asked || listing.changed || listing.asked;
-        !asking && listing.exhausted && self.queued.is_empty() && self.put_off.values().all(|put_off| !put_off.busy)
+        !asking
+            && listing.exhausted
+            && self.queued.is_empty()
+            && self.put_off.values().all(|put_off| put_off.why != Why::Busy)
     }
 
     /// What the lists take in memory.

@@ -148,7 +148,11 @@ impl World<'_> {
                     self.take_time(replica, peer, hello.unix_ms);
                 }
             }
-            Event::Applied(..) | Event::CreditShort(_) => {}
+            Event::Applied(..)
+            | Event::CreditShort(_)
+            | Event::HeldByPeer { .. }
+            | Event::Returned(_)
+            | Event::BlobChecked { .. } => {}
         }
     }
 

@@ -125,7 +125,7 @@ fn what_no_exporter_may_say_ends_its_bundle() {
         &[Message::Manifest { blob: other, manifest: Some(manifest.clone()) }],
         &[Message::Manifest { blob: hash, manifest: Some(vec![1, 2, 3]) }],
         &[Message::Chunk { blob: hash, index: 0, bytes: bytes.to_vec().into() }],
-        &[Message::Pull { bucket: collection(1), after: Seq(0), epoch: Epoch(1), page_bytes: 0 }],
+        &[Message::Pull { bucket: collection(1), after: Seq(0), epoch: Epoch(1), page_bytes: 0, own_too: false }],
         &[Message::Quiet { dealt_with: 1 }],
     ];
     for lies in lies {

@@ -1,12 +1,15 @@
 //! Bundles and receipts that are not taken, and nothing of them is.
 
-use alexandria_sync::bundle::{Export, ImportError, OpenError, Reader, Receipt, VALIDITY_MS, VALIDITY_MS_MAX};
+use alexandria_sync::bundle::{
+    BucketRefusal, Export, ImportError, OpenError, Reader, Receipt, VALIDITY_MS, VALIDITY_MS_MAX,
+};
 use alexandria_sync::id::{BucketId, Epoch};
 use alexandria_sync::identity::PeerRole;
+use alexandria_sync::session::{Chosen, Selection};
 use alexandria_sync::sim::Seeded;
 use alexandria_sync::store::Peer;
 
-use super::{DAY_MS, NOW_MS, Place, accepts, collection, pair};
+use super::{DAY_MS, NOW_MS, Place, accepts, collection, collection_id, pair};
 use crate::fleet::{authority, identity, node_id};
 
 /// Imports what must be refused, and insists that nothing has changed.
@@ -160,6 +163,43 @@ fn a_bucket_that_is_not_for_this_replica_is_left_out() {
     assert_eq!(imported.refused.keys().copied().collect::<Vec<_>>(), [site]);
     assert!(importer.state().keys().all(|key| key.bucket != site));
     assert_eq!(importer.site.blobs.whole_blobs().len(), 1);
+}
+
+/// As in a session: what this replica does not keep it does not take, from whomever.
+#[test]
+fn a_collection_that_is_not_kept_is_not_taken() {
+    let (exporter, mut importer) = pair();
+    let (kept, other) = (collection(1), collection(2));
+    exporter.add_blob(kept, b"kept");
+    exporter.add_blob(other, b"not kept");
+    exporter.add_blob(BucketId::Catalogue, b"everybody's");
+    importer.selection = Selection { collections: Chosen::AllBut([collection_id(2)].into()), ..Selection::default() };
+    let bundle = exporter.export(None);
+    assert_eq!(importer.survey(&bundle).refused, [(other, BucketRefusal::NotKept)].into());
+    let imported = importer.import(&bundle).expect("it is taken");
+    assert_eq!(imported.refused, [(other, BucketRefusal::NotKept)].into());
+    assert!(importer.state().keys().all(|key| key.bucket != other));
+    assert_eq!(importer.site.blobs.whole_blobs().len(), 2);
+    importer.selection = Selection { collections: Chosen::Only([collection_id(2)].into()), ..Selection::default() };
+    let imported = importer.import(&bundle).expect("it is taken");
+    assert_eq!(imported.refused, [(kept, BucketRefusal::NotKept)].into());
+    assert_eq!(importer.site.blobs.whole_blobs().len(), 3, "it was chosen since");
+}
+
+/// As in a session: what is missing would be taken for read.
+#[test]
+fn what_was_given_up_comes_back_only_from_a_bundle_that_leaves_nothing_out() {
+    let (exporter, mut importer) = pair();
+    exporter.add_blob(collection(1), b"a");
+    exporter.add_blob(collection(2), b"b");
+    importer.selection = Selection { returning: [collection_id(1)].into(), ..Selection::default() };
+    let reader = Reader { node: importer.site.id, life: Some(importer.peer()), receipt: None };
+    let imported = importer.import(&exporter.export(Some(&reader))).expect("it is taken");
+    assert_eq!(imported.refused, [(collection(1), BucketRefusal::LeavesOutOwn)].into());
+    assert_eq!(importer.site.blobs.whole_blobs().len(), 1);
+    let imported = importer.import(&exporter.export(None)).expect("it is taken");
+    assert!(imported.refused.is_empty());
+    assert_eq!(importer.site.blobs.whole_blobs().len(), 2);
 }
 
 #[test]
