@@ -16,6 +16,10 @@ use crate::store::Store;
 /// Events that may wait for the host; the session waits when they are more.
 const EVENTS_MAX: usize = 64;
 
+/// What the other node does not have is asked for again after this: its word that it has it now may overtake the one that it
+/// had not, and here asking costs nothing.
+const ABSENT_RETRY_MS: u64 = 15_000;
+
 /// How a session is told things, and what it is busy with.
 #[derive(Clone, Debug)]
 pub(super) struct Handle {
@@ -61,8 +65,8 @@ impl Prepared {
                 return false;
             }
         };
-        let session = Session::new(session::Config::default(), hello, peer, Scope::between_nodes(), 0)
-            .selecting(selected.selection);
+        let config = session::Config { absent_retry_ms: ABSENT_RETRY_MS, ..session::Config::default() };
+        let session = Session::new(config, hello, peer, Scope::between_nodes(), 0).selecting(selected.selection);
         let (events, heard) = mpsc::channel(EVENTS_MAX);
         let reports = Reports { events, progress: self.progress };
         let relaying = tokio::spawn(relay(store.clone(), self.handle.host.clone()));
@@ -107,8 +111,11 @@ async fn listen(mut heard: mpsc::Receiver<Event>) -> bool {
             Event::ContentBlocked => tracing::warn!("no room for more content; records go on"),
             // What a neighbour holds is no reason to give anything up here, and what it gave back may not be all:
             // the bridge has the word on both.
-            Event::HeldByPeer { .. } | Event::Returned(_) | Event::BlobChecked { .. } => {}
-            Event::CreditShort(_) | Event::Quiet => {}
+            Event::HeldByPeer { .. }
+            | Event::Returned(_)
+            | Event::BlobChecked { .. }
+            | Event::CreditShort(_)
+            | Event::Quiet => {}
         }
     }
     met

@@ -36,7 +36,8 @@ impl Place {
     fn open() -> Self {
         let dir = folder();
         let data_dir = dir.path().join("data");
-        let library = Library::open(&data_dir, &Config::default().store).expect("the library opens").0;
+        let config = Config::default();
+        let library = Library::open(&data_dir, &config.store, &config.selection).expect("the library opens").0;
         let node = library.store().records.identity().node;
         Self { library, node, dir }
     }

@@ -216,10 +216,22 @@ impl Site {
         (hello, selection): (Hello, Selection),
     ) -> Running {
         let scope = Scope { site: node_id(1), collections: Collections::All };
-        self.run_in(scope, peer, link, config)
+        self.start(scope, peer, link, config, (hello, selection))
     }
 
+    /// The same in another scope.
     pub(crate) fn run_in<L: Link>(&self, scope: Scope, peer: NodeId, link: L, config: Config) -> Running {
+        self.start(scope, peer, link, config, (self.hello(), Selection::default()))
+    }
+
+    fn start<L: Link>(
+        &self,
+        scope: Scope,
+        peer: NodeId,
+        link: L,
+        config: Config,
+        (hello, selection): (Hello, Selection),
+    ) -> Running {
         self.blobs.permit(peer, scope.clone());
         let session = Session::new(config, hello, peer, scope, 0).selecting(selection);
         let (host, host_inputs) = mpsc::channel(HOST_INPUTS_MAX);
