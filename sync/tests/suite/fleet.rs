@@ -248,8 +248,7 @@ impl Site {
 pub(crate) struct Running {
     pub(crate) host: mpsc::Sender<HostInput>,
     pub(crate) events: mpsc::Receiver<Event>,
-    #[expect(dead_code, reason = "its receiver must live as long as the session")]
-    progress: watch::Receiver<Progress>,
+    pub(crate) progress: watch::Receiver<Progress>,
     pub(crate) task: JoinHandle<Result<Closed, RunError>>,
 }
 

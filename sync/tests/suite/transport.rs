@@ -35,6 +35,9 @@ async fn replicate_both_ways(over: Transport) {
     at_node.wait_quiet().await;
     at_bridge.wait_quiet().await;
 
+    // Whoever waits for the end sees that rows go out.
+    let sent = [&at_node, &at_bridge].map(|end| end.progress.borrow().rows_sent);
+    assert!(sent[0] >= 301 && sent[1] >= 201, "{sent:?}");
     assert_eq!(node.records.all().len(), 502);
     assert_eq!(node.records.all(), bridge.records.all());
     assert_eq!(bridge.blobs.whole(from_node), node.blobs.whole(from_node));
