@@ -14,6 +14,8 @@
 //! - `strangers`: who is refused, and that it is counted
 //! - `hostile_files`: what an import refuses
 //! - `large_files`: files larger than memory
+//! - `wrong_clock`: what a wrong clock wrote is set aside, shown and let in
+//! - `forgotten`: what is erased is gone everywhere, and nodes tell
 //! - `upkeep`: status, verify, backup, restore, restart
 //! - `pages`: the library in a browser
 //! - `api`: the limits and errors of `/v1`, and schemathesis
@@ -23,6 +25,7 @@ mod api;
 mod budget;
 mod bundles;
 mod cuts;
+mod forgotten;
 mod hostile_files;
 mod large_files;
 mod main_job;
@@ -35,3 +38,4 @@ mod strangers;
 mod testbed;
 mod transports;
 mod upkeep;
+mod wrong_clock;
