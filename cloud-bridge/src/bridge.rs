@@ -31,6 +31,10 @@ use crate::replication::Replication;
 const OPENS_INTERVAL: Duration = Duration::from_secs(5);
 /// How often the quarantine is looked through.
 const QUARANTINE_INTERVAL: Duration = Duration::from_secs(30);
+/// How often erased content is looked for.
+const ERASURE_INTERVAL: Duration = Duration::from_secs(30);
+/// An erasure that this process writes is visible after this, as a rule.
+const ERASURE_COMMITTED_WITHIN: Duration = Duration::from_millis(200);
 /// How often what is abandoned is looked for.
 const SWEEP_INTERVAL: Duration = Duration::from_mins(15);
 /// How long the loops may take to end.
@@ -133,6 +137,7 @@ pub async fn start(config: Config, stop: CancellationToken) -> anyhow::Result<Ru
     let served = Served {
         library: library.clone(),
         fleet: fleet.clone(),
+        records: records.clone(),
         content: content.clone(),
         pool,
         metrics: metrics.clone(),
@@ -165,6 +170,7 @@ pub async fn start(config: Config, stop: CancellationToken) -> anyhow::Result<Ru
             async move { content.renew_leases().await.map_err(anyhow::Error::from) }
         }
     });
+    tasks.spawn(purge_erased(records.clone(), content.clone(), stop.clone()));
     repeat(&tasks, &stop, SWEEP_INTERVAL, "sweep", move || {
         let content = content.clone();
         async move { content.sweep().await.map_err(anyhow::Error::from) }
@@ -199,6 +205,25 @@ async fn serve_until<L>(
     L::Addr: Clone + Send + Sync + 'static,
 {
     serve_http(listener, router, &limits, stop.cancelled_owned()).await;
+}
+
+/// Takes erased content out of S3: soon after each erasure, and now and then in case another process was to do it.
+async fn purge_erased(records: Records, content: Content, stop: CancellationToken) {
+    loop {
+        match content.purge_erased().await {
+            Ok(0) => {}
+            Ok(blobs) => tracing::info!(blobs, "saw to content that was erased"),
+            Err(error) => {
+                let error = &error as &dyn std::error::Error;
+                tracing::warn!(error, "erased content could not be removed; it is tried again");
+            }
+        }
+        tokio::select! {
+            () = records.erased() => tokio::time::sleep(ERASURE_COMMITTED_WITHIN).await,
+            () = tokio::time::sleep(ERASURE_INTERVAL) => {}
+            () = stop.cancelled() => return,
+        }
+    }
 }
 
 /// Does something again and again until told to stop. A failure is for the next time.

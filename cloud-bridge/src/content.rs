@@ -9,6 +9,7 @@
 //! - [`publish`]: the last step: object, then manifest row, then event.
 //! - [`serve`]: reading, listing, and what is wanted.
 //! - [`intake`]: content that an operator uploads.
+//! - `erase`: what was erased.
 //! - [`sweep`]: what nobody came back for.
 //!
 //! Invariants:
@@ -19,6 +20,7 @@
 //!   whoever writes past either waits until what is there has gone to S3.
 
 mod assembly;
+mod erase;
 pub mod intake;
 mod known;
 pub mod objects;
@@ -98,23 +100,6 @@ pub enum ContentError {
     /// S3 forgot the multipart upload: the blob starts over.
     #[error("the upload of blob {0} is gone from S3; it starts over")]
     UploadGone(BlobHash),
-    /// What PostgreSQL holds is not what was put in.
-    #[error("the stored manifest of blob {blob} is damaged")]
-    DamagedManifest {
-        /// The blob.
-        blob: BlobHash,
-        /// How it is damaged.
-        #[source]
-        cause: ManifestError,
-    },
-    /// What S3 holds is not what was put in.
-    #[error("chunk {index} of blob {blob} is damaged in S3")]
-    DamagedObject {
-        /// The blob.
-        blob: BlobHash,
-        /// The chunk.
-        index: u32,
-    },
     /// Content that no manifest can describe.
     #[error(transparent)]
     Manifest(#[from] ManifestError),

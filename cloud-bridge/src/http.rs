@@ -5,8 +5,10 @@
 //!
 //! Not here: the API itself (`alexandria_api`), enrolment (`fleet::listener`).
 
+mod erasures;
 mod fleet;
 mod health;
+mod quarantine;
 
 use std::convert::Infallible;
 
@@ -24,6 +26,7 @@ use crate::catalogue::Library;
 use crate::content::Content;
 use crate::fleet::Fleet;
 use crate::metrics::Metrics;
+use crate::postgres::Records;
 
 /// What the server serves.
 #[derive(Clone)]
@@ -32,6 +35,8 @@ pub struct Served {
     pub library: Library,
     /// The fleet.
     pub fleet: Fleet,
+    /// The records, for what is set aside.
+    pub records: Records,
     /// The blob store, to know whether it answers.
     pub content: Content,
     /// The database, to know whether it answers.
@@ -46,6 +51,8 @@ pub fn router(served: &Served, operator_token: &str) -> Router {
     let guarded = api
         .merge(openapi_route(&document))
         .merge(fleet::routes(served.fleet.clone()))
+        .nest("/v1", fleet::routes(served.fleet.clone()))
+        .nest("/v1/fleet", quarantine::routes(served.records.clone()).merge(erasures::routes(served.records.clone())))
         .merge(health::metrics_route(served.metrics.clone()))
         .fallback(problem::not_found)
         .layer(middleware::from_fn_with_state(OperatorToken::new(operator_token), check_token));

@@ -20,12 +20,20 @@ pub struct Metrics {
     pub records_superseded: Counter,
     /// Records received that were set aside.
     pub records_quarantined: Counter,
+    /// Records set aside now.
+    pub quarantine_records: Gauge,
+    /// Bytes of them.
+    pub quarantine_bytes: Gauge,
+    /// Pages that were not applied because too much of their sender is set aside.
+    pub quarantine_full: Counter,
     /// Blobs received whole.
     pub blobs_stored: Counter,
     /// Bytes of blobs received whole.
     pub blob_bytes_stored: Counter,
     /// Blobs whose content did not match their name.
     pub blobs_mismatched: Counter,
+    /// Reads of content that S3 has lost or holds damaged.
+    pub blob_reads_damaged: Counter,
     /// Blobs being received now.
     pub uploads_open: Gauge,
     /// Multipart uploads that were given up and removed.
@@ -90,9 +98,11 @@ impl Metrics {
         let records_applied = counter("records_applied", "Records received that changed something");
         let records_superseded = counter("records_superseded", "Records received that said nothing new");
         let records_quarantined = counter("records_quarantined", "Records received that were set aside");
+        let quarantine_full = counter("quarantine_full", "Pages refused because too much of their sender is set aside");
         let blobs_stored = counter("blobs_stored", "Blobs received whole");
         let blob_bytes_stored = counter("blob_bytes_stored", "Bytes of blobs received whole");
         let blobs_mismatched = counter("blobs_mismatched", "Blobs whose content did not match their name");
+        let blob_reads_damaged = counter("blob_reads_damaged", "Reads of content that S3 has lost or holds damaged");
         let uploads_abandoned = counter("uploads_abandoned", "Unfinished uploads that were removed");
         let events_published = counter("events_published", "Events published");
         let events_failed = counter("events_failed", "Calls to the topic that failed and will be tried again");
@@ -101,6 +111,10 @@ impl Metrics {
         let iot_failed = counter("iot_failed", "Calls to AWS IoT that failed and will be tried again");
         let sessions_completed = counter("sessions_completed", "Sessions that ended well");
         let sessions_failed = counter("sessions_failed", "Sessions that ended with an error");
+        let quarantine_records = Gauge::default();
+        registry.register("quarantine_records", "Records set aside now", quarantine_records.clone());
+        let quarantine_bytes = Gauge::default();
+        registry.register("quarantine_bytes", "Bytes of the records set aside now", quarantine_bytes.clone());
         let uploads_open = Gauge::default();
         registry.register("uploads_open", "Blobs being received now", uploads_open.clone());
         let sessions_open = Gauge::default();
@@ -114,9 +128,13 @@ impl Metrics {
             records_applied,
             records_superseded,
             records_quarantined,
+            quarantine_records,
+            quarantine_bytes,
+            quarantine_full,
             blobs_stored,
             blob_bytes_stored,
             blobs_mismatched,
+            blob_reads_damaged,
             uploads_open,
             uploads_abandoned,
             events_published,

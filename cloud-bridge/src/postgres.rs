@@ -5,6 +5,7 @@
 //! - [`write`]: the one transaction through which every change goes, from peers and from here.
 //! - `handover`: what belongs to a site goes to the node that replaces its own.
 //! - [`tables`]: the typed tables that SQL can ask, written in that transaction.
+//! - [`erase`]: the right to be forgotten.
 //! - [`quarantine`]: what was set aside, and its replay.
 //! - [`watcher`]: who is told that a feed has grown.
 //!
@@ -15,11 +16,12 @@
 //!
 //! Not here: the merge (`alexandria_sync::merge`), publishing events (`events`), content (`content`).
 
+pub mod erase;
 pub mod feed;
 mod handover;
 pub mod identity;
 mod migrations;
-mod quarantine;
+pub mod quarantine;
 mod tables;
 mod watcher;
 mod write;
@@ -29,6 +31,7 @@ use std::time::Duration;
 
 use alexandria_sync::hlc::DRIFT_BOUND_MS;
 use alexandria_sync::id::{BucketId, NodeId};
+use alexandria_sync::quarantine::{QuarantineFull, QuarantineLimits};
 use alexandria_sync::record::encoding::{DecodeRecordError, RecordTooLarge};
 use sqlx::PgPool;
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
@@ -57,11 +60,22 @@ pub struct Config {
     pub connections_max: u32,
     /// How far ahead of this replica's clock a stamp may be, in milliseconds, before its record is set aside.
     pub drift_bound_ms: u64,
+    /// Records of one node that are kept set aside, at most; a session that would bring more is ended.
+    pub quarantine_records_max: u64,
+    /// Bytes of them, at most.
+    pub quarantine_bytes_max: u64,
 }
 
 impl Default for Config {
     fn default() -> Self {
-        Self { url: String::new(), connections_max: 20, drift_bound_ms: DRIFT_BOUND_MS }
+        let QuarantineLimits { records_max, bytes_max } = QuarantineLimits::default();
+        Self {
+            url: String::new(),
+            connections_max: 20,
+            drift_bound_ms: DRIFT_BOUND_MS,
+            quarantine_records_max: records_max,
+            quarantine_bytes_max: bytes_max,
+        }
     }
 }
 
@@ -106,6 +120,14 @@ pub enum RecordStoreError {
     /// A change made here would not fit a record.
     #[error(transparent)]
     TooLarge(#[from] RecordTooLarge),
+    /// Too much of one node is set aside; nothing of the page was applied, and it will come again.
+    #[error("{full} (node {node})")]
+    QuarantineFull {
+        /// The node.
+        node: NodeId,
+        /// The limits.
+        full: QuarantineFull,
+    },
     /// Other writers were faster, too many times in a row.
     #[error("gave up after {0} collisions with other writers")]
     Contention(u32),
@@ -121,9 +143,12 @@ struct Shared {
     pool: PgPool,
     identity: Identity,
     drift_bound_ms: u64,
+    quarantine_limits: QuarantineLimits,
     /// Whether changes are written to the outbox.
     announced: bool,
     metrics: Metrics,
+    /// Rung when an erasure was written, a moment before its commit.
+    erased: Notify,
     /// Rung after each commit that wrote events.
     events_waiting: Notify,
     /// Rung after each commit that wrote records.
@@ -166,8 +191,13 @@ impl Records {
             pool,
             identity,
             drift_bound_ms: config.drift_bound_ms,
+            quarantine_limits: QuarantineLimits {
+                records_max: config.quarantine_records_max,
+                bytes_max: config.quarantine_bytes_max,
+            },
             announced,
             metrics,
+            erased: Notify::new(),
             events_waiting: Notify::new(),
             records_changed,
             grown,
@@ -193,6 +223,11 @@ impl Records {
     /// Completes once this process has committed events since it last completed.
     pub async fn events_waiting(&self) {
         self.shared.events_waiting.notified().await;
+    }
+
+    /// Completes once this process has been about to commit an erasure since it last completed.
+    pub async fn erased(&self) {
+        self.shared.erased.notified().await;
     }
 
     /// To be called after a commit that wrote events.

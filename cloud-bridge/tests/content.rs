@@ -320,3 +320,45 @@ async fn what_nobody_comes_back_for_is_removed() {
     content.sweep().await.unwrap();
     assert_nothing_left(&aws, &bucket, &database).await;
 }
+
+/// What S3 has lost or holds damaged is not here, as far as a session is concerned: it goes on with the rest.
+#[tokio::test]
+async fn content_that_s3_lost_or_damaged_is_not_here_and_no_failure() {
+    let (Some(database), Some(aws)) = (Database::new().await, Aws::shared()) else { return };
+    let bucket = aws.bucket().await;
+    let records = database.records().await;
+    let content = aws.content(&records, &bucket).await;
+    let bytes = noise(3 * MIB, 30);
+    let manifest = manifest(&bytes, Chunking::Fixed);
+    let hash = manifest.blob();
+    content.begin(&manifest).await.unwrap();
+    write_all(&content, &manifest, &bytes, 0..3).await;
+    content.finish(&manifest).await.unwrap();
+    let record = Blob { hash: Some(hash), ..Blob::default() };
+    let record = record.to_record(BucketId::Catalogue, Blob::record_id(hash), stamp(1, 0));
+    records.apply(peer(1), BucketId::Catalogue, vec![record], Seq(1)).await.unwrap();
+    let read = async || {
+        let mut here = Vec::new();
+        for index in 0..3 {
+            here.push(content.read(&manifest, index).await.unwrap().is_some());
+        }
+        here
+    };
+    assert_eq!(read().await, [true, true, true]);
+
+    let key = format!("blobs/{hash}");
+    let s3 = aws.s3().await;
+    let put = |bytes: Vec<u8>| s3.put_object().bucket(&bucket).key(&key).body(bytes.into()).send();
+    let mut damaged = bytes.clone();
+    damaged[MIB + 5] ^= 1;
+    put(damaged).await.unwrap();
+    assert_eq!(read().await, [true, false, true]);
+    put(bytes[..MIB + 9].to_vec()).await.unwrap();
+    assert_eq!(read().await, [true, false, false]);
+    s3.delete_object().bucket(&bucket).key(&key).send().await.unwrap();
+    assert_eq!(read().await, [false, false, false]);
+
+    assert!(content.manifest(peer(1).node, hash).await.unwrap().is_some());
+    sqlx::query("UPDATE manifest SET encoding = 'nonsense'").execute(&database.pool()).await.unwrap();
+    assert_eq!(content.manifest(peer(1).node, hash).await.unwrap(), None);
+}

@@ -4,8 +4,10 @@
 
 mod catalogue;
 mod content;
+mod erasure;
 mod events;
 mod feed;
 mod fixture;
 mod fleet;
+mod quarantine;
 mod serving;

@@ -29,7 +29,7 @@ use tokio::net::TcpStream;
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
-use crate::fixture::{Aws, Database, noise, peer, request, stamp, wait_for};
+use crate::fixture::{Aws, Database, media, noise, peer, request, stamp, wait_for};
 
 const TOKEN: &str = "a token of operators";
 
@@ -339,5 +339,41 @@ async fn a_foreign_certificate_is_refused() {
     let (_, metrics) = bridge.ask("GET", "/metrics", &Value::Null).await;
     assert!(metrics.as_str().unwrap().contains("enrolments_refused_total{reason=\"WrongToken\"} 1"), "{metrics}");
     other.end().await;
+    bridge.end().await;
+}
+
+/// What a wrong clock wrote is seen and handled by the operator.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn an_operator_handles_what_is_set_aside() {
+    let Some(bridge) = Bridge::start().await else { return };
+    let records = bridge.database.records().await;
+    let bucket = BucketId::Catalogue;
+    let ahead = |title| media(bucket, crate::fixture::new_id(), title, stamp(3, 100 * 86_400_000));
+    let sent = vec![ahead("in a hundred days"), ahead("never mind")];
+    records.apply(peer(3), bucket, sent.clone(), Seq(2)).await.unwrap();
+
+    let (status, shown) = bridge.ask("GET", "/v1/fleet/quarantine?page_size=1", &Value::Null).await;
+    assert_eq!((status, &shown["kept"]["records"], shown["records"].as_array().unwrap().len()), (200, &json!(2), 1));
+    let (_, rest) = bridge
+        .ask("GET", &format!("/v1/fleet/quarantine?after={}", shown["next"].as_str().unwrap()), &json!(null))
+        .await;
+    assert_eq!(rest["records"].as_array().unwrap().len(), 1);
+    assert_eq!(rest["records"][0]["written_by"], peer(3).node.to_string());
+
+    let [first, second] = [&sent[0], &sent[1]].map(|record| {
+        let id = alexandria_sync::quarantine::QuarantineId::of(record);
+        format!("/v1/fleet/quarantine/{id}")
+    });
+    let (status, problem) = bridge.ask("POST", &format!("{first}/replay"), &json!({})).await;
+    assert_eq!((status, &problem["type"]), (409, &json!("urn:alexandria:problem:stays-set-aside")), "{problem}");
+    let (status, done) = bridge.ask("POST", &format!("{first}/replay"), &json!({ "as_new_edit": true })).await;
+    assert_eq!((status, done), (200, json!({ "applied": true })));
+    assert_eq!(bridge.ask("DELETE", &second, &Value::Null).await.0, 204);
+    assert_eq!(bridge.ask("DELETE", &second, &Value::Null).await.0, 404);
+    assert_eq!(bridge.ask("DELETE", "/v1/fleet/quarantine/nonsense", &Value::Null).await.0, 400);
+    let (_, listed) = bridge.ask("GET", "/v1/media", &Value::Null).await;
+    assert_eq!(listed["items"][0]["title"], "in a hundred days", "{listed}");
+    let (_, metrics) = bridge.ask("GET", "/metrics", &Value::Null).await;
+    assert!(metrics.as_str().unwrap().contains("alexandria_bridge_quarantine_records 0"), "{metrics}");
     bridge.end().await;
 }

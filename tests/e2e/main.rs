@@ -15,6 +15,8 @@
 //! - `strangers`: who is refused, and that it is counted
 //! - `hostile_files`: what an import refuses
 //! - `large_files`: files larger than memory
+//! - `wrong_clock`: what a wrong clock wrote is set aside, shown and let in
+//! - `forgotten`: what is erased is gone everywhere, and nodes tell
 //! - `upkeep`: status, verify, backup, restore, restart
 //! - `pages`: the library in a browser
 //! - `api`: the limits and errors of `/v1`, and schemathesis
@@ -24,6 +26,7 @@ mod api;
 mod budget;
 mod bundles;
 mod cuts;
+mod forgotten;
 mod hostile_files;
 mod lan;
 mod large_files;
@@ -37,3 +40,4 @@ mod strangers;
 mod testbed;
 mod transports;
 mod upkeep;
+mod wrong_clock;

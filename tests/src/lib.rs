@@ -14,7 +14,7 @@
 //! - [`postgres`], [`aws`]: the bridge's neighbours
 //! - [`node`], [`bridge`]: the product
 //! - [`fleet`]: a bridge with all that it needs, and nodes that join it; [`authority`]: a fleet without a bridge
-//! - [`files`]: what a test imports
+//! - [`files`]: what a test imports; [`clock`]: wrong clocks
 //! - [`line`]: how a bad line treats what it carries, used by [`datagrams`] (a UDP relay) and [`link`] (a TAP relay)
 //! - [`namespace`]: hosts on one machine, for nodes at the ends of a [`link`]
 //! - [`outage`]: a TCP relay that refuses, cuts and stalls
@@ -24,6 +24,7 @@ pub mod authority;
 pub mod aws;
 pub mod bridge;
 pub mod browser;
+pub mod clock;
 pub mod datagrams;
 pub mod deadline;
 pub mod files;

@@ -7,6 +7,7 @@ use futures::StreamExt;
 use futures::stream::BoxStream;
 use uuid::Uuid;
 
+use super::erase::Maker;
 use super::parts::{PART_BYTES, Parts};
 use super::serve::StoredBlob;
 use super::{Content, ContentError, blob_key};
@@ -169,6 +170,7 @@ impl Content {
             None => self.objects().put(&key, rest, media_type).await?,
         }
         let mut tx = self.pool().begin().await?;
+        self.note_whole_again(&mut tx, manifest, Maker::Operator).await?;
         self.note_stored(&mut tx, manifest, media_type).await?;
         tx.commit().await?;
         self.ring_completed(blob);

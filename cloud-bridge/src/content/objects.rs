@@ -12,6 +12,10 @@ use bytes::Bytes;
 
 /// Keys in one call to delete or list, at most: a limit of S3.
 const KEYS_MAX: usize = 1000;
+/// Lists of what is to be removed that are asked for, at most, before it is given up for this time.
+const ERASE_ROUNDS_MAX: usize = 1000;
+/// S3's word for a range past the end of an object.
+const TOO_SHORT: &str = "InvalidRange";
 /// Bytes that one copy inside S3 moves; S3 allows 5 GiB.
 const COPY_BYTES_MAX: u64 = 1024 * 1024 * 1024;
 
@@ -45,6 +49,16 @@ impl ObjectError {
     /// A body that ended before its time.
     pub(super) fn broken_off(key: &str, source: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {
         Self::other("get", key, source)
+    }
+
+    /// Whether the object ends before what was asked for.
+    pub fn is_too_short(&self) -> bool {
+        self.code.as_deref() == Some(TOO_SHORT)
+    }
+
+    /// Whether the server does not know such a call: not all that speak S3 know all of it.
+    fn is_unknown_call(&self) -> bool {
+        matches!(self.code.as_deref(), Some("NotImplemented" | "MethodNotAllowed"))
     }
 
     /// Whether there is no such object or upload.
@@ -106,7 +120,11 @@ impl Objects {
         }
         let Some(body) = self.open(key, offset, len).await? else { return Ok(None) };
         let bytes = body.collect().await.map_err(|error| ObjectError::other("get", key, error))?.into_bytes();
-        if bytes.len() as u64 == len { Ok(Some(bytes)) } else { Err(ObjectError::other("get", key, "short answer")) }
+        if bytes.len() as u64 == len {
+            return Ok(Some(bytes));
+        }
+        let code = Some(TOO_SHORT.to_owned());
+        Err(ObjectError { operation: "get", key: key.to_owned(), code, source: "short answer".into() })
     }
 
     /// The size of an object in bytes; `None` if there is none.
@@ -121,10 +139,18 @@ impl Objects {
 
     /// Removes objects. Those that are not there are removed already.
     pub(super) async fn delete(&self, keys: &[String]) -> Result<(), ObjectError> {
-        for keys in keys.chunks(KEYS_MAX) {
-            let first = keys.first().map_or("", String::as_str);
-            let objects: Result<Vec<_>, _> =
-                keys.iter().map(|key| ObjectIdentifier::builder().key(key).build()).collect();
+        let keys: Vec<(String, Option<String>)> = keys.iter().map(|key| (key.clone(), None)).collect();
+        self.delete_versions(&keys).await
+    }
+
+    /// Removes versions of objects, by key and version; without one, the object.
+    async fn delete_versions(&self, versions: &[(String, Option<String>)]) -> Result<(), ObjectError> {
+        for versions in versions.chunks(KEYS_MAX) {
+            let first = versions.first().map_or("", |(key, _)| key.as_str());
+            let identifier = |(key, version): &(String, Option<String>)| {
+                ObjectIdentifier::builder().key(key).set_version_id(version.clone()).build()
+            };
+            let objects: Result<Vec<_>, _> = versions.iter().map(identifier).collect();
             let delete = objects
                 .and_then(|objects| Delete::builder().set_objects(Some(objects)).quiet(true).build())
                 .map_err(|error| ObjectError::other("delete", first, error))?;
@@ -136,6 +162,48 @@ impl Objects {
             }
         }
         Ok(())
+    }
+
+    /// Removes all that S3 has under `prefix`: objects, unfinished uploads and, where a bucket keeps them, old versions.
+    pub(super) async fn erase_under(&self, prefix: &str) -> Result<(), ObjectError> {
+        for _ in 0..ERASE_ROUNDS_MAX {
+            let answer = self.client.list_multipart_uploads().bucket(&self.bucket).prefix(prefix).send().await;
+            let answer = answer.map_err(|error| ObjectError::new("list uploads", &format!("{prefix}*"), error))?;
+            let is_free_of_uploads = answer.uploads().is_empty();
+            for upload in answer.uploads() {
+                let (Some(key), Some(upload_id)) = (upload.key(), upload.upload_id()) else { continue };
+                self.abort_upload(key, upload_id).await?;
+            }
+            let mut doomed = Vec::new();
+            let answer = self.client.list_objects_v2().bucket(&self.bucket).prefix(prefix).send().await;
+            let answer = answer.map_err(|error| ObjectError::new("list", &format!("{prefix}*"), error))?;
+            doomed.extend(answer.contents().iter().filter_map(|object| Some((object.key()?.to_owned(), None))));
+            if doomed.is_empty() {
+                doomed = self.versions_under(prefix).await?;
+            }
+            if doomed.is_empty() && is_free_of_uploads {
+                return Ok(());
+            }
+            self.delete_versions(&doomed).await?;
+        }
+        Err(ObjectError::other("erase", prefix, "there is always more"))
+    }
+
+    /// Old versions under `prefix`, and what S3 remembers of deletions, from the first [`KEYS_MAX`].
+    async fn versions_under(&self, prefix: &str) -> Result<Vec<(String, Option<String>)>, ObjectError> {
+        let answer = self.client.list_object_versions().bucket(&self.bucket).prefix(prefix).send().await;
+        match answer.map_err(|error| ObjectError::new("list versions", &format!("{prefix}*"), error)) {
+            Ok(answer) => {
+                let versions = answer.versions().iter().map(|version| (version.key(), version.version_id()));
+                let markers = answer.delete_markers().iter().map(|marker| (marker.key(), marker.version_id()));
+                let owned =
+                    |(key, version): (Option<&str>, Option<&str>)| Some((key?.to_owned(), Some(version?.to_owned())));
+                Ok(versions.chain(markers).filter_map(owned).collect())
+            }
+            // A server without versions keeps none.
+            Err(error) if error.is_unknown_call() => Ok(Vec::new()),
+            Err(error) => Err(error),
+        }
     }
 
     /// Objects under `prefix` that are older than `age`, from the first [`KEYS_MAX`].

@@ -6,6 +6,7 @@ use alexandria_sync::store::WriteBlobError;
 use blake3::hazmat::ChainingValue;
 use sqlx::PgConnection;
 
+use super::erase::Maker;
 use super::receive::{Receiving, UploadState};
 use super::{Content, ContentError, blob_key};
 use crate::events::outbox;
@@ -83,6 +84,7 @@ impl Content {
         if fenced.rows_affected() == 0 {
             return Err(ContentError::NotClaimed(blob));
         }
+        self.note_whole_again(&mut tx, manifest, Maker::Session).await?;
         self.note_stored(&mut tx, manifest, &media_type).await?;
         tx.commit().await?;
         self.ring_completed(blob);

@@ -8,6 +8,7 @@ use bytes::Bytes;
 use futures::stream::BoxStream;
 use futures::{StreamExt, stream};
 
+use super::erase::is_content;
 use super::{Content, ContentError, blob_key};
 
 /// What content is if no record says.
@@ -33,15 +34,17 @@ impl BlobStore for Content {
     }
 
     async fn wanted(&self, peer: NodeId, after: Option<BlobHash>, limit: usize) -> Result<Vec<Wanted>, ContentError> {
-        let rows: Vec<(Vec<u8>, i64)> = sqlx::query_as(
+        let rows: Vec<(Vec<u8>, i64)> = sqlx::query_as(concat!(
             "SELECT blob.hash, coalesce(max(blob.size_bytes), 0) FROM blob \
              JOIN bucket ON bucket.no = blob.bucket_no AND (bucket.name NOT LIKE 'site/%' OR bucket.name = $1) \
              WHERE NOT blob.stored AND blob.hash IS NOT NULL AND ($2::bytea IS NULL OR blob.hash > $2) \
                 AND NOT EXISTS (SELECT FROM stored_blob WHERE stored_blob.hash = blob.hash) \
                 AND NOT EXISTS (SELECT FROM removed_blob WHERE removed_blob.hash = blob.hash \
                     AND removed_blob.removed_at >= blob.updated_at) \
-             GROUP BY blob.hash ORDER BY blob.hash LIMIT $3",
-        )
+                AND ",
+            is_content!(),
+            " GROUP BY blob.hash ORDER BY blob.hash LIMIT $3",
+        ))
         .bind(BucketId::Site(peer).to_string())
         .bind(after.map(|hash| hash.as_bytes().to_vec()))
         .bind(limit as i64)
@@ -54,32 +57,40 @@ impl BlobStore for Content {
     }
 
     async fn manifest(&self, reader: NodeId, blob: BlobHash) -> Result<Option<Manifest>, ContentError> {
-        let encoding: Option<Vec<u8>> = sqlx::query_scalar(
+        let encoding: Option<Vec<u8>> = sqlx::query_scalar(concat!(
             "SELECT encoding FROM manifest WHERE blob = $1 AND EXISTS ( \
                 SELECT FROM blob JOIN bucket ON bucket.no = blob.bucket_no \
-                WHERE blob.hash = $1 AND (bucket.name NOT LIKE 'site/%' OR bucket.name = $2))",
-        )
+                WHERE blob.hash = $1 AND (bucket.name NOT LIKE 'site/%' OR bucket.name = $2) AND ",
+            is_content!(),
+            ")",
+        ))
         .bind(blob.as_bytes().as_slice())
         .bind(BucketId::Site(reader).to_string())
         .fetch_optional(self.pool())
         .await?;
-        encoding
-            .map(|encoding| Manifest::from_bytes(&encoding))
-            .transpose()
-            .map_err(|cause| ContentError::DamagedManifest { blob, cause })
+        match encoding.map(|encoding| Manifest::from_bytes(&encoding)).transpose() {
+            Ok(manifest) => Ok(manifest),
+            Err(cause) => {
+                self.note_damage(blob, &format!("its manifest: {cause}"));
+                Ok(None)
+            }
+        }
     }
 
+    /// A chunk that S3 has lost or holds damaged is not here: that is no reason to end a session which carries others.
     async fn read(&self, manifest: &Manifest, index: u32) -> Result<Option<Bytes>, ContentError> {
         let (Some(offset), Some(chunk)) = (manifest.offset(index), manifest.chunk(index)) else { return Ok(None) };
         let blob = manifest.blob();
-        let Some(bytes) = self.objects().read(&blob_key(blob), offset, chunk.len.into()).await? else {
-            return Ok(None);
-        };
-        if manifest.verifies(index, &bytes) {
-            Ok(Some(bytes))
-        } else {
-            Err(ContentError::DamagedObject { blob, index })
+        match self.objects().read(&blob_key(blob), offset, chunk.len.into()).await {
+            Ok(Some(bytes)) if manifest.verifies(index, &bytes) => return Ok(Some(bytes)),
+            Ok(Some(_)) => self.note_damage(blob, &format!("chunk {index}: its bytes have another hash")),
+            Ok(None) => self.note_damage(blob, "its object: there is none"),
+            Err(error) if error.is_too_short() => {
+                self.note_damage(blob, &format!("chunk {index}: the object is too short"));
+            }
+            Err(error) => return Err(error.into()),
         }
+        Ok(None)
     }
 
     async fn begin(&self, manifest: &Manifest) -> Result<Have, WriteBlobError<ContentError>> {
@@ -104,6 +115,11 @@ impl BlobStore for Content {
 }
 
 impl Content {
+    fn note_damage(&self, blob: BlobHash, what: &str) {
+        self.shared.metrics.blob_reads_damaged.inc();
+        tracing::error!(blob.hash = %blob, damaged = what, "content cannot be given: it is lost or damaged in S3");
+    }
+
     /// What is known of a blob; `None` unless it is whole in S3.
     ///
     /// # Errors

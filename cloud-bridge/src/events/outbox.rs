@@ -7,7 +7,7 @@ use alexandria_sync::chunk::BlobHash;
 use alexandria_sync::domain::{
     Annotation, Author, AuthorCategory, Category, Collection, Media, MediaAuthor, MediaCategory, Typed,
 };
-use alexandria_sync::id::BucketId;
+use alexandria_sync::id::{BucketId, RecordId};
 use alexandria_sync::record::Kind;
 use serde_json::{Value, json};
 use sqlx::PgConnection;
@@ -93,6 +93,11 @@ pub(crate) async fn announce_changes(
         rows.push(trace_id, (kind, key.id.to_string()), verb, priority, (Some(bucket.to_string()), site), &data);
     }
     rows.insert(tx).await
+}
+
+/// What is said of a record that was erased: no event tells more of it.
+pub(crate) fn erased_data(id: RecordId, bucket: BucketId) -> Value {
+    json!({ "id": id, "bucket": bucket, "erased": true })
 }
 
 /// Tells of a blob that is now whole in S3.

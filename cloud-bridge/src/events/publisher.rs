@@ -210,11 +210,12 @@ impl Outcome {
     }
 }
 
+/// Keeps what the topic will never take, as it is now: it may have been erased since it was read.
 async fn keep_refused(tx: &mut PgConnection, refused: &[(i64, String)]) -> Result<(), sqlx::Error> {
     for (no, reason) in refused {
         sqlx::query(
             "INSERT INTO outbox_refused (event_id, type, subject, data, reason) \
-             SELECT event_id, type, subject, data, $2 FROM outbox WHERE no = $1",
+             SELECT event_id, type, subject, data, $2 FROM outbox WHERE no = $1 FOR UPDATE",
         )
         .bind(no)
         .bind(reason)

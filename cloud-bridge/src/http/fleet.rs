@@ -14,7 +14,7 @@ use crate::fleet::nodes::{Node, PAGE_SIZE_MAX};
 use crate::fleet::token::CreateTokenError;
 
 /// Bytes of a body, at most.
-const BODY_BYTES_MAX: usize = 16 * 1024;
+pub(super) const BODY_BYTES_MAX: usize = 16 * 1024;
 /// Hours for which a token may be good, at most: a year.
 const TOKEN_HOURS_MAX: u32 = 366 * 24;
 
@@ -105,7 +105,7 @@ async fn create_token(
     }
 }
 
-fn store_failed(error: &sqlx::Error) -> Problem {
-    tracing::error!(error = error as &dyn std::error::Error, "the fleet cannot be read or written");
+pub(super) fn store_failed(error: &(dyn std::error::Error + 'static)) -> Problem {
+    tracing::error!(error, "the fleet cannot be read or written");
     Problem::new(ProblemKind::Internal, "the cause is in the server's log")
 }

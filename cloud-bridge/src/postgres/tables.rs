@@ -9,8 +9,8 @@ use std::collections::BTreeMap;
 use std::fmt::Write;
 
 use alexandria_sync::domain::{
-    Annotation, Author, AuthorCategory, Blob, Category, Collection, Media, MediaAuthor, MediaCategory, OpenCount,
-    Typed, User,
+    Annotation, Author, AuthorCategory, Blob, Category, Collection, Erasure, ErasureReceipt, Media, MediaAuthor,
+    MediaCategory, OpenCount, Typed, User,
 };
 use alexandria_sync::record::{Kind, Record};
 use serde_json::Value;
@@ -47,7 +47,7 @@ enum Column {
 
 use Column::{Flag, Hash, Id, Json, Number, Numbers, Numeric, Text, Texts};
 
-const TABLES: [Table; 11] = [
+const TABLES: [Table; 13] = [
     Table {
         kind: Author::KIND,
         name: "author",
@@ -147,6 +147,20 @@ const TABLES: [Table; 11] = [
         columns: &[("media", Id), ("count", Numeric)],
         words: &[],
         json: json::<OpenCount>,
+    },
+    Table {
+        kind: Erasure::KIND,
+        name: "erasure",
+        columns: &[("kind", Number), ("record", Id), ("blobs", Texts)],
+        words: &[],
+        json: json::<Erasure>,
+    },
+    Table {
+        kind: ErasureReceipt::KIND,
+        name: "erasure_receipt",
+        columns: &[("erasure", Id), ("bucket", Text), ("incarnation", Number)],
+        words: &[],
+        json: json::<ErasureReceipt>,
     },
 ];
 

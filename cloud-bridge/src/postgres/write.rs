@@ -1,16 +1,19 @@
 //! Writing: the one transaction through which every change goes, whether a peer sent it or an operator made it.
 //!
 //! Its order is what keeps feeds whole and writers apart:
-//! 1. lock the versions held, in the order of their keys;
+//! 1. lock the bucket against erasures (`erase`), then the versions held, in the order of their keys;
 //! 2. decide (merge, or edit);
 //! 3. the cursor, the typed tables, the quarantine, the outbox;
-//! 4. lock the bucket's sequencer, number the rows, write them, commit.
+//! 4. lock the bucket's sequencer, number the rows, write them; the same once more for what follows from an erasure;
+//!    commit.
 //!
 //! Two writers that both bring a record which neither finds here meet in step 4: the second sees that it lost and
 //! starts over, now with a version to merge with.
 
 use std::collections::BTreeMap;
 
+use alexandria_sync::domain::{Erasure, Typed};
+use alexandria_sync::erase::{Order, overtaken};
 use alexandria_sync::hlc::ClockQuality;
 use alexandria_sync::id::{BucketId, NodeId, RecordId, Seq};
 use alexandria_sync::merge::{Admission, QuarantineReason, ReceiverClock, admit};
@@ -19,7 +22,7 @@ use alexandria_sync::store::{Applied, Peer};
 use sqlx::{PgConnection, PgPool};
 use uuid::Uuid;
 
-use super::{RecordStoreError, Records, now_unix_ms, quarantine, tables};
+use super::{RecordStoreError, Records, erase, now_unix_ms, quarantine, tables};
 use crate::events::outbox;
 
 /// Tries of one transaction against other writers, at most.
@@ -68,6 +71,11 @@ pub(crate) struct Change {
 }
 
 impl Change {
+    /// A change that follows from others.
+    pub(super) fn made_here(before: Option<Record>, after: Record) -> Self {
+        Self { before, after, arrived: None }
+    }
+
     /// The node that sent exactly this version, if one did.
     pub(crate) fn arrived_from(&self) -> Option<NodeId> {
         self.arrived.map(|peer| peer.node)
@@ -87,7 +95,11 @@ impl Records {
         records: Vec<Record>,
         next: Seq,
     ) -> Result<Applied, RecordStoreError> {
-        let applied = self.receive(from, bucket, &records, Some(next)).await?;
+        let applied = self.receive(from, bucket, &records, Some(next)).await.inspect_err(|error| {
+            if let RecordStoreError::QuarantineFull { .. } = error {
+                self.metrics().quarantine_full.inc();
+            }
+        })?;
         self.metrics().records_applied.inc_by(applied.applied.into());
         self.metrics().records_superseded.inc_by(applied.superseded.into());
         self.metrics().records_quarantined.inc_by(applied.quarantined.into());
@@ -123,14 +135,17 @@ impl Records {
         next: Option<Seq>,
     ) -> Result<Applied, RecordStoreError> {
         let mut tx = self.pool().begin().await?;
+        erase::lock(&mut tx, bucket_no, records.iter().map(|record| record.key.kind)).await?;
         let keys = records.iter().map(|record| (record.key.kind, record.key.id));
         let held = lock_held(&mut tx, (bucket, bucket_no), keys).await?;
-        let decided = self.decide(from, &held, records);
-        quarantine::set_aside(&mut tx, bucket_no, from.node, &decided.quarantined).await?;
+        let orders = erase::orders_for(&mut tx, (bucket, bucket_no), records).await?;
+        let decided = self.decide(from, &held, records, &orders);
+        let limits = self.shared.quarantine_limits;
+        quarantine::set_aside(&mut tx, bucket_no, from.node, &decided.quarantined, limits).await?;
         if let Some(next) = next {
             move_cursor(&mut tx, from, bucket_no, next).await?;
         }
-        store(&mut tx, (bucket, bucket_no), &decided.changes, self.shared.announced).await?;
+        self.store_and_erase(&mut tx, (bucket, bucket_no), &decided.changes).await?;
         tx.commit().await?;
         if !decided.changes.is_empty() {
             self.rang_records();
@@ -139,7 +154,26 @@ impl Records {
         Ok(decided.applied)
     }
 
-    fn decide(&self, from: Peer, held: &Held, records: &[Record]) -> Decided {
+    /// Stores changes, and does what follows from the erasures among them.
+    async fn store_and_erase(
+        &self,
+        tx: &mut PgConnection,
+        bucket: (BucketId, i32),
+        changes: &[Change],
+    ) -> Result<(), RecordStoreError> {
+        let announced = self.shared.announced;
+        store(tx, bucket, changes, announced).await?;
+        let after = changes.iter().map(|change| &change.after);
+        let erasures: Vec<Record> = after.filter(|record| record.key.kind == Erasure::KIND).cloned().collect();
+        if !erasures.is_empty() {
+            erase::carry_out(tx, bucket, erasures, announced).await?;
+            // Content that nothing names any more is seen to at once.
+            self.shared.erased.notify_one();
+        }
+        Ok(())
+    }
+
+    fn decide(&self, from: Peer, held: &Held, records: &[Record], orders: &[Order]) -> Decided {
         let clock = ReceiverClock {
             unix_ms: now_unix_ms(),
             quality: ClockQuality::Trusted,
@@ -148,14 +182,18 @@ impl Records {
         let mut decided = Decided::default();
         // A peer may send one record twice in a page; the later version meets the earlier one here.
         let mut changed: BTreeMap<(Kind, RecordId), usize> = BTreeMap::new();
-        for record in records {
+        for received in records {
+            // Of what was erased nothing is kept, not even set aside.
+            let overtaken = orders.iter().find_map(|order| overtaken(received, order));
+            let record = overtaken.as_ref().unwrap_or(received);
             let key = (record.key.kind, record.key.id);
             let before = held.get(&key);
             let present = changed.get(&key).map(|&at| &decided.changes[at].after).or(before);
             match admit(present.cloned(), record.clone(), clock) {
                 Admission::Apply { record: after, equals_received } => {
                     decided.applied.applied += 1;
-                    let change = Change { before: before.cloned(), after, arrived: equals_received.then_some(from) };
+                    let arrived = (equals_received && overtaken.is_none()).then_some(from);
+                    let change = Change { before: before.cloned(), after, arrived };
                     if let Some(&at) = changed.get(&key) {
                         decided.changes[at] = change;
                     } else {
@@ -188,6 +226,7 @@ impl Records {
         let bucket_no = bucket_no(self.pool(), bucket).await?;
         for _ in 0..ATTEMPTS_MAX {
             let mut tx = self.pool().begin().await?;
+            erase::lock(&mut tx, bucket_no, keys.iter().map(|(kind, _)| *kind)).await?;
             let held = match lock_held(&mut tx, (bucket, bucket_no), keys.iter().copied()).await {
                 Err(error) if is_collision(&error) => continue,
                 held => held?,
@@ -196,13 +235,15 @@ impl Records {
             if edit.records.is_empty() {
                 return Ok(edit.answer);
             }
+            let orders = erase::orders_for(&mut tx, (bucket, bucket_no), &edit.records).await?;
             let mut changes = Vec::with_capacity(edit.records.len());
             for after in edit.records {
+                let after = orders.iter().find_map(|order| overtaken(&after, order)).unwrap_or(after);
                 after.check_size()?;
                 let before = held.get(&(after.key.kind, after.key.id)).cloned();
                 changes.push(Change { before, after, arrived: None });
             }
-            match store(&mut tx, (bucket, bucket_no), &changes, self.shared.announced).await {
+            match self.store_and_erase(&mut tx, (bucket, bucket_no), &changes).await {
                 Err(error) if is_collision(&error) => continue,
                 stored => stored?,
             }
@@ -223,7 +264,7 @@ struct Decided {
 }
 
 /// The bucket's number. A new bucket gets its row at once, outside of any transaction, so that nobody waits for it.
-async fn bucket_no(pool: &PgPool, bucket: BucketId) -> Result<i32, sqlx::Error> {
+pub(super) async fn bucket_no(pool: &PgPool, bucket: BucketId) -> Result<i32, sqlx::Error> {
     let name = bucket.to_string();
     loop {
         let no = sqlx::query_scalar("SELECT no FROM bucket WHERE name = $1").bind(&name).fetch_optional(pool).await?;
@@ -234,7 +275,7 @@ async fn bucket_no(pool: &PgPool, bucket: BucketId) -> Result<i32, sqlx::Error> 
     }
 }
 
-async fn lock_held(
+pub(super) async fn lock_held(
     tx: &mut PgConnection,
     (bucket, bucket_no): (BucketId, i32),
     keys: impl Iterator<Item = (Kind, RecordId)>,
@@ -276,7 +317,7 @@ async fn move_cursor(tx: &mut PgConnection, from: Peer, bucket_no: i32, next: Se
 }
 
 /// Steps 3 and 4 for what is to be stored.
-async fn store(
+pub(super) async fn store(
     tx: &mut PgConnection,
     (bucket, bucket_no): (BucketId, i32),
     changes: &[Change],
@@ -286,6 +327,7 @@ async fn store(
         return Ok(());
     }
     tables::project(tx, bucket_no, changes).await?;
+    erase::note_unnamed(tx, bucket_no, changes).await?;
     if announced {
         outbox::announce_changes(tx, bucket, changes).await?;
     }

@@ -7,6 +7,7 @@ use alexandria_sync::merge::{self, Admission};
 use alexandria_sync::record::Record;
 use alexandria_sync::store::{Applied, BucketHead, Cursor, Page, Peer, RecordStore};
 
+use super::erase;
 use super::error::StoreError;
 use super::keys;
 use super::quarantine;
@@ -133,6 +134,10 @@ pub(super) enum Received {
 
 /// Merges one received record, or says why it has to be set aside.
 pub(super) fn receive(transaction: &mut Transaction<'_>, from: Peer, record: Record) -> Result<Received, StoreError> {
+    // Of what was erased nothing is kept, not even set aside.
+    let overtaken = erase::overtaken(&transaction.rows, &record)?;
+    let is_overtaken = overtaken.is_some();
+    let record = overtaken.unwrap_or(record);
     let held = transaction.read(record.key)?.map(|row| row.record);
     let clock = transaction.time().receiver();
     let set_aside = |record: Record, reason: SetAside| {
@@ -151,7 +156,7 @@ pub(super) fn receive(transaction: &mut Transaction<'_>, from: Peer, record: Rec
         }
         Admission::Apply { record: merged, equals_received } => {
             transaction.time().observe(record.newest_stamp());
-            transaction.put(merged, equals_received.then_some(from))?;
+            transaction.put(merged, (equals_received && !is_overtaken).then_some(from))?;
             Ok(Received::Applied)
         }
     }

@@ -15,6 +15,7 @@ use alexandria_sync::chunk::{BlobHash, Chunking};
 use alexandria_sync::domain::{Annotation, Blob, Erasure, FileRole, Media, MediaFile, Typed};
 use alexandria_sync::erase;
 use alexandria_sync::id::{BucketId, RecordId, Seq};
+use alexandria_sync::quarantine::QuarantineUse;
 use alexandria_sync::record::{Record, RecordKey};
 use alexandria_sync::store::{BlobStore, RecordStore};
 
@@ -174,9 +175,16 @@ async fn an_erasure_that_arrives_takes_everything_with_it_and_what_comes_late_is
     let late_note = late_note.to_record(shelf(), id(77), stamp(now + 5000, 3));
     let late_blob = Blob { hash: Some(file), size_bytes: 100, ..Blob::default() };
     let late_blob = late_blob.to_record(shelf(), Blob::record_id(file), stamp(now + 5000, 3));
-    let late: Vec<Record> = vec![late_note.clone(), late_blob];
+    // A wrong clock keeps nothing of it here either, not even set aside.
+    store.records.set_trusted_time(now);
+    let early_note = Annotation { media: id(1), model: SECRET.into(), ..Annotation::default() };
+    let early_note = early_note.to_record(shelf(), id(78), stamp(now + 86_400_000, 3));
+    let late: Vec<Record> = vec![late_note.clone(), late_blob, early_note.clone()];
     store.records.apply(peer(1, 1), shelf(), late, Seq(3)).await.unwrap();
-    assert!(record(late_note.key).is_tombstone());
+    for note in [late_note.key, early_note.key] {
+        assert!(record(note).is_tombstone());
+    }
+    assert_eq!(store.records.quarantine_use().unwrap(), QuarantineUse::default());
     let wanted = store.blobs.session().wanted(peer(1, 1).node, None, 10).await.unwrap();
     assert_eq!(wanted, [], "nothing but its blob record names it");
 

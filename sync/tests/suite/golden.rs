@@ -8,8 +8,8 @@ use std::{env, fs};
 
 use alexandria_sync::chunk::{BlobHash, Chunk, ChunkHash, Chunking, Manifest};
 use alexandria_sync::domain::{
-    Annotation, Author, AuthorCategory, Blob, Category, Chapter, Collection, FileRole, Label, Media, MediaAuthor,
-    MediaCategory, MediaFile, MediaKind, OpenCount, Role, Typed, User,
+    Annotation, Author, AuthorCategory, Blob, Category, Chapter, Collection, Erasure, ErasureReceipt, FileRole, Label,
+    Media, MediaAuthor, MediaCategory, MediaFile, MediaKind, OpenCount, Role, Typed, User,
 };
 use alexandria_sync::hlc::{ClockQuality, HlcTime, Stamp};
 use alexandria_sync::id::{BucketId, Epoch, Incarnation, NodeId, RecordId, Seq};
@@ -118,6 +118,17 @@ fn golden_records_of_every_kind_read_and_write_as_released() {
         model: "testnet 1".into(),
     });
     kind(&OpenCount { media: id(1), count: 41 });
+    kind(&Erasure { kind: Media::KIND.0, record: id(1), blobs: vec![hash("file"), hash("cover")] });
+    kind(&ErasureReceipt { erasure: id(20), bucket: Some(BucketId::Collection(id(5))), incarnation: 3 });
+}
+
+/// Replicas of different versions that order or acknowledge the same give it the same name.
+#[test]
+fn golden_ids_of_erasures_and_receipts_are_those_of_released_versions() {
+    let erasure = Erasure::record_id(Media::KIND, id(1), stamp(7), &[hash("file"), hash("cover")]);
+    golden("id-erasure.bin", erasure.as_bytes());
+    let receipt = ErasureReceipt::record_id(BUCKET, erasure, NodeId::from_bytes([0xa1; 16]));
+    golden("id-erasure-receipt.bin", receipt.as_bytes());
 }
 
 #[test]
