@@ -10,7 +10,9 @@ use alexandria_sync::wire::{CloseReason, FRAME_HEADER_BYTES, FrameHeader, Lane, 
 use alexandria_sync::{quic, tcp};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-use crate::fleet::{Bridge, Connected, DEADLINE, Site, authority, bridge_identity, connect, identity, node_id};
+use crate::fleet::{
+    Bridge, Connected, DEADLINE, Site, authority, bridge_identity, connect, identity, node_id, within_deadline,
+};
 
 const TRANSPORTS: [Transport; 2] = [Transport::Quic, Transport::Tcp];
 
@@ -36,8 +38,9 @@ async fn replicate_both_ways(over: Transport) {
     at_bridge.wait_quiet().await;
 
     // Whoever waits for the end sees that rows go out.
-    let sent = [&at_node, &at_bridge].map(|end| end.progress.borrow().rows_sent);
-    assert!(sent[0] >= 301 && sent[1] >= 201, "{sent:?}");
+    for (end, rows) in [(&mut at_node, 301), (&mut at_bridge, 201)] {
+        within_deadline(end.progress.wait_for(|progress| progress.rows_sent >= rows)).await.expect("it goes on");
+    }
     assert_eq!(node.records.all().len(), 502);
     assert_eq!(node.records.all(), bridge.records.all());
     assert_eq!(bridge.blobs.whole(from_node), node.blobs.whole(from_node));
