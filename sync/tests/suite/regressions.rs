@@ -44,3 +44,9 @@ fn regression_quiet_says_nothing_about_what_is_written_while_it_is_on_its_way() 
     is_good(1444);
     is_good(4760);
 }
+
+/// A revoked node that had ended its own side of a session was still sent rows by the other side.
+#[test]
+fn regression_a_session_is_ended_with_a_revoked_node_that_has_gone_already() {
+    is_good(6939);
+}

@@ -86,7 +86,9 @@ impl World<'_> {
     /// Its sessions are ended, if it has any: with the bridge, and with neighbours whose operator knows it, too.
     pub(super) fn end_revoked(&mut self, node: usize) {
         if self.sabotage != Some(Sabotage::RevokedAreLetIn) {
-            let peers: Vec<usize> = self.replicas[node].conversations.keys().copied().collect();
+            // It may have ended its own side already.
+            let has_session = |peer: &usize| self.replicas[*peer].conversations.contains_key(&node);
+            let peers: Vec<usize> = (0..self.replicas.len()).filter(has_session).collect();
             for peer in peers {
                 self.tell(peer, node, Input::Stop(CloseReason::NotWelcome, "revoked".into()));
             }
