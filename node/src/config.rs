@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::http::HttpConfig;
 use crate::jobs::{ImportConfig, UpkeepConfig};
+use crate::lan::LanConfig;
 use crate::library::StoreConfig;
 use crate::library::selection::SelectionConfig;
 use crate::replication::ReplicationConfig;
@@ -32,6 +33,8 @@ pub struct Config {
     pub import: ImportConfig,
     /// The way to the bridge.
     pub replication: ReplicationConfig,
+    /// The other nodes on the local network.
+    pub lan: LanConfig,
     /// Looking after what is kept.
     pub upkeep: UpkeepConfig,
     /// What is logged.
@@ -48,6 +51,7 @@ impl Default for Config {
             selection: SelectionConfig::default(),
             import: ImportConfig::default(),
             replication: ReplicationConfig::default(),
+            lan: LanConfig::default(),
             upkeep: UpkeepConfig::default(),
             log: LogConfig::default(),
         }

@@ -6,6 +6,7 @@ pub mod config;
 pub mod http;
 pub mod ingest;
 pub mod jobs;
+pub mod lan;
 pub mod library;
 pub mod local;
 pub mod node;

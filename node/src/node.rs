@@ -26,6 +26,7 @@ use crate::http;
 use crate::http::guard::{NodeWriteGuard, load_or_make_token};
 use crate::http::health::Metrics;
 use crate::jobs::{Importer, align, analyse, erase, upkeep, verify};
+use crate::lan::Lan;
 use crate::library::{Library, builtin};
 use crate::local::ImportLine;
 use crate::replication::Replicator;
@@ -102,6 +103,7 @@ impl Node {
         let analyser = Arc::new(Analyser::new(alexandria_ml::Config::default()).context("start the image analyser")?);
         let importer = Importer::new(library.clone(), Arc::clone(&analyser), config.import.clone());
         let replicator = Replicator::new(library.clone(), config.replication.clone());
+        let lan = (face == Face::Public).then(|| Lan::new(library.clone(), config.lan.clone(), config.listen));
         let (stop, stopped) = watch::channel(false);
         let restart = Arc::new(Notify::new());
 
@@ -122,6 +124,7 @@ impl Node {
             library: library.clone(),
             importer: importer.clone(),
             replicator: replicator.clone(),
+            lan: lan.clone(),
             token: token.as_str().into(),
             machine: machine_name().into(),
             address: address.as_deref().map(Arc::from),
@@ -148,6 +151,9 @@ impl Node {
             let replicator = replicator.clone();
             async move { replicator.run().await }
         }));
+        if let Some(lan) = lan {
+            workers.push(tokio::spawn(async move { lan.run().await }));
+        }
         workers.push(tokio::spawn(align::run(library.clone())));
         if restored {
             // Content that lies in the folder is found again.

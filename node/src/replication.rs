@@ -23,6 +23,7 @@ mod transport_choice;
 
 pub use dial::{Replicator, SyncEnd};
 pub use link::LinkConfig;
+pub(crate) use relay::relay;
 pub use transport_choice::TransportSetting;
 
 use serde::{Deserialize, Serialize};

@@ -2,6 +2,7 @@
 
 mod node {
     mod bundles;
+    mod lan;
     mod local;
     mod replication;
 }

@@ -130,6 +130,12 @@ impl Identity {
     pub fn named(&self) -> PeerIdentity {
         self.named
     }
+
+    /// Tells the fleet from others to whoever belongs to it, and nothing to anybody else.
+    pub fn fleet_tag(&self) -> [u8; 8] {
+        let hash = blake3::derive_key("alexandria 2026 fleet tag", &self.authority);
+        *hash.first_chunk().expect("a hash has more than eight bytes")
+    }
 }
 
 /// A new key, and the request to sign it.

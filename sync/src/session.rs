@@ -177,6 +177,8 @@ pub enum Event {
 pub struct Progress {
     /// Rows of the peer's feeds that were not applied yet, as far as the peer's offers tell.
     pub rows_behind: u64,
+    /// Rows of the feeds here that were sent in this session.
+    pub rows_sent: u64,
     /// Blobs being received.
     pub blobs_receiving: u32,
     /// Bytes of those that are not durable yet.
@@ -374,6 +376,7 @@ impl Session {
     pub fn progress(&self) -> Progress {
         let mut progress = self.fetcher.progress();
         progress.rows_behind = self.puller.rows_behind();
+        progress.rows_sent = self.server.rows_sent();
         progress.bytes_sent = self.provider.bytes_sent();
         progress.bytes_to_send = self.provider.bytes_to_send();
         progress.credit_short = self.credit.short_of();

@@ -86,6 +86,10 @@ pub enum Sabotage {
     FullDiskRefusesReads,
     /// Chance comes from outside the seed (invariant 20).
     UnseededChance,
+    /// A node keeps to itself what it has heard from others (invariants 1 and 2, where one has a way only through another).
+    NodesPassNothingOn,
+    /// What belongs to a site is given to its neighbours.
+    SitesCrossTheLan,
     /// A record goes back to whoever sent it. Breaks no invariant; costs the link twice.
     EverythingIsEchoed,
 }

@@ -3,7 +3,11 @@
 //! A node trusts the authority that it enrolled with and nothing else. Its clock may be wrong, so certificates are judged
 //! at the later of the clock and a floor that only grows: a node that wakes in 1970 still connects.
 //!
+//! Between two nodes: `peers`.
+//!
 //! Not here: whom a certificate names (`identity`), and who is let in (the host).
+
+mod peers;
 
 use std::sync::Arc;
 

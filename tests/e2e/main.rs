@@ -7,6 +7,7 @@
 //! - `cuts`: node and bridge killed in the middle of a transfer
 //! - `budget`: a link with a budget, and content that is read while it comes
 //! - `outages`: PostgreSQL, S3 and SNS away for a while
+//! - `lan`: nodes that find each other, and need no bridge for it
 //! - `power`: a node under write load, killed again and again
 //! - `replacement`: a node that takes the place of another
 //! - `selection`: collections kept or not, content on demand, room made, pins
@@ -27,6 +28,7 @@ mod bundles;
 mod cuts;
 mod forgotten;
 mod hostile_files;
+mod lan;
 mod large_files;
 mod main_job;
 mod outages;

@@ -123,6 +123,11 @@ impl NodeProcess {
         NodeSettings::default().start().await
     }
 
+    /// The text of the configuration file from the next start on.
+    pub fn configure(&mut self, toml: impl Into<String>) {
+        self.settings.config = Some(toml.into());
+    }
+
     /// Starts a killed or stopped node on the data and the port it had.
     pub async fn start_again(&mut self) {
         assert!(self.process.is_none(), "the node is running already");

@@ -11,7 +11,7 @@ use indicatif::{HumanBytes, HumanCount, HumanDuration, ProgressBar};
 use serde::Serialize;
 
 use super::collections::describe as describe_collection;
-use crate::local::messages::ReplicationStatus;
+use crate::local::messages::{LanStatus, ReplicationStatus};
 use crate::local::{BackupLine, Lines, RestoreLine, Status, SyncLine, VerifyLine};
 
 pub(super) fn json(value: &impl Serialize) {
@@ -74,6 +74,28 @@ pub(super) fn status(status: &Status) {
                 prospects(outlook);
             }
         }
+    }
+    if let Some(lan) = &status.lan {
+        neighbours(lan);
+    }
+}
+
+fn neighbours(lan: &LanStatus) {
+    match (&lan.listening, &lan.last_error) {
+        (Some(address), _) => println!("  other nodes  listening on {address}; {} refused", HumanCount(lan.refused)),
+        (None, Some(error)) => println!("  other nodes  none can be met: {error}"),
+        (None, None) => println!("  other nodes  none are met before this node is enrolled"),
+    }
+    for peer in &lan.peers {
+        let how = match &peer.transport {
+            Some(transport) => format!(
+                "connected over {transport}, {} received, {} sent",
+                HumanBytes(peer.bytes_received),
+                HumanBytes(peer.bytes_sent)
+            ),
+            None => "not connected".to_owned(),
+        };
+        println!("    {} at {}: {how}", peer.node, peer.address);
     }
 }
 

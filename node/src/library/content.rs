@@ -29,6 +29,8 @@ use crate::store::blobs::follow::{Durable, Follower};
 const READ_BYTES: u64 = 128 * 1024;
 /// How long a reader waits for a session to be opened.
 const SESSION_WAIT: Duration = Duration::from_secs(10);
+/// How long a reader waits for a node nearby, whatever keeps the bridge from giving.
+const NEARBY_WAIT: Duration = Duration::from_secs(5);
 /// When to come again if nobody knows better, in seconds.
 const RETRY_AFTER_S: u32 = 30;
 
@@ -167,12 +169,14 @@ impl Arriving {
                 Some(state) if state.connected => self.patience,
                 _ => SESSION_WAIT.min(self.patience),
             };
-            if let Some(refusal) = state.as_ref().and_then(|state| self.refusal(state)) {
+            let may_be_nearby = self.library.is_anybody_nearby() && began.elapsed() < NEARBY_WAIT;
+            if !may_be_nearby && let Some(refusal) = state.as_ref().and_then(|state| self.refusal(state)) {
                 return Err(refusal);
             }
             let Some(left) = limit.checked_sub(began.elapsed()) else {
                 return Err(too_late(state));
             };
+            let left = if may_be_nearby { left.min(NEARBY_WAIT.saturating_sub(began.elapsed())) } else { left };
             tokio::select! {
                 () = self.library.closed() => return Err(CatalogueError::Closing),
                 changed = self.follower.changed() => changed.map_err(|_| CatalogueError::Closing)?,

@@ -38,12 +38,14 @@ pub struct LinkState {
 pub(super) struct Prospects {
     /// `None` in a node of no fleet.
     link: watch::Sender<Option<LinkState>>,
+    /// Other nodes on the local network with which a session is open.
+    nearby: watch::Sender<usize>,
     counted: Mutex<Option<(Instant, Waiting)>>,
 }
 
 impl Default for Prospects {
     fn default() -> Self {
-        Self { link: watch::Sender::new(None), counted: Mutex::default() }
+        Self { link: watch::Sender::new(None), nearby: watch::Sender::new(0), counted: Mutex::default() }
     }
 }
 
@@ -60,6 +62,16 @@ impl Library {
     /// How the link stands, now and as it changes.
     pub fn link(&self) -> watch::Receiver<Option<LinkState>> {
         self.inner.prospects.link.subscribe()
+    }
+
+    /// Says with how many other nodes on the local network a session is open.
+    pub fn tell_nearby(&self, sessions: usize) {
+        self.inner.prospects.nearby.send_replace(sessions);
+    }
+
+    /// Whether content may come from another node on the local network.
+    pub(super) fn is_anybody_nearby(&self) -> bool {
+        *self.inner.prospects.nearby.borrow() > 0
     }
 
     /// What is still to come, and why it waits; `None` in a node of no fleet. Reads a table through now and then.

@@ -103,6 +103,8 @@ pub struct Status {
     pub erasures_pending: u64,
     /// Replication; `None` if the node is not enrolled.
     pub replication: Option<ReplicationStatus>,
+    /// Other nodes on the local network; `None` if none are looked for.
+    pub lan: Option<LanStatus>,
 }
 
 /// Live records of each kind that people deal with.
@@ -169,6 +171,40 @@ pub struct ReplicationStatus {
     pub wait: Option<Wait>,
     /// What is still to come; told with the status only.
     pub outlook: Option<Outlook>,
+}
+
+/// The other nodes on the local network.
+#[derive(Clone, Debug, Default, Deserialize, Serialize)]
+pub struct LanStatus {
+    /// Where they are listened for; `None` before the node is enrolled.
+    pub listening: Option<String>,
+    /// Why none can be met.
+    pub last_error: Option<String>,
+    /// Connections that were not let in since the start.
+    pub refused: u64,
+    /// Who is known.
+    pub peers: Vec<LanPeerStatus>,
+}
+
+/// Another node.
+#[derive(Clone, Debug, Default, Deserialize, Serialize)]
+pub struct LanPeerStatus {
+    /// Which.
+    pub node: NodeId,
+    /// Where it is.
+    pub address: String,
+    /// Whether a session is open.
+    pub connected: bool,
+    /// What carries it: `QUIC` or `TCP`.
+    pub transport: Option<String>,
+    /// Rows of its feeds to come, as far as is known.
+    pub rows_behind: u64,
+    /// Bytes of blobs being received from it that are to come.
+    pub bytes_to_receive: u64,
+    /// Content bytes received in this session.
+    pub bytes_received: u64,
+    /// Content bytes sent in this session.
+    pub bytes_sent: u64,
 }
 
 /// Check everything.

@@ -18,6 +18,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use super::{backup, bundle, quarantine, selection, status};
 use crate::jobs::import::LINES_WAITING_MAX;
 use crate::jobs::{Importer, verify};
+use crate::lan::Lan;
 use crate::library::Library;
 use crate::local::messages::OrderedErasure;
 use crate::local::{
@@ -36,6 +37,8 @@ pub(super) struct LocalState {
     pub(super) importer: Importer,
     /// The way to the bridge.
     pub(super) replicator: Replicator,
+    /// The other nodes on the local network, if this is more than a command.
+    pub(super) lan: Option<Lan>,
     /// The token for writing.
     pub(super) token: Arc<str>,
     /// The name of this machine, for the fleet.

@@ -4,6 +4,7 @@ use alexandria_sync::domain::{Author, Category, Collection, Media, Typed};
 use alexandria_sync::record::Kind;
 
 use super::local::LocalState;
+use crate::lan::Lan;
 use crate::local::Status;
 use crate::local::messages::{ContentStatus, RecordCounts, ReplicationStatus};
 use crate::store::StoreError;
@@ -48,5 +49,6 @@ pub(super) fn gather(state: &LocalState) -> Result<Status, StoreError> {
         quarantined: records.quarantined.records,
         erasures_pending: store.records.pending_erasures()?.len() as u64,
         replication: replication.map(|replication| ReplicationStatus { outlook, ..replication }),
+        lan: state.lan.as_ref().and_then(Lan::status),
     })
 }

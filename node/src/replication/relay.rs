@@ -7,7 +7,7 @@ use tokio::sync::mpsc;
 use crate::store::Store;
 
 /// Relays until the session is gone.
-pub(super) async fn relay(store: Store, session: mpsc::Sender<HostInput>) {
+pub(crate) async fn relay(store: Store, session: mpsc::Sender<HostInput>) {
     let mut heads = store.records.subscribe();
     let mut arrivals = store.blobs.arrivals();
     let mut urgent = store.blobs.urgent_changes();

@@ -16,16 +16,22 @@ pub enum Collections {
     Only(BTreeSet<RecordId>),
 }
 
-/// What moves between a node and the bridge: the catalogue, some collections, and the node's own site.
+/// What moves between a node and the bridge: the catalogue, some collections, and the node's own site. Between two nodes:
+/// [`Scope::between_nodes`].
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Scope {
-    /// The node at one end of the session.
+    /// The node at one end of the session; [`NodeId::default`], which is nobody, where no site moves.
     pub site: NodeId,
     /// The collections that it may have.
     pub collections: Collections,
 }
 
 impl Scope {
+    /// What moves between two nodes of a fleet: the catalogue and all collections, and nobody's site.
+    pub fn between_nodes() -> Self {
+        Self { site: NodeId::default(), collections: Collections::All }
+    }
+
     /// Whether the bucket may move.
     pub fn contains(&self, bucket: BucketId) -> bool {
         match bucket {
@@ -34,7 +40,7 @@ impl Scope {
                 Collections::All => true,
                 Collections::Only(ids) => ids.contains(&id),
             },
-            BucketId::Site(node) => node == self.site,
+            BucketId::Site(node) => node == self.site && node != NodeId::default(),
         }
     }
 }

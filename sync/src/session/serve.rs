@@ -38,6 +38,8 @@ pub(super) struct Server {
     lane_busy: bool,
     /// Buckets that came up before the first offer was made.
     early_changes: BTreeSet<BucketId>,
+    /// Rows in pages that have gone out.
+    rows_sent: u64,
 }
 
 #[derive(Debug)]
@@ -70,6 +72,7 @@ impl Server {
             waiting: None,
             lane_busy: false,
             early_changes: BTreeSet::new(),
+            rows_sent: 0,
         }
     }
 
@@ -203,6 +206,7 @@ impl Server {
             self.lane_busy = true;
             if let Message::Page { bucket, next, records, .. } = &message {
                 credit.note_page(records);
+                self.rows_sent += records.len() as u64;
                 if let Some(serving) = self.serving.get_mut(bucket) {
                     serving.sent = *next;
                 }
@@ -223,6 +227,10 @@ impl Server {
                 budget_bytes: serving.page_bytes,
             });
         }
+    }
+
+    pub(super) fn rows_sent(&self) -> u64 {
+        self.rows_sent
     }
 
     /// Tells how far the peer holds the buckets that are not wanted here, now that it has dealt with all that was sent. It

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::link::Quality;
 use super::records::UNKNOWN_FIELDS_FROM;
-use super::replica::Written;
+use super::replica::{Replica, Written};
 use super::world::{ABSENT_RETRY_MS, IDLE_US, NOTICE_US, QUICK_DISK_US, REDIAL_US, RESTART_US, World};
 use crate::domain::{Blob, Typed};
 use crate::hlc::DRIFT_BOUND_MS;
@@ -56,8 +56,14 @@ impl World<'_> {
             if let Some(fault) = here.records.feed_fault() {
                 faults.push((5, format!("replica {at}: {fault}")));
             }
+            let node = (!here.is_bridge()).then_some(here.node);
             let (records, deleted) = (Arc::clone(&here.records), &mut here.deleted);
             records.for_each(|record| {
+                if let (BucketId::Site(site), Some(node)) = (record.key.bucket, node)
+                    && site != node
+                {
+                    faults.push((0, format!("replica {at} holds {:?} of another site", record.key)));
+                }
                 if record.is_tombstone() {
                     deleted.insert(record.key);
                 } else if deleted.contains(&record.key) {
@@ -98,13 +104,18 @@ impl World<'_> {
         let mut faults = Vec::new();
         for (at, node) in self.replicas.iter().enumerate().filter(|(_, node)| node.revoked_us.is_none()) {
             let Some(bridge) = node.dials.map(|bridge| &self.replicas[bridge]) else { continue };
-            if [node, bridge].iter().any(|end| !end.records.quarantined().is_empty()) {
+            let sets_aside = |end: &&Replica| !end.records.quarantined().is_empty();
+            // What one that never reaches the bridge holds may be set aside at a neighbour.
+            let is_on_the_way = |end: &&Replica| !node.has_way && !end.is_bridge();
+            if [node, bridge].iter().any(sets_aside)
+                || self.replicas.iter().filter(is_on_the_way).any(|end| sets_aside(&end))
+            {
                 continue;
             }
             let theirs = by_bucket(&bridge.records.all());
             let here = by_bucket(&node.records.all());
             let buckets: BTreeSet<BucketId> = theirs.keys().chain(here.keys()).copied().collect();
-            for bucket in buckets.into_iter().filter(|&bucket| node.scope.contains(bucket)) {
+            for bucket in buckets.into_iter().filter(|&bucket| self.keeps(at, bucket) && self.keeps(0, bucket)) {
                 let (mine, theirs) = (here.get(&bucket), theirs.get(&bucket));
                 if mine != theirs {
                     let count = |records: Option<&Vec<Record>>| records.map_or(0, Vec::len);
@@ -115,6 +126,17 @@ impl World<'_> {
         }
         for fault in faults {
             self.violate(1, &fault);
+        }
+    }
+
+    /// Whether the replica is to hold the bucket in the end, with all that is in it.
+    fn keeps(&self, at: usize, bucket: BucketId) -> bool {
+        let here = &self.replicas[at];
+        // The site of a node that never reaches the bridge stays there.
+        let is_apart = |site| self.replicas.iter().any(|node| node.node == site && !node.has_way);
+        match bucket {
+            BucketId::Site(site) if here.is_bridge() => !is_apart(site),
+            _ => here.is_bridge() || here.scope.contains(bucket),
         }
     }
 
@@ -182,9 +204,10 @@ impl World<'_> {
         let off_ms = self.replicas.iter().filter(|here| here.clock_is_right).map(|here| here.clock_off_ms).max();
         let latest_ms = now_ms + DRIFT_BOUND_MS + off_ms.unwrap_or_default() + 1;
         let mut faults = Vec::new();
+        // A node that never reaches the bridge is at the mercy of its neighbours' clocks.
         let right = |at: &usize| {
             let here = &self.replicas[*at];
-            here.clock_is_right && here.revoked_us.is_none()
+            here.clock_is_right && here.revoked_us.is_none() && here.has_way
         };
         let writers = (0..self.replicas.len()).filter(right).flat_map(|at| &self.replicas[at].written);
         let edits: Vec<&Written> = writers.filter(|written| written.kept).collect();
@@ -230,8 +253,7 @@ impl World<'_> {
             }
             let kept = join(versions.iter().filter(|(_, kept)| *kept).map(|(record, _)| record));
             for (at, replica) in self.replicas.iter().enumerate() {
-                let has_it = replica.is_bridge() || replica.scope.contains(key.bucket);
-                if !has_it || replica.revoked_us.is_some() {
+                if !self.keeps(at, key.bucket) || replica.revoked_us.is_some() {
                     continue;
                 }
                 let held = replica.records.get(*key);

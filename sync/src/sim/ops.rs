@@ -111,7 +111,10 @@ fn create(replica: &Replica, rng: &mut Seeded) -> Result<Option<Record>, Full> {
     let id = new_id(rng);
     if rng.chance(40) {
         let author = Author { name: format!("author {}{text}", rng.below(100)), ..Author::default() };
-        write_new(&replica.records, BucketId::Catalogue, id, &author)
+        // Where there are neighbours, some of it is nobody else's business.
+        let is_private = replica.on_lan && rng.chance(30);
+        let bucket = if is_private { BucketId::Site(replica.node) } else { BucketId::Catalogue };
+        write_new(&replica.records, bucket, id, &author)
     } else {
         let title = format!("title {}{text}", rng.below(100));
         let media = Media { title, languages: vec!["en".into()], pages: Some(7), ..Media::default() };

@@ -13,6 +13,8 @@ use super::seeded::Seeded;
 use crate::id::NodeId;
 use crate::session::Collections;
 
+/// In one world in this many the nodes are on one local network.
+const LAN_ONE_IN: u64 = 5;
 const SECOND_US: u64 = 1_000_000;
 const DAY_US: u64 = 24 * 3600 * SECOND_US;
 /// One world in this many tells of months, in percent.
@@ -41,6 +43,12 @@ pub(super) struct Resident {
     pub(super) collections: Collections,
     /// Which resident it dials; the one that dials nobody is dialled.
     pub(super) dials: Option<usize>,
+    /// Whether it ever reaches that one; else only its neighbours do.
+    pub(super) has_way: bool,
+    /// Whether it is a node that has neighbours.
+    pub(super) on_lan: bool,
+    /// Other nodes that it dials.
+    pub(super) neighbours: Vec<usize>,
     /// It runs a version that knows fewer fields and kinds.
     pub(super) old: bool,
     pub(super) wall: Wall,
@@ -118,14 +126,35 @@ impl Plan {
     /// The world of `seed`.
     pub fn of(seed: u64) -> Self {
         let mut rng = Seeded::new(seed);
-        let residents = residents(&mut rng);
+        let mut residents = residents(&mut rng, seed);
+        if is_lan(seed) {
+            put_on_one_network(&mut rng, &mut residents);
+        }
         let steps = steps(&mut rng, residents.len());
         Self { seed, residents, steps }
     }
 }
 
-fn residents(rng: &mut Seeded) -> Vec<Resident> {
-    let count = 2 + rng.below(3) as usize;
+/// Certain seeds, so that the other worlds stay what they are.
+fn is_lan(seed: u64) -> bool {
+    seed % LAN_ONE_IN == LAN_ONE_IN - 1
+}
+
+/// All nodes meet, and in half of the worlds one of them never meets the bridge.
+fn put_on_one_network(rng: &mut Seeded, residents: &mut [Resident]) {
+    let count = residents.len();
+    for (at, resident) in residents.iter_mut().enumerate().skip(1) {
+        resident.on_lan = true;
+        resident.neighbours = (at + 1..count).collect();
+        resident.collections = Collections::All;
+    }
+    if rng.chance(50) {
+        residents[1 + rng.below(count as u64 - 1) as usize].has_way = false;
+    }
+}
+
+fn residents(rng: &mut Seeded, seed: u64) -> Vec<Resident> {
+    let count = (2 + rng.below(3) as usize).max(if is_lan(seed) { 3 } else { 2 });
     let old = rng.below(count as u64 + 2) as usize;
     let [one, _] = ops::collections();
     (0..count)
@@ -136,6 +165,9 @@ fn residents(rng: &mut Seeded) -> Vec<Resident> {
                 node: NodeId::from_bytes(rng.noise(16).try_into().expect("sixteen bytes were asked for")),
                 collections: if only_one { Collections::Only([one].into()) } else { Collections::All },
                 dials: (!is_dialled).then_some(0),
+                has_way: true,
+                on_lan: false,
+                neighbours: Vec::new(),
                 old: at == old,
                 wall: if is_dialled && rng.chance(85) { Wall::RIGHT } else { Wall::random(rng) },
                 takes_time: !is_dialled && rng.chance(60),

@@ -479,6 +479,11 @@ impl RecordStore for SimRecords {
         let mut bytes = 0;
         for (&seq, key) in feed.range(after.next()..) {
             let row = &inner.tables.records[key];
+            let is_kept_back = inner.sabotage == Some(Sabotage::NodesPassNothingOn) && row.origin.is_some();
+            if is_kept_back {
+                page.next = seq;
+                continue;
+            }
             if row.origin != Some(reader) || inner.sabotage == Some(Sabotage::EverythingIsEchoed) {
                 bytes += row.record.encode().len();
                 if bytes > budget_bytes as usize && !page.records.is_empty() {

@@ -132,6 +132,12 @@ pub(super) struct Replica {
     pub(super) scope: Scope,
     /// Which replica it dials.
     pub(super) dials: Option<usize>,
+    /// Whether it ever reaches that one.
+    pub(super) has_way: bool,
+    /// Whether it is a node that has neighbours.
+    pub(super) on_lan: bool,
+    /// Other nodes that it dials.
+    pub(super) neighbours: Vec<usize>,
     pub(super) takes_time: bool,
     /// Its clock has been right all the time, and how far off it was at most, in milliseconds.
     pub(super) clock_is_right: bool,
@@ -155,6 +161,9 @@ pub(super) struct Replica {
 impl Replica {
     pub(super) fn new(resident: &Resident, sabotage: Option<Sabotage>) -> Self {
         let node = resident.node;
+        // The bridge passes everything on.
+        let sabotage =
+            sabotage.filter(|sabotage| *sabotage != Sabotage::NodesPassNothingOn || resident.dials.is_some());
         let records = Arc::new(SimRecords::new(node, Epoch(1), sabotage));
         let blobs = Arc::new(SimBlobs::new(Arc::clone(&records), sabotage));
         Self {
@@ -167,6 +176,9 @@ impl Replica {
             life: 0,
             scope: Scope { site: node, collections: resident.collections.clone() },
             dials: resident.dials,
+            has_way: resident.has_way,
+            on_lan: resident.on_lan,
+            neighbours: resident.neighbours.clone(),
             takes_time: resident.takes_time,
             clock_is_right: resident.wall.is_right(),
             clock_off_ms: Wall::RIGHT_WITHIN_MS,
@@ -187,6 +199,11 @@ impl Replica {
     /// Whether it is the one that others dial.
     pub(super) fn is_bridge(&self) -> bool {
         self.dials.is_none()
+    }
+
+    /// Everybody that it dials.
+    pub(super) fn dialled(&self) -> impl Iterator<Item = usize> + '_ {
+        self.dials.filter(|_| self.has_way).into_iter().chain(self.neighbours.iter().copied())
     }
 
     /// The time on its wall, which it shows to its store.

@@ -18,7 +18,7 @@ use super::seeded::Seeded;
 use super::{Figures, Outcome, Sabotage, Violation};
 use crate::chunk::BlobHash;
 use crate::hlc::DRIFT_BOUND_MS;
-use crate::session::Input;
+use crate::session::{Input, Scope};
 use crate::wire::Lane;
 
 /// Content that was absent everywhere it was asked for is asked for again after this.
@@ -60,7 +60,7 @@ enum Happening {
     Flap { replica: usize, times: u64 },
     LookForRevoked { replica: usize },
     Replay { replica: usize },
-    Connect { node: usize, life: u32 },
+    Connect { node: usize, to: usize, life: u32 },
     Restart { replica: usize },
     Nothing,
 }
@@ -105,6 +105,10 @@ impl<'p> World<'p> {
             let Some(bridge) = node.dials.and_then(|at| replicas.get(at)) else { continue };
             bridge.blobs.permit(node.node, node.scope.clone());
             node.blobs.permit(bridge.node, node.scope.clone());
+            for neighbour in node.neighbours.iter().map(|&at| &replicas[at]) {
+                neighbour.blobs.permit(node.node, Scope::between_nodes());
+                node.blobs.permit(neighbour.node, Scope::between_nodes());
+            }
         }
         let mut world = Self {
             plan,
@@ -128,8 +132,7 @@ impl<'p> World<'p> {
             world.schedule(step.at_us, Happening::Step(number));
         }
         for node in 0..world.replicas.len() {
-            let after = world.rng.below(3_000_000);
-            world.schedule(after, Happening::Connect { node, life: 0 });
+            world.dial_all(node, 3_000_000);
         }
         world
     }
@@ -265,9 +268,9 @@ impl<'p> World<'p> {
             Happening::Flap { replica, times } => self.flap(replica, times),
             Happening::LookForRevoked { replica } => self.end_revoked(replica),
             Happening::Replay { replica } => self.replay(replica),
-            Happening::Connect { node, life } => {
+            Happening::Connect { node, to, life } => {
                 if self.replicas[node].life == life {
-                    self.connect(node);
+                    self.connect(node, to);
                 }
             }
             Happening::Restart { replica } => self.restart(replica),

@@ -81,11 +81,14 @@ impl Bridge {
     }
 
     pub(crate) fn listen_with(identity: &Identity, tcp: &TcpConfig) -> Self {
+        Self::listen_as(&server_tls(identity), tcp)
+    }
+
+    pub(crate) fn listen_as(tls: &ServerTls, tcp: &TcpConfig) -> Self {
         let any_port = ([127, 0, 0, 1], 0).into();
-        let tls = server_tls(identity);
-        let quic = quic::Listener::bind(any_port, &tls, &TransportConfig::default());
+        let quic = quic::Listener::bind(any_port, tls, &TransportConfig::default());
         let quic = quic.expect("loopback has a free port");
-        let tcp = tcp::Listener::bind(any_port, &tls, tcp).expect("loopback has a free port");
+        let tcp = tcp::Listener::bind(any_port, tls, tcp).expect("loopback has a free port");
         let addresses = (quic.local_addr().expect("it is bound"), tcp.local_addr());
         Self { listener: Listener::new(quic, Some(tcp)), quic: addresses.0, tcp: addresses.1 }
     }
@@ -97,16 +100,24 @@ impl Bridge {
         identity: &Identity,
         expected: PeerIdentity,
     ) -> (Result<AnyLink, ConnectError>, Result<AnyLink, ConnectError>) {
-        let tls = client_tls(identity);
+        self.dialled_as(over, &client_tls(identity), expected).await
+    }
+
+    pub(crate) async fn dialled_as(
+        &self,
+        over: Transport,
+        tls: &ClientTls,
+        expected: PeerIdentity,
+    ) -> (Result<AnyLink, ConnectError>, Result<AnyLink, ConnectError>) {
         let dialled = async {
             match over {
                 Transport::Quic => {
                     let dialer = quic::Dialer::new(self.quic, &TransportConfig::default())?;
-                    dialer.connect(self.quic, &tls, expected).await.map(AnyLink::Quic).map_err(ConnectError::from)
+                    dialer.connect(self.quic, tls, expected).await.map(AnyLink::Quic).map_err(ConnectError::from)
                 }
                 Transport::Tcp => {
                     let dialer = tcp::Dialer::new(&TcpConfig::default());
-                    dialer.connect(self.tcp, &tls, expected).await.map(AnyLink::Tcp).map_err(ConnectError::from)
+                    dialer.connect(self.tcp, tls, expected).await.map(AnyLink::Tcp).map_err(ConnectError::from)
                 }
             }
         };
@@ -205,6 +216,22 @@ impl Site {
         (hello, selection): (Hello, Selection),
     ) -> Running {
         let scope = Scope { site: node_id(1), collections: Collections::All };
+        self.start(scope, peer, link, config, (hello, selection))
+    }
+
+    /// The same in another scope.
+    pub(crate) fn run_in<L: Link>(&self, scope: Scope, peer: NodeId, link: L, config: Config) -> Running {
+        self.start(scope, peer, link, config, (self.hello(), Selection::default()))
+    }
+
+    fn start<L: Link>(
+        &self,
+        scope: Scope,
+        peer: NodeId,
+        link: L,
+        config: Config,
+        (hello, selection): (Hello, Selection),
+    ) -> Running {
         self.blobs.permit(peer, scope.clone());
         let session = Session::new(config, hello, peer, scope, 0).selecting(selection);
         let (host, host_inputs) = mpsc::channel(HOST_INPUTS_MAX);
@@ -221,8 +248,7 @@ impl Site {
 pub(crate) struct Running {
     pub(crate) host: mpsc::Sender<HostInput>,
     pub(crate) events: mpsc::Receiver<Event>,
-    #[expect(dead_code, reason = "its receiver must live as long as the session")]
-    progress: watch::Receiver<Progress>,
+    pub(crate) progress: watch::Receiver<Progress>,
     pub(crate) task: JoinHandle<Result<Closed, RunError>>,
 }
 

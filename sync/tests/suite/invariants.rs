@@ -59,9 +59,16 @@ fn no_world_panics_and_no_honest_peer_breaks_the_protocol() {
 }
 
 #[test]
+fn nobodys_site_is_ever_at_a_neighbour() {
+    holds(0);
+    is_noticed(0, Sabotage::SitesCrossTheLan);
+}
+
+#[test]
 fn invariant_01_equal_buckets_mean_equal_state_once_the_network_is_quiet() {
     holds(1);
     is_noticed(1, Sabotage::LastArrivalWins);
+    is_noticed(1, Sabotage::NodesPassNothingOn);
 }
 
 #[test]

@@ -10,7 +10,9 @@ use alexandria_sync::wire::{CloseReason, FRAME_HEADER_BYTES, FrameHeader, Lane, 
 use alexandria_sync::{quic, tcp};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-use crate::fleet::{Bridge, Connected, DEADLINE, Site, authority, bridge_identity, connect, identity, node_id};
+use crate::fleet::{
+    Bridge, Connected, DEADLINE, Site, authority, bridge_identity, connect, identity, node_id, within_deadline,
+};
 
 const TRANSPORTS: [Transport; 2] = [Transport::Quic, Transport::Tcp];
 
@@ -35,6 +37,10 @@ async fn replicate_both_ways(over: Transport) {
     at_node.wait_quiet().await;
     at_bridge.wait_quiet().await;
 
+    // Whoever waits for the end sees that rows go out.
+    for (end, rows) in [(&mut at_node, 301), (&mut at_bridge, 201)] {
+        within_deadline(end.progress.wait_for(|progress| progress.rows_sent >= rows)).await.expect("it goes on");
+    }
     assert_eq!(node.records.all().len(), 502);
     assert_eq!(node.records.all(), bridge.records.all());
     assert_eq!(bridge.blobs.whole(from_node), node.blobs.whole(from_node));

@@ -25,6 +25,12 @@ impl fmt::Display for Resident {
             Some(bridge) => write!(f, "a node that dials replica {bridge}")?,
             None => write!(f, "the bridge")?,
         }
+        if !self.has_way {
+            write!(f, ", and never reaches it")?;
+        }
+        for neighbour in &self.neighbours {
+            write!(f, ", a neighbour of {neighbour}")?;
+        }
         if self.old {
             write!(f, ", of an older version")?;
         }

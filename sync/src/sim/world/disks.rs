@@ -163,9 +163,7 @@ impl World<'_> {
     pub(super) fn restart(&mut self, replica: usize) {
         self.replicas[replica].up = true;
         self.replay_later(replica);
-        let after = self.rng.below(3_000_000);
-        let life = self.replicas[replica].life;
-        self.schedule(after, Happening::Connect { node: replica, life });
+        self.dial_all(replica, 3_000_000);
     }
 
     /// There is no more room, whatever is under way.

@@ -7,7 +7,7 @@ use super::{
     World,
 };
 use crate::chunk::BlobHash;
-use crate::session::{Config, DiskRequest, Input, Session};
+use crate::session::{Config, DiskRequest, Input, Scope, Session};
 use crate::sim::link::{Direction, Packet, Quality};
 use crate::sim::replica::Conversation;
 use crate::sim::{Figures, Sabotage};
@@ -15,20 +15,34 @@ use crate::store::RecordStore as _;
 use crate::wire::{Hello, Lane, PROTOCOL_MAX, PROTOCOL_MIN};
 
 impl World<'_> {
-    pub(super) fn connect(&mut self, node: usize) {
-        let Some(bridge) = self.replicas[node].dials else { return };
+    /// Dials everybody that the node dials, each within some time.
+    pub(super) fn dial_all(&mut self, node: usize, within_us: u64) {
+        let life = self.replicas[node].life;
+        let dialled: Vec<usize> = self.replicas[node].dialled().collect();
+        if dialled.is_empty() {
+            // Chance goes on as if there were somebody.
+            self.rng.below(within_us);
+        }
+        for to in dialled {
+            let after = self.rng.below(within_us);
+            self.schedule(after, Happening::Connect { node, to, life });
+        }
+    }
+
+    pub(super) fn connect(&mut self, node: usize, bridge: usize) {
         if !self.replicas[node].up || self.replicas[node].conversations.contains_key(&bridge) {
             return;
         }
         let is_away = self.now_us < self.silent_until_us
             || self.now_us < self.replicas[node].hole_until_us
             || self.now_us < self.replicas[bridge].hole_until_us;
-        let is_refused = self.replicas[node].revoked_us.is_some() && self.sabotage != Some(Sabotage::RevokedAreLetIn);
+        let is_revoked = [node, bridge].iter().any(|&end| self.replicas[end].revoked_us.is_some());
+        let is_refused = is_revoked && self.sabotage != Some(Sabotage::RevokedAreLetIn);
         if !self.replicas[bridge].up || is_away || is_refused {
             let longest = if is_refused { 60_000_000 } else { 5_000_000 };
             let after = self.rng.between(500_000, longest).max(self.silent_until_us.saturating_sub(self.now_us));
             let life = self.replicas[node].life;
-            self.schedule(after, Happening::Connect { node, life });
+            self.schedule(after, Happening::Connect { node, to: bridge, life });
             return;
         }
         // The bridge takes the newer connection for the live one.
@@ -57,7 +71,7 @@ impl World<'_> {
         self.connections.insert(id, connection);
         self.figures.sessions += 1;
         for (replica, peer) in [(node, bridge), (bridge, node)] {
-            let session = self.new_session(replica, peer, node);
+            let session = self.new_session(replica, peer, self.scope_between(node, bridge));
             let conversation = Conversation {
                 connection: id,
                 session,
@@ -71,7 +85,15 @@ impl World<'_> {
         }
     }
 
-    fn new_session(&mut self, replica: usize, peer: usize, node: usize) -> Session {
+    fn scope_between(&self, node: usize, peer: usize) -> Scope {
+        if self.replicas[peer].is_bridge() || self.sabotage == Some(Sabotage::SitesCrossTheLan) {
+            self.replicas[node].scope.clone()
+        } else {
+            Scope::between_nodes()
+        }
+    }
+
+    fn new_session(&mut self, replica: usize, peer: usize, scope: Scope) -> Session {
         let (unix_ms, clock_quality) = self.look_at_clock(replica);
         let here = &self.replicas[replica];
         let hello = Hello {
@@ -85,7 +107,6 @@ impl World<'_> {
             software: "simulator".into(),
             features: 0,
         };
-        let scope = self.replicas[node].scope.clone();
         Session::new(self.session_config(), hello, self.replicas[peer].node, scope, self.now_us / 1000)
     }
 

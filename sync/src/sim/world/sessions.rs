@@ -144,7 +144,8 @@ impl World<'_> {
             Event::BlobReceived { .. } => self.figures.blobs += 1,
             Event::ContentBlocked => self.figures.full += 1,
             Event::PeerHello(hello) => {
-                if self.replicas[replica].takes_time && hello.clock_quality == ClockQuality::Trusted {
+                let is_vouched_for = self.replicas[peer].is_bridge();
+                if self.replicas[replica].takes_time && is_vouched_for && hello.clock_quality == ClockQuality::Trusted {
                     self.take_time(replica, peer, hello.unix_ms);
                 }
             }
@@ -211,10 +212,10 @@ impl World<'_> {
             // These have no answer that the session still waits for.
             let _ = self.carry_out(replica, request, node_there);
         }
-        if self.replicas[replica].dials == Some(peer) {
+        if self.replicas[replica].dialled().any(|dialled| dialled == peer) {
             let after = self.rng.between(100_000, REDIAL_US);
             let life = self.replicas[replica].life;
-            self.schedule(after, Happening::Connect { node: replica, life });
+            self.schedule(after, Happening::Connect { node: replica, to: peer, life });
         }
     }
 }

@@ -60,6 +60,8 @@ impl World<'_> {
                     self.tell(replica, peer, Input::Stop(CloseReason::GoingAway, "restart".into()));
                 }
             }
+            // Who has a way only through it would be cut off with it.
+            Deed::Revoke if self.replicas.iter().any(|here| !here.has_way) => {}
             Deed::Revoke => {
                 self.figures.revoked += 1;
                 let now_us = self.now_us;
@@ -81,11 +83,13 @@ impl World<'_> {
         self.schedule(after, Happening::Local { replica, life, op: number });
     }
 
-    /// Its session is ended, if it has one.
+    /// Its sessions are ended, if it has any: with the bridge, and with neighbours whose operator knows it, too.
     pub(super) fn end_revoked(&mut self, node: usize) {
-        let Some(bridge) = self.replicas[node].dials else { return };
         if self.sabotage != Some(Sabotage::RevokedAreLetIn) {
-            self.tell(bridge, node, Input::Stop(CloseReason::NotWelcome, "revoked".into()));
+            let peers: Vec<usize> = self.replicas[node].conversations.keys().copied().collect();
+            for peer in peers {
+                self.tell(peer, node, Input::Stop(CloseReason::NotWelcome, "revoked".into()));
+            }
         }
     }
 
@@ -109,9 +113,7 @@ impl World<'_> {
             self.make_room(replica);
             self.scrub(replica);
             // Whoever waits for a link that is long gone tries at once.
-            let life = self.replicas[replica].life;
-            let after = self.rng.below(NOTICE_US);
-            self.schedule(after, Happening::Connect { node: replica, life });
+            self.dial_all(replica, NOTICE_US);
         }
     }
 
@@ -164,15 +166,17 @@ impl World<'_> {
         }
     }
 
-    /// Whether every node that may talks to its bridge, all ends say that they are quiet, and nothing is under way.
+    /// Whether every node that may talks to its bridge and its neighbours, all ends say that they are quiet, and nothing is under way.
     pub(super) fn is_quiet(&self) -> bool {
         let connected = self.replicas.iter().enumerate().all(|(node, here)| {
-            let Some(bridge) = here.dials.filter(|_| here.revoked_us.is_none()) else { return true };
-            here.conversations.get(&bridge).is_some_and(|conversation| {
-                self.connections
-                    .get(&conversation.connection)
-                    .is_some_and(|connection| connection.ways.iter().all(Direction::is_idle))
-            }) && self.replicas[bridge].conversations.contains_key(&node)
+            let welcome = |at: &usize| self.replicas[*at].revoked_us.is_none();
+            here.dialled().filter(|peer| welcome(&node) && welcome(peer)).all(|peer| {
+                here.conversations.get(&peer).is_some_and(|conversation| {
+                    self.connections
+                        .get(&conversation.connection)
+                        .is_some_and(|connection| connection.ways.iter().all(Direction::is_idle))
+                }) && self.replicas[peer].conversations.contains_key(&node)
+            })
         });
         connected
             && self.replicas.iter().filter(|here| here.revoked_us.is_none()).all(|here| {
