@@ -201,6 +201,7 @@ impl Replication {
             clock_quality: ClockQuality::Trusted,
             software: concat!("alexandria-bridge/", env!("CARGO_PKG_VERSION")).into(),
             features: feature::OWN_ROWS,
+            name: None,
         }
     }
 
@@ -299,7 +300,11 @@ async fn hear(mut events: mpsc::Receiver<Event>) {
             Event::Applied(bucket, applied) => tracing::debug!(%bucket, ?applied, "a page was merged"),
             Event::Quiet => tracing::debug!("both ends hold the same"),
             // Told only to who has a budget, or pulls less than all.
-            Event::CreditShort(_) | Event::HeldByPeer { .. } | Event::Returned(_) | Event::BlobChecked { .. } => {}
+            Event::CreditShort(_)
+            | Event::HeldByPeer { .. }
+            | Event::Returned(_)
+            | Event::BlobChecked { .. }
+            | Event::PeerFetches { .. } => {}
         }
     }
 }

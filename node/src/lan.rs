@@ -36,6 +36,8 @@ pub struct LanConfig {
     /// Where other nodes are listened for, over UDP and TCP; if not given, at the address of the library, on a port that is
     /// free.
     pub listen: Option<SocketAddr>,
+    /// What readers at other nodes are told that this one is called; the name of the machine if not given.
+    pub name: Option<String>,
     /// Announce this node and look for others by multicast DNS.
     pub discovery: bool,
     /// Nodes that are dialled without being found: `NODE@HOST:PORT`.
@@ -49,7 +51,7 @@ pub struct LanConfig {
 impl Default for LanConfig {
     fn default() -> Self {
         let (peers, denied) = (Vec::new(), Vec::new());
-        Self { enabled: None, listen: None, discovery: true, peers, denied, sessions_max: 16 }
+        Self { enabled: None, listen: None, name: None, discovery: true, peers, denied, sessions_max: 16 }
     }
 }
 

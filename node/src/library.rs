@@ -2,6 +2,7 @@
 //!
 //! - [`catalogue`]: the library as the `/v1` API and the pages see it.
 //! - [`acquire`]: how a file becomes a medium with its authors, its cover and its content.
+//! - [`nearby`]: the nodes on the local network: what they hold, and which of all fetches the rest.
 //! - [`outlook`]: what is still to come, and why it waits.
 //! - [`erase`]: the right to be forgotten.
 //! - [`builtin`]: the small library that an empty node offers.
@@ -15,6 +16,7 @@ pub mod acquire;
 pub mod builtin;
 pub mod catalogue;
 pub mod erase;
+pub mod nearby;
 pub mod outlook;
 pub mod selection;
 
@@ -98,6 +100,7 @@ struct Inner {
     /// One for each reader that may wait for content.
     readers: Arc<Semaphore>,
     reader_wait: Duration,
+    nearby: nearby::Nearby,
     /// What replication tells of the link.
     prospects: outlook::Prospects,
     /// Set once, when the node shuts down: waits end.
@@ -141,6 +144,7 @@ impl Library {
             acquiring: acquire::InProgress::default(),
             readers: Arc::new(Semaphore::new(config.readers_waiting_max)),
             reader_wait: Duration::from_secs(config.reader_wait_s),
+            nearby: nearby::Nearby::default(),
             prospects: outlook::Prospects::default(),
             closing: watch::Sender::new(false),
         };
@@ -155,6 +159,11 @@ impl Library {
     /// Its search index.
     pub fn search(&self) -> &Arc<Search> {
         &self.inner.search
+    }
+
+    /// The nodes on the local network.
+    pub fn nearby(&self) -> &nearby::Nearby {
+        &self.inner.nearby
     }
 
     /// The folder that it lies in.

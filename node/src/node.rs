@@ -103,7 +103,8 @@ impl Node {
         let analyser = Arc::new(Analyser::new(alexandria_ml::Config::default()).context("start the image analyser")?);
         let importer = Importer::new(library.clone(), Arc::clone(&analyser), config.import.clone());
         let replicator = Replicator::new(library.clone(), config.replication.clone());
-        let lan = (face == Face::Public).then(|| Lan::new(library.clone(), config.lan.clone(), config.listen));
+        let lan = (face == Face::Public)
+            .then(|| Lan::new(library.clone(), config.lan.clone(), config.listen, &machine_name()));
         let (stop, stopped) = watch::channel(false);
         let restart = Arc::new(Notify::new());
 

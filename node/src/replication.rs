@@ -16,6 +16,7 @@ mod dial;
 mod link;
 mod network;
 mod network_memory;
+mod over_the_link;
 mod relay;
 mod selection;
 mod tell;

@@ -61,10 +61,19 @@ pub enum HostInput {
     LocalChange(BucketId),
     /// What is wanted here has changed.
     WantsChanged,
+    /// More may be wanted here, by records that came from elsewhere.
+    MoreWanted,
     /// A blob has become whole here, from elsewhere.
     BlobCompleted(BlobHash),
     /// Ask the peer which of these blobs it holds whole.
     CheckBlobs(Vec<BlobHash>),
+    /// Tell the peer, another node, that these are fetched over the link to the bridge, or are about to be.
+    Fetching {
+        /// Which.
+        blobs: Vec<BlobHash>,
+        /// Whether they are already.
+        begun: bool,
+    },
     /// What may follow what had crossed the wire a moment ago.
     Credit(Word),
     /// End the session: why, and in words.
@@ -144,8 +153,10 @@ where
             input = host.recv(), if !host_gone => match input {
                 Some(HostInput::LocalChange(bucket)) => Input::LocalChange(bucket),
                 Some(HostInput::WantsChanged) => Input::WantsChanged,
+                Some(HostInput::MoreWanted) => Input::MoreWanted,
                 Some(HostInput::BlobCompleted(blob)) => Input::BlobCompleted(blob),
                 Some(HostInput::CheckBlobs(blobs)) => Input::CheckBlobs(blobs),
+                Some(HostInput::Fetching { blobs, begun }) => Input::Fetching { blobs, begun },
                 Some(HostInput::Credit(word)) => Input::Credit(word),
                 Some(HostInput::Stop(reason, text)) => Input::Stop(reason, text),
                 None => {

@@ -36,6 +36,7 @@ use crate::budget::Word;
 use crate::chunk::BlobHash;
 use crate::id::{BucketId, NodeId, Seq};
 use crate::store::{Applied, Peer};
+use crate::wire::message::FETCHING_BLOBS_MAX;
 use crate::wire::{CloseReason, Hello, Lane, Message, PROTOCOL_MAX, PROTOCOL_MIN, feature};
 
 /// The limits of a session. The defaults suit a node with little memory on a slow link.
@@ -97,10 +98,19 @@ pub enum Input {
     LocalChange(BucketId),
     /// What is wanted here has changed: a reader waits, or there is room again.
     WantsChanged,
+    /// More may be wanted here, by records that came from elsewhere; nothing is known of room.
+    MoreWanted,
     /// A blob has become whole here, from elsewhere.
     BlobCompleted(BlobHash),
     /// Ask the peer which of these blobs it holds whole: [`Event::BlobChecked`] answers for each.
     CheckBlobs(Vec<BlobHash>),
+    /// Tell the peer, another node, that these are fetched over the link to the bridge, or are about to be.
+    Fetching {
+        /// Which.
+        blobs: Vec<BlobHash>,
+        /// Whether they are already.
+        begun: bool,
+    },
     /// What may follow what had crossed the wire a moment ago.
     Credit(Word),
     /// The time from [`Session::next_timeout`] has come. Early is harmless.
@@ -163,6 +173,13 @@ pub enum Event {
         blob: BlobHash,
         /// Whether it does, and may give it.
         held_by_peer: bool,
+    },
+    /// The peer, another node, fetches these over its link to the bridge, or is about to.
+    PeerFetches {
+        /// Which.
+        blobs: Vec<BlobHash>,
+        /// Whether it has begun.
+        begun: bool,
     },
     /// No room for content here; records go on.
     ContentBlocked,
@@ -408,6 +425,7 @@ impl Session {
             Input::Disk(done) => return self.take_disk(done, now_ms),
             Input::LocalChange(bucket) => self.server.local_change(bucket, out),
             Input::WantsChanged => self.fetcher.wants_changed(),
+            Input::MoreWanted => self.fetcher.more_wanted(),
             Input::Credit(word) => self.credit.set(word),
             Input::BlobCompleted(blob) => {
                 self.fetcher.completed_elsewhere(blob);
@@ -416,6 +434,12 @@ impl Session {
                 }
             }
             Input::CheckBlobs(blobs) => self.checks.add(blobs),
+            Input::Fetching { blobs, begun } if self.phase == Phase::Open => {
+                for blobs in blobs.chunks(FETCHING_BLOBS_MAX) {
+                    out.control(Message::Fetching { blobs: blobs.to_vec(), begun });
+                }
+            }
+            Input::Fetching { .. } => {}
             Input::Timer => {
                 if self.phase == Phase::AwaitingHello && now_ms >= self.opened_at_ms + self.config.hello_deadline_ms {
                     return Err(Violation::new("no hello within its deadline"));
@@ -471,6 +495,10 @@ impl Session {
             (_, Message::Have { blob }) => {
                 self.fetcher.take_have(blob);
                 self.puller.note_have();
+                Ok(())
+            }
+            (_, Message::Fetching { blobs, begun }) => {
+                out.event(Event::PeerFetches { blobs, begun });
                 Ok(())
             }
             (_, Message::Quiet { dealt_with }) => {

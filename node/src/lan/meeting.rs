@@ -16,6 +16,7 @@ use alexandria_sync::tcp::{self, TcpConfig};
 use alexandria_sync::tls::{ClientTls, ServerTls};
 use alexandria_sync::transport::{AnyLink, ConnectError, Knock, Listener};
 use alexandria_sync::wire::CloseReason;
+use alexandria_sync::wire::message::NAME_CHARS_MAX;
 use rand::Rng;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
@@ -78,6 +79,8 @@ struct Inner {
     config: LanConfig,
     /// Where to listen, if at all.
     address: Option<SocketAddr>,
+    /// What people call this node.
+    name: String,
     state: Mutex<State>,
 }
 
@@ -108,10 +111,11 @@ struct Dialler {
 }
 
 impl Lan {
-    /// Meets nobody until [`Self::run`], for a library that is served at `served_at`.
-    pub fn new(library: Library, config: LanConfig, served_at: SocketAddr) -> Self {
+    /// Meets nobody until [`Self::run`], for a library that is served at `served_at` by the machine that people call `name`.
+    pub fn new(library: Library, config: LanConfig, served_at: SocketAddr, name: &str) -> Self {
         let address = config.address(served_at);
-        Self { inner: Arc::new(Inner { library, config, address, state: Mutex::default() }) }
+        let name = config.name.as_deref().unwrap_or(name).chars().take(NAME_CHARS_MAX).collect();
+        Self { inner: Arc::new(Inner { library, config, address, name, state: Mutex::default() }) }
     }
 
     /// Who is there; `None` if nobody is looked for.
@@ -330,7 +334,11 @@ impl Lan {
             stop(&earlier.handle, "another connection took its place");
         }
         let span = tracing::info_span!("session", peer.id = %node, peer.address = %address, transport = %transport);
-        let met = prepared.run(&self.inner.library, node, link).instrument(span).await;
+        let nearby = self.inner.library.nearby();
+        let host = prepared.handle.host.clone();
+        nearby.joined(node, host.clone());
+        let met = prepared.run(&self.inner.library, self.inner.name.clone(), node, link).instrument(span).await;
+        nearby.left(node, &host);
         let mut state = self.state();
         if state.sessions.get(&node).is_some_and(|running| running.number == number) {
             state.sessions.remove(&node);

@@ -10,14 +10,15 @@ use alexandria_sync::wire::{CloseReason, Hello, PROTOCOL_MAX, PROTOCOL_MIN, feat
 use tokio::sync::{mpsc, watch};
 
 use crate::library::Library;
+use crate::library::nearby::Nearby;
 use crate::replication::relay;
 use crate::store::Store;
 
 /// Events that may wait for the host; the session waits when they are more.
 const EVENTS_MAX: usize = 64;
 
-/// What the other node does not have is asked for again after this: its word that it has it now may overtake the one that it
-/// had not, and here asking costs nothing.
+/// What the other node does not have is asked for again after this, should its word that it has it now be lost among too many
+/// others: here asking costs nothing.
 const ABSENT_RETRY_MS: u64 = 15_000;
 
 /// How a session is told things, and what it is busy with.
@@ -44,7 +45,7 @@ impl Default for Prepared {
 
 impl Prepared {
     /// Runs it until it ends. Returns whether the peer has introduced itself.
-    pub(super) async fn run(self, library: &Library, peer: NodeId, link: AnyLink) -> bool {
+    pub(super) async fn run(self, library: &Library, name: String, peer: NodeId, link: AnyLink) -> bool {
         let store = library.store();
         let here = store.records.identity();
         let hello = Hello {
@@ -57,6 +58,7 @@ impl Prepared {
             clock_quality: store.records.clock_quality(),
             software: concat!("alexandria ", env!("CARGO_PKG_VERSION")).to_owned(),
             features: feature::OWN_ROWS,
+            name: Some(name),
         };
         let selected = match store.records.selected().await {
             Ok(selected) => selected,
@@ -70,7 +72,7 @@ impl Prepared {
         let (events, heard) = mpsc::channel(EVENTS_MAX);
         let reports = Reports { events, progress: self.progress };
         let relaying = tokio::spawn(relay(store.clone(), self.handle.host.clone()));
-        let listening = tokio::spawn(listen(heard));
+        let listening = tokio::spawn(listen(heard, peer, library.nearby().clone()));
         let choosing = tokio::spawn(end_when_chosen(store.clone(), selected.version, self.handle.host.clone()));
         let records = Arc::new(store.records.as_selected(selected.version));
         let blobs = Arc::new(store.blobs.session());
@@ -93,13 +95,14 @@ async fn end_when_chosen(store: Store, version: u64, session: mpsc::Sender<HostI
 }
 
 /// Hears what the session tells until it is over. Whether the peer has introduced itself.
-async fn listen(mut heard: mpsc::Receiver<Event>) -> bool {
+async fn listen(mut heard: mpsc::Receiver<Event>, peer: NodeId, nearby: Nearby) -> bool {
     let mut met = false;
     while let Some(event) = heard.recv().await {
         match event {
             // Its time is not taken over: only the bridge's is vouched for.
             Event::PeerHello(hello) => {
                 met = true;
+                nearby.is_called(peer, hello.name.as_deref().unwrap_or_default());
                 tracing::info!(software = hello.software, "met another node");
             }
             Event::Applied(bucket, applied) => {
@@ -109,13 +112,11 @@ async fn listen(mut heard: mpsc::Receiver<Event>) -> bool {
                 tracing::debug!(blob.hash = %blob, size_bytes, "content has arrived");
             }
             Event::ContentBlocked => tracing::warn!("no room for more content; records go on"),
+            Event::BlobChecked { blob, held_by_peer } => nearby.answered(peer, blob, held_by_peer),
+            Event::PeerFetches { blobs, begun } => nearby.fetches(peer, &blobs, begun),
             // What a neighbour holds is no reason to give anything up here, and what it gave back may not be all:
             // the bridge has the word on both.
-            Event::HeldByPeer { .. }
-            | Event::Returned(_)
-            | Event::BlobChecked { .. }
-            | Event::CreditShort(_)
-            | Event::Quiet => {}
+            Event::HeldByPeer { .. } | Event::Returned(_) | Event::CreditShort(_) | Event::Quiet => {}
         }
     }
     met

@@ -1,10 +1,11 @@
 //! The library as the `/v1` API sees it.
 
+use std::collections::HashMap;
 use std::io;
 
 use alexandria_api::catalogue::{
     BlobInfo, Catalogue, CatalogueError, ChangePage, Edit, Kept, Link, ListQuery, Listing, NewRecord, PutBlob, Sort,
-    Stored, Upload, UploadError, Version,
+    Stored, Upload, UploadError, Version, Whereabouts,
 };
 use alexandria_sync::chunk::{BlobHash, Chunking};
 use alexandria_sync::domain::{Blob, Collection, OpenCount, Typed};
@@ -153,6 +154,19 @@ impl Catalogue for Library {
             Some(content) => Ok(Some(content)),
             None => self.arriving(hash),
         }
+    }
+
+    async fn whereabouts(&self, blobs: &[BlobHash]) -> Result<HashMap<BlobHash, Whereabouts>, CatalogueError> {
+        let mut whereabouts = HashMap::new();
+        for blob in blobs {
+            let here = self.store().blobs.held(*blob).map_err(store_error)?.is_some();
+            whereabouts.insert(*blob, Whereabouts { here, nearby: Vec::new() });
+        }
+        let away: Vec<BlobHash> = blobs.iter().copied().filter(|blob| !whereabouts[blob].here).collect();
+        for (blob, nearby) in self.nearby().holders(&away).await {
+            whereabouts.insert(blob, Whereabouts { here: false, nearby });
+        }
+        Ok(whereabouts)
     }
 
     async fn outlook(&self) -> Result<Option<Outlook>, CatalogueError> {

@@ -18,6 +18,7 @@ use super::ReplicationConfig;
 use super::connect::{self, Connector, NoConnection};
 use super::link::{Link, LinkError};
 use super::membership::{Membership, MembershipError};
+use super::over_the_link::OverTheLink;
 use super::relay::relay;
 use super::selection::Following;
 use super::transport_choice::Why;
@@ -303,6 +304,7 @@ impl Replicator {
             clock_quality: store.records.clock_quality(),
             software: concat!("alexandria ", env!("CARGO_PKG_VERSION")).to_owned(),
             features: feature::OWN_ROWS,
+            name: None,
         };
         let scope = Scope { site: node.node, collections: Collections::All };
         let following = Following::begin(store.clone(), membership.bridge).await?;
@@ -330,14 +332,18 @@ impl Replicator {
         let listening = tokio::spawn(self.clone().listen(heard, progressed, watching.short(), following.clone()));
         let probe = (why == Why::Probe).then_some(connect::PROBE_TIME);
         let asking = tokio::spawn(following.clone().ask(host.clone()));
+        let nearby = inner.library.nearby().clone();
+        let looking = tokio::spawn(nearby.clone().look_again(store.blobs.arrivals(), host.clone()));
         let ends = stop_with(inner.library.clone(), inner.renew.subscribe(), probe, following.clone(), host);
         let stopping = tokio::spawn(ends);
         let records = Arc::new(store.records.as_selected(following.selected().version));
-        let blobs = Arc::new(store.blobs.session());
+        let is_asked_for = *inner.asked.borrow() > 0;
+        let blobs = Arc::new(OverTheLink::new(store.blobs.session(), node.node, nearby, is_asked_for));
         let reports = Reports { events, progress };
         let ended = driver::run(session, membership.bridge, records, blobs, connected.link, inputs, reports).await;
         relaying.abort();
         asking.abort();
+        looking.abort();
         stopping.abort();
         let _ = listening.await;
         watching.finish().await;
@@ -380,7 +386,11 @@ impl Replicator {
                 Event::PeerHello(hello) if hello.clock_quality == ClockQuality::Trusted => {
                     self.trust(hello.unix_ms).await;
                 }
-                Event::PeerHello(_) | Event::HeldByPeer { .. } | Event::Returned(_) | Event::BlobChecked { .. } => {}
+                Event::PeerHello(_)
+                | Event::HeldByPeer { .. }
+                | Event::Returned(_)
+                | Event::BlobChecked { .. }
+                | Event::PeerFetches { .. } => {}
                 Event::Applied(bucket, applied) => {
                     tracing::debug!(%bucket, applied.applied, applied.superseded, applied.quarantined, "merged a page");
                 }

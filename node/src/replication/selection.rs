@@ -81,7 +81,7 @@ impl Following {
                 records.try_again();
                 Ok(())
             }
-            Event::Applied(..) | Event::ContentBlocked | Event::CreditShort(_) => Ok(()),
+            Event::Applied(..) | Event::ContentBlocked | Event::CreditShort(_) | Event::PeerFetches { .. } => Ok(()),
         };
         if let Err(error) = noted {
             tracing::warn!(%error, "what the bridge has could not be noted");

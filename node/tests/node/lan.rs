@@ -3,13 +3,15 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use alexandria_api::catalogue::{Catalogue, Content};
+use alexandria_api::catalogue::{Catalogue, Content, Whereabouts};
 use alexandria_node::config::Config;
 use alexandria_node::lan::{Lan, LanConfig, StaticPeer};
 use alexandria_node::library::Library;
+use alexandria_node::library::selection::SelectionConfig;
 use alexandria_node::local::messages::LanStatus;
 use alexandria_node::replication::membership::Membership;
-use alexandria_node::store::Change;
+use alexandria_node::replication::{ReplicationConfig, Replicator};
+use alexandria_node::store::{Change, Level};
 use alexandria_sync::chunk::{BlobHash, Chunking};
 use alexandria_sync::domain::{Author, Blob, Typed};
 use alexandria_sync::id::{BucketId, NodeId, RecordId};
@@ -19,6 +21,7 @@ use alexandria_sync::tls::ClientTls;
 use futures::TryStreamExt;
 use tempfile::TempDir;
 
+use super::replication::Bridge;
 use crate::store::samples::{folder, noise};
 
 const DEADLINE: Duration = Duration::from_mins(1);
@@ -34,10 +37,16 @@ struct Place {
 
 impl Place {
     fn open() -> Self {
+        Self::keeping(Level::Content)
+    }
+
+    /// One that keeps so much of each collection.
+    fn keeping(level: Level) -> Self {
         let dir = folder();
         let data_dir = dir.path().join("data");
         let config = Config::default();
-        let library = Library::open(&data_dir, &config.store, &config.selection).expect("the library opens").0;
+        let selection = SelectionConfig { default: level, ..config.selection };
+        let library = Library::open(&data_dir, &config.store, &selection).expect("the library opens").0;
         let node = library.store().records.identity().node;
         Self { library, node, dir }
     }
@@ -61,7 +70,7 @@ impl Place {
 
     fn meet(&self, peers: Vec<StaticPeer>, denied: Vec<NodeId>) -> Lan {
         let config = LanConfig { enabled: Some(true), peers, denied, ..LanConfig::default() };
-        let lan = Lan::new(self.library.clone(), config, loopback());
+        let lan = Lan::new(self.library.clone(), config, loopback(), &format!("node {}", self.node));
         let running = lan.clone();
         tokio::spawn(async move { running.run().await });
         lan
@@ -257,6 +266,68 @@ async fn strangers_the_denied_and_who_is_to_be_dialled_are_refused_and_counted_a
     two.library.close();
 }
 
+#[tokio::test]
+async fn content_that_only_a_neighbour_holds_is_told_to_be_there_by_the_neighbours_name() {
+    let fleet = fleet();
+    let (keeper, reader) = (Place::open(), Place::keeping(Level::Records));
+    for place in [&keeper, &reader] {
+        place.enrol(&fleet);
+    }
+    let bucket = BucketId::Collection(RecordId::derived(&[b"talks"]));
+    let content = keeper.import(bucket, 5, MB).await;
+    let author = keeper.write_author(BucketId::Catalogue, "Speaker").await;
+    let (dials, listens) = if keeper.node < reader.node { (&keeper, &reader) } else { (&reader, &keeper) };
+    let listener = listens.meet(Vec::new(), Vec::new());
+    let address = listening(&listener).await.to_string();
+    dials.meet(vec![StaticPeer { node: listens.node, address }], Vec::new());
+    reader.wait_for_author(author).await;
+    let found = reader.library.whereabouts(&[content]).await.expect("the store reads").remove(&content);
+    assert_eq!(found, Some(Whereabouts { here: false, nearby: vec![format!("node {}", keeper.node)] }));
+    let here = keeper.library.whereabouts(&[content]).await.expect("the store reads").remove(&content);
+    assert_eq!(here, Some(Whereabouts { here: true, nearby: Vec::new() }));
+    keeper.library.close();
+    reader.library.close();
+}
+
+/// Two nodes that want the same: their link to the bridge, which is one and the same in most places, carries it once.
+#[test]
+fn what_no_neighbour_holds_crosses_the_link_once_and_what_one_holds_does_not() {
+    const BLOBS: u64 = 10;
+    let bridge = Bridge::start();
+    let runtime = tokio::runtime::Runtime::new().expect("threads can be had");
+    runtime.block_on(async {
+        let (one, two) = Place::two();
+        let replicators = [&one, &two].map(|place| {
+            bridge.enrol(&place.dir.path().join("data"), place.node);
+            let config = ReplicationConfig { retry_max_s: 1, ..ReplicationConfig::default() };
+            Replicator::new(place.library.clone(), config)
+        });
+        let held_before = two.import(BucketId::Catalogue, 100, 5 * MB).await;
+        let at_two = two.meet(Vec::new(), Vec::new());
+        let address = listening(&at_two).await.to_string();
+        let peers = vec![StaticPeer { node: two.node, address }];
+        let at_one = one.meet(peers, Vec::new());
+        wait_status(&at_one, "they meet", |status| connected(status) == 1).await;
+        let blobs: Vec<BlobHash> = (0..BLOBS).map(|number| bridge.import(number, MB)).collect();
+        for replicator in replicators {
+            tokio::spawn(async move { replicator.run().await });
+        }
+        for place in [&one, &two] {
+            for &blob in blobs.iter().chain([&held_before]) {
+                place.wait_for_blob(blob).await;
+            }
+        }
+        let crossed = bridge.crossed();
+        one.library.close();
+        two.library.close();
+        // Ten down, and five up at most.
+        let once = (BLOBS as usize * MB + 5 * MB) as u64;
+        println!("{crossed} bytes crossed; once is {once}");
+        assert!(crossed < once * 11 / 10, "{crossed} bytes crossed; once is {once}");
+    });
+    drop(runtime);
+}
+
 /// A session in which only questions are asked.
 mod asking {
     use super::*;
@@ -290,6 +361,7 @@ mod asking {
             clock_quality: ClockQuality::Untrusted,
             software: "test".into(),
             features: 0,
+            name: None,
         };
         control.write_all(&Message::Hello(hello).to_frame()).await.expect("the connection is open");
         for &blob in blobs {

@@ -42,7 +42,7 @@ const MB: usize = 1_000_000;
 type CrossedBytes = Box<dyn Fn() -> u64 + Send>;
 
 /// A bridge with its stores in memory. It outlives the nodes' lives, in a runtime of its own.
-struct Bridge {
+pub(super) struct Bridge {
     authority: Authority,
     address: String,
     records: Arc<SimRecords>,
@@ -56,7 +56,7 @@ struct Bridge {
 }
 
 impl Bridge {
-    fn start() -> Self {
+    pub(super) fn start() -> Self {
         let runtime = Runtime::new().expect("threads can be had");
         let now_unix_ms = now_unix_ms();
         let authority = Authority::make("test fleet", now_unix_ms / 1000).expect("the system gives randomness");
@@ -108,6 +108,7 @@ impl Bridge {
                     clock_quality: ClockQuality::Trusted,
                     software: "test".into(),
                     features: 0,
+                    name: None,
                 };
                 let session = Session::new(session::Config::default(), hello, node, scope, 0);
                 let (host, inputs) = mpsc::channel(HOST_INPUTS_MAX);
@@ -121,12 +122,12 @@ impl Bridge {
         });
     }
 
-    fn crossed(&self) -> u64 {
+    pub(super) fn crossed(&self) -> u64 {
         self.crossed.lock().unwrap().iter().map(|crossed| crossed()).sum()
     }
 
     /// Holds noise of this size, with the record that makes nodes want it.
-    fn import(&self, seed: u64, size_bytes: usize) -> BlobHash {
+    pub(super) fn import(&self, seed: u64, size_bytes: usize) -> BlobHash {
         let bytes = noise(size_bytes, seed);
         let mut chunker = Chunker::new(Chunking::Fixed);
         chunker.update(&bytes);
@@ -152,7 +153,7 @@ impl Bridge {
     }
 
     /// Lets the node of this folder into the fleet.
-    fn enrol(&self, data_dir: &Path, node: NodeId) {
+    pub(super) fn enrol(&self, data_dir: &Path, node: NodeId) {
         let (certificate_pem, key) = certified(&self.authority, PeerRole::Node, node);
         std::fs::write(data_dir.join("fleet-key.pem"), key).expect("the folder is writable");
         let authority_pem = self.authority.certificate_pem().to_owned();

@@ -16,6 +16,7 @@
 //!
 //! Not here: HTTP, JSON and its limits (the rest of this crate); who may write ([`crate::WriteGuard`]).
 
+use std::collections::HashMap;
 use std::future::Future;
 use std::ops::Range;
 
@@ -28,7 +29,7 @@ use alexandria_sync::record::{FieldTag, Kind, Record, RecordKey, Value};
 use alexandria_sync::store::{Cursor, Page};
 use bytes::Bytes;
 use futures::stream::BoxStream;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 /// Entries of one list page, at most.
@@ -117,6 +118,15 @@ pub trait Catalogue: Clone + Send + Sync + 'static {
     /// Opens content that is here or can come here while it is read: see [`Content::ready`].
     fn fetch_blob(&self, hash: BlobHash) -> impl Future<Output = Result<Option<Self::Content>, CatalogueError>> + Send {
         self.open_blob(hash)
+    }
+
+    /// Where content is that somebody looks for. Nothing is said about what is not named, for want of time or of anybody who
+    /// knows.
+    fn whereabouts(
+        &self,
+        _blobs: &[BlobHash],
+    ) -> impl Future<Output = Result<HashMap<BlobHash, Whereabouts>, CatalogueError>> + Send {
+        std::future::ready(Ok(HashMap::new()))
     }
 
     /// What is still to come here from elsewhere, and why it waits; `None` if nothing ever does.
@@ -403,6 +413,16 @@ pub struct BlobInfo {
     pub size_bytes: u64,
     /// Its media type (RFC 6838).
     pub media_type: String,
+}
+
+/// Where content is.
+#[derive(Clone, Debug, Default, Eq, PartialEq, Serialize, ToSchema)]
+#[schema(description = "Where content is")]
+pub struct Whereabouts {
+    /// Whether it is whole here.
+    pub here: bool,
+    /// What people call the nodes on the local network that hold it, where it is not here: opening it brings it from one.
+    pub nearby: Vec<String>,
 }
 
 /// Content on its way in.

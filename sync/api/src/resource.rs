@@ -18,12 +18,13 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use utoipa::ToSchema;
 
-use crate::catalogue::{Catalogue, Stored};
+use crate::catalogue::{Catalogue, CatalogueError, Stored, Whereabouts};
 use crate::precondition::ETag;
 use crate::problem::Problem;
 
 /// The members of a record in JSON that the server sets.
-pub(crate) const SERVER_FIELDS: [&str; 5] = ["id", "collection", "created_unix_ms", "updated_unix_ms", "popularity"];
+pub(crate) const SERVER_FIELDS: [&str; 6] =
+    ["id", "collection", "created_unix_ms", "updated_unix_ms", "popularity", "content"];
 
 /// A kind of record with paths of its own.
 pub(crate) trait Resource: Typed + Serialize + DeserializeOwned + ToSchema {
@@ -40,6 +41,11 @@ pub(crate) trait Resource: Typed + Serialize + DeserializeOwned + ToSchema {
 
     /// The content that it names, with the field that names it.
     fn blobs(&self) -> Vec<NamedBlob>;
+
+    /// The content that it is, if it is any.
+    fn content(&self) -> Option<BlobHash> {
+        None
+    }
 }
 
 /// Content, and the field that names it.
@@ -51,7 +57,7 @@ pub(crate) struct NamedBlob {
 }
 
 macro_rules! resource {
-    ($name:ident, $path:literal, in_collection: $in_collection:literal, |$it:ident| $blobs:expr) => {
+    ($name:ident, $path:literal, in_collection: $in_collection:literal, |$it:ident| $blobs:expr $(, content: $content:expr)?) => {
         impl Resource for $name {
             const PATH: &'static str = $path;
             const IN_COLLECTION: bool = $in_collection;
@@ -68,6 +74,10 @@ macro_rules! resource {
                 let $it = self;
                 $blobs
             }
+
+            $(fn content(&self) -> Option<BlobHash> {
+                $content(self)
+            })?
         }
     };
 }
@@ -82,7 +92,7 @@ resource!(Media, "media", in_collection: true, |media| {
         size_bytes: Some(file.size_bytes),
     });
     files.chain(picture("cover", media.cover)).collect()
-});
+}, content: |media: &Media| media.main_file().map(|file| file.blob));
 
 fn picture(field: &str, hash: Option<BlobHash>) -> Vec<NamedBlob> {
     hash.map(|hash| NamedBlob { field: field.to_owned(), hash, size_bytes: None }).into_iter().collect()
@@ -101,6 +111,9 @@ pub(crate) struct View<R> {
     /// In lists only: it changes without the record, so it must not be part of what the entity tag names.
     #[serde(skip_serializing_if = "Option::is_none")]
     popularity: Option<u64>,
+    /// In lists of media only, for the same reason.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    content: Option<Whereabouts>,
     #[serde(flatten)]
     fields: R,
 }
@@ -118,13 +131,24 @@ impl<R: Resource> View<R> {
             created_unix_ms: record.key.id.minted_unix_ms(),
             updated_unix_ms: record.newest_stamp().time.unix_ms(),
             popularity: None,
+            content: None,
             fields: R::from_record(record)?,
         })
     }
 
-    /// The record as an entry of a list.
-    pub(crate) fn listed(stored: &Stored) -> Option<Self> {
-        Some(Self { popularity: Some(stored.popularity), ..Self::of(stored)? })
+    /// The records as entries of a list.
+    pub(crate) async fn listed<C: Catalogue>(catalogue: &C, stored: &[Stored]) -> Result<Vec<Self>, CatalogueError> {
+        let listed = stored.iter().filter_map(|stored| Some((stored.popularity, Self::of(stored)?)));
+        let mut listed: Vec<Self> =
+            listed.map(|(popularity, view)| Self { popularity: Some(popularity), ..view }).collect();
+        let contents: Vec<BlobHash> = listed.iter().filter_map(|view| view.fields.content()).collect();
+        if !contents.is_empty() {
+            let whereabouts = catalogue.whereabouts(&contents).await?;
+            for view in &mut listed {
+                view.content = view.fields.content().and_then(|content| whereabouts.get(&content).cloned());
+            }
+        }
+        Ok(listed)
     }
 }
 

@@ -125,6 +125,11 @@ kind_table! {
 }
 
 impl Media {
+    /// The file that the medium is; `None` if it has none.
+    pub fn main_file(&self) -> Option<&MediaFile> {
+        self.files.iter().find(|file| file.role == FileRole::Main).or(self.files.first())
+    }
+
     fn check(&self) -> Result<(), InvalidField> {
         check_name("title", &self.title)?;
         check_chars("description", &self.description, DESCRIPTION_CHARS_MAX)?;

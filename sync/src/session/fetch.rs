@@ -77,6 +77,10 @@ impl Fetcher {
         self.full_until_ms = None;
     }
 
+    pub(super) fn more_wanted(&mut self) {
+        self.wishes.changed();
+    }
+
     pub(super) fn take_urgent(&mut self, blobs: &[Wanted]) {
         for wanted in blobs {
             let known = self.receiving.iter_mut().find(|receiving| receiving.blob() == wanted.blob);
@@ -94,9 +98,11 @@ impl Fetcher {
         self.wishes.take_wanted(blobs, |blob| receiving.iter().any(|receiving| receiving.blob() == blob));
     }
 
-    /// The peer now has a blob that it did not have.
+    /// The peer now has a blob that it did not have. Its word may overtake the one that it had not.
     pub(super) fn take_have(&mut self, blob: BlobHash) {
-        if !self.leaving.contains_key(&blob) {
+        if let Some(at) = self.position(blob, |stage| matches!(stage, Stage::ManifestAsked)) {
+            self.receiving[at].told_since = true;
+        } else if !self.leaving.contains_key(&blob) {
             self.wishes.take_have(blob);
         }
     }
@@ -119,8 +125,11 @@ impl Fetcher {
         };
         credit.cross(self.receiving[at].manifest_cost);
         let Some(bytes) = manifest else {
-            let wanted = self.receiving.remove(at).wanted;
+            let Receiving { wanted, told_since, .. } = self.receiving.remove(at);
             self.put_off(wanted, None, now_ms);
+            if told_since {
+                self.wishes.take_have(blob);
+            }
             return Ok(());
         };
         let manifest =

@@ -10,7 +10,7 @@ use minicbor::bytes::ByteVec;
 use minicbor::{Decode, Encode};
 
 use super::class::Class;
-use super::message::{CloseReason, Hello, Message, Offered};
+use super::message::{CloseReason, FETCHING_BLOBS_MAX, Hello, Message, Offered};
 use crate::cbor;
 use crate::chunk::{BlobHash, CHUNK_BYTES_MAX};
 use crate::id::{BucketId, Epoch, Seq};
@@ -53,6 +53,7 @@ mod frame_type {
     pub(super) const HAVE: u8 = 9;
     pub(super) const QUIET: u8 = 10;
     pub(super) const CLOSE: u8 = 11;
+    pub(super) const FETCHING: u8 = 136;
 }
 
 /// Why bytes are not a frame that this version understands.
@@ -157,7 +158,7 @@ impl FrameHeader {
     /// [`DecodeFrameError`] if it is not of the form of its type.
     pub fn decode_body(self, body: Bytes) -> Result<Option<Message>, DecodeFrameError> {
         let frame_type = self.frame_type;
-        if frame_type >= OPTIONAL_TYPES_FROM {
+        if frame_type >= OPTIONAL_TYPES_FROM && frame_type != frame_type::FETCHING {
             return Ok(None);
         }
         let body = if self.flags & FLAG_ZSTD == 0 {
@@ -189,6 +190,7 @@ fn list_of(frame_type: u8) -> (i64, usize) {
     match frame_type {
         frame_type::OFFER => (0, OFFER_BUCKETS_MAX),
         frame_type::PAGE => (3, PAGE_RECORDS_MAX),
+        frame_type::FETCHING => (0, FETCHING_BLOBS_MAX),
         _ => (0, usize::MAX),
     }
 }
@@ -249,6 +251,10 @@ fn decode_message(frame_type: u8, body: &Bytes) -> Result<Message, DecodeFrameEr
             let CloseBody { reason, text } = read(frame_type, body)?;
             Message::Close { reason, text }
         }
+        frame_type::FETCHING => {
+            let FetchingBody { blobs, begun } = read(frame_type, body)?;
+            Message::Fetching { blobs, begun: begun.unwrap_or(false) }
+        }
         _ => return Err(DecodeFrameError::UnknownType(frame_type)),
     })
 }
@@ -292,6 +298,10 @@ impl Message {
             }
             Self::Have { blob } => small(frame_type::HAVE, &BlobBody { blob: *blob }),
             Self::Quiet { dealt_with } => small(frame_type::QUIET, &QuietBody { dealt_with: *dealt_with }),
+            Self::Fetching { blobs, begun } => {
+                let body = FetchingBody { blobs: blobs.clone(), begun: begun.then_some(true) };
+                small(frame_type::FETCHING, &body)
+            }
             Self::Close { reason, text } => {
                 let text = text.chars().take(CLOSE_TEXT_CHARS_MAX).collect();
                 small(frame_type::CLOSE, &CloseBody { reason: *reason, text })
@@ -404,6 +414,15 @@ struct QuietBody {
 
 #[derive(Decode, Encode)]
 #[cbor(map)]
+struct FetchingBody {
+    #[n(0)]
+    blobs: Vec<BlobHash>,
+    #[n(1)]
+    begun: Option<bool>,
+}
+
+#[derive(Decode, Encode)]
+#[cbor(map)]
 struct CloseBody {
     #[n(0)]
     reason: CloseReason,
@@ -439,6 +458,7 @@ mod tests {
                 clock_quality: ClockQuality::Trusted,
                 software: "alexandria 0.1.0".into(),
                 features: 0,
+                name: None,
             }),
             Message::Offer(vec![Offered { bucket, head: Seq(7) }]),
             Message::Pull { bucket, after: Seq(1), epoch: Epoch(9), page_bytes: 65_536, own_too: false },
@@ -453,6 +473,8 @@ mod tests {
             Message::Chunk { blob, index: 4, bytes: Bytes::from_static(b"chunk") },
             Message::Have { blob },
             Message::Quiet { dealt_with: 12 },
+            Message::Fetching { blobs: vec![blob; FETCHING_BLOBS_MAX], begun: true },
+            Message::Fetching { blobs: vec![blob], begun: false },
             Message::Close { reason: CloseReason::Violation, text: "a page out of order".into() },
         ]
     }
@@ -541,7 +563,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn no_body_makes_decoding_panic(which in 0usize..15, at in any::<prop::sample::Index>(), byte: u8, cut in any::<prop::sample::Index>()) {
+        fn no_body_makes_decoding_panic(which in 0usize..17, at in any::<prop::sample::Index>(), byte: u8, cut in any::<prop::sample::Index>()) {
             let mut frame = samples()[which].to_frame().to_vec();
             let at = FRAME_HEADER_BYTES + at.index(frame.len() - FRAME_HEADER_BYTES);
             frame[at] = byte;

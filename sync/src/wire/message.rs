@@ -24,6 +24,10 @@ pub enum Lane {
 
 /// Content lanes in each direction.
 pub const CONTENT_LANES: u8 = 8;
+/// Characters of [`Hello::name`] that are sent, and shown.
+pub const NAME_CHARS_MAX: usize = 60;
+/// Blobs in one [`Message::Fetching`], at most; more are said in several.
+pub const FETCHING_BLOBS_MAX: usize = 100;
 
 impl Lane {
     /// Every lane, in order of priority.
@@ -83,6 +87,9 @@ pub struct Hello {
     #[n(8)]
     #[cbor(default)]
     pub features: u64,
+    /// What people call it, if it says so: at most [`NAME_CHARS_MAX`] are kept.
+    #[n(16)]
+    pub name: Option<String>,
 }
 
 /// The bits of [`Hello::features`].
@@ -201,6 +208,13 @@ pub enum Message {
     Quiet {
         /// Pages, offers and haves that it has dealt with in this session.
         dealt_with: u64,
+    },
+    /// The sender fetches these over its link to the bridge for both, or wants to. Said between nodes.
+    Fetching {
+        /// Which blobs: at most [`FETCHING_BLOBS_MAX`].
+        blobs: Vec<BlobHash>,
+        /// It has begun; else it is about to, unless the receiver has them, or is about to, too.
+        begun: bool,
     },
     /// Ends the session.
     Close {

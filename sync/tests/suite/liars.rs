@@ -22,8 +22,8 @@ pub(crate) const BUCKET: BucketId = BucketId::Catalogue;
 pub(crate) struct Victim {
     pub(crate) site: Site,
     pub(crate) session: Session,
-    sent: Vec<Message>,
-    events: Vec<Event>,
+    pub(crate) sent: Vec<Message>,
+    pub(crate) events: Vec<Event>,
     pub(crate) closed: Option<Closed>,
     /// Whether its disk answers; if not, what it was asked.
     disk_works: bool,
@@ -32,7 +32,7 @@ pub(crate) struct Victim {
 }
 
 impl Victim {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self::at(Site::new(2))
     }
 
@@ -56,7 +56,7 @@ impl Victim {
     }
 
     /// One that has heard an honest hello.
-    fn after_hello() -> Self {
+    pub(crate) fn after_hello() -> Self {
         let mut victim = Self::new();
         victim.hear(Message::Hello(hello()));
         victim
@@ -71,7 +71,7 @@ impl Victim {
     }
 
     /// One that has asked for the manifest of a blob to which it holds a record.
-    fn wanting(blob: BlobHash) -> Self {
+    pub(crate) fn wanting(blob: BlobHash) -> Self {
         let mut victim = Self::pulling();
         victim.hear(page(1, vec![blob_record(blob).encode()]));
         assert!(victim.sent.contains(&Message::ManifestAsk { blob }), "{:?}", victim.sent);
@@ -103,7 +103,7 @@ impl Victim {
         self.handle(Input::Message(lane, message));
     }
 
-    fn handle(&mut self, input: Input) {
+    pub(crate) fn handle(&mut self, input: Input) {
         self.session.handle(input, self.now_ms);
         self.drain();
     }

@@ -7,6 +7,7 @@ mod bystanders;
 mod congestion;
 mod corpus;
 mod erasure;
+mod fetching;
 mod fleet;
 mod golden;
 mod invariants;

@@ -1,6 +1,7 @@
 //! A medium in a list: its cover, its title, who made it. Without a cover, one is drawn in the colours of its kind.
 
 use alexandria_api::catalogue::{Catalogue, LinkedTo, Relation};
+use alexandria_sync::chunk::BlobHash;
 use alexandria_sync::domain::{Author, Media, MediaKind};
 use futures::future::try_join_all;
 use maud::{Markup, html};
@@ -14,6 +15,8 @@ use super::wording::Texts;
 
 /// Authors named in a list.
 const AUTHORS_SHOWN_MAX: usize = 3;
+/// Nodes named that hold the same.
+const NEARBY_SHOWN_MAX: usize = 3;
 /// Colours that drawn covers come in; the style names as many.
 const TINTS: u8 = 6;
 /// Of a drawn cover, in pixels, and of the room that a picture is given before it is here.
@@ -23,16 +26,22 @@ const COVER_PX: (u32, u32) = (150, 200);
 pub(super) struct Card {
     pub(super) media: Found<Media>,
     authors: Vec<Found<Author>>,
+    /// The nodes on the local network that hold it, if it is not here.
+    nearby: Vec<String>,
 }
 
-/// Looks up who made each.
+/// Looks up who made each, and where it is.
 pub(super) async fn with_authors<C: Catalogue>(
     catalogue: &C,
     media: Vec<Found<Media>>,
 ) -> Result<Vec<Card>, PageError> {
+    let contents: Vec<BlobHash> = media.iter().filter_map(|media| Some(media.it.main_file()?.blob)).collect();
+    let whereabouts = catalogue.whereabouts(&contents).await?;
     try_join_all(media.into_iter().map(async |media| {
         let authors = authors(catalogue, &media, AUTHORS_SHOWN_MAX).await?;
-        Ok(Card { media, authors })
+        let found = media.it.main_file().and_then(|file| whereabouts.get(&file.blob));
+        let nearby = found.map(|found| found.nearby.clone()).unwrap_or_default();
+        Ok(Card { media, authors, nearby })
     }))
     .await
 }
@@ -63,7 +72,7 @@ pub(super) fn list(t: &Texts, cards: &[Card]) -> Markup {
     }
 }
 
-fn one(t: &Texts, Card { media, authors }: &Card) -> Markup {
+fn one(t: &Texts, Card { media, authors, nearby }: &Card) -> Markup {
     let it = &media.it;
     let language = it.languages.first().map(String::as_str);
     html! {
@@ -84,6 +93,20 @@ fn one(t: &Texts, Card { media, authors }: &Card) -> Markup {
             @if let Some(ms) = it.duration_ms { " · " (quantity::duration(ms)) }
             @if let Some(language) = language { " · " bdi lang=(language) { (name_of(language)) } }
         }
+        @if !nearby.is_empty() { p.what { (at(t, nearby)) } }
+    }
+}
+
+/// Where it is that is not here.
+pub(super) fn at(t: &Texts, nearby: &[String]) -> Markup {
+    let (before, after) = t.at_nearby.split_once("{}").unwrap_or((t.at_nearby, ""));
+    html! {
+        (before)
+        @for (at, name) in nearby.iter().take(NEARBY_SHOWN_MAX).enumerate() {
+            @if at > 0 { ", " }
+            bdi { (name) }
+        }
+        (after)
     }
 }
 

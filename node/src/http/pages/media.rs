@@ -3,7 +3,7 @@
 mod player;
 
 use alexandria_api::catalogue::{Catalogue, ListQuery, Relation, Sort};
-use alexandria_sync::domain::{Author, Category, Chapter, Collection, FileRole, Media, MediaFile};
+use alexandria_sync::domain::{Author, Category, Chapter, Collection, Media, MediaFile};
 use alexandria_sync::id::BucketId;
 use maud::{Markup, html};
 
@@ -74,11 +74,6 @@ fn saved(file: &MediaFile) -> String {
     address(&format!("/v1/blobs/{}", file.blob), [("name", file.name.as_str()), ("download", "true")])
 }
 
-/// The file that the medium is.
-fn main_file(media: &Media) -> Option<&MediaFile> {
-    media.files.iter().find(|file| file.role == FileRole::Main).or(media.files.first())
-}
-
 /// Nobody gains by knowing that a collection is hidden, or has not arrived: it is left out.
 async fn collection_of<C: Catalogue>(
     catalogue: &C,
@@ -113,7 +108,7 @@ fn names<T: Entry>(leaf: &Leaf<T>) -> Markup {
 }
 
 fn chapters(t: &Texts, media: &Found<Media>) -> Markup {
-    let Some(file) = main_file(&media.it) else { return html! {} };
+    let Some(file) = media.it.main_file() else { return html! {} };
     let chapters = &media.it.chapters;
     let language = media.it.languages.first().map(String::as_str);
     html! {

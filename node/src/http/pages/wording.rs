@@ -197,6 +197,7 @@ texts! {
         "Cela arrivera quand la personne qui s’occupe de cette bibliothèque le demandera.",
         "Llegará cuando lo pida quien cuida esta biblioteca.",
         "يصل حين يطلبه القائم على هذه المكتبة.";
+    at_nearby: "Nearby, at {}", "Tout près, sur {}", "Cerca, en {}", "قريبًا منك، في {}";
     fetch_now: "Fetch it now", "Le faire venir maintenant", "Traerlo ahora", "اجلبه الآن";
 
     missing: "This page does not exist", "Cette page n’existe pas", "Esta página no existe", "هذه الصفحة غير موجودة";

@@ -71,6 +71,16 @@ impl BlobSession {
         Self { blobs, receiving: Mutex::default() }
     }
 
+    /// Whether this session is receiving the blob.
+    pub(crate) fn receives(&self, hash: BlobHash) -> bool {
+        locked(&self.receiving).contains_key(&hash)
+    }
+
+    /// Whether another session is receiving the blob.
+    pub(crate) fn comes_from_elsewhere(&self, hash: BlobHash) -> bool {
+        locked(&self.blobs.inner.claims).contains(&hash) && !self.receives(hash)
+    }
+
     fn receiving(&self, hash: BlobHash) -> Option<Arc<Mutex<Receiving>>> {
         locked(&self.receiving).get(&hash).cloned()
     }

@@ -15,7 +15,7 @@ use utoipa::openapi::{ArrayBuilder, Object, ObjectBuilder, OneOfBuilder, Ref, Re
 use utoipa::{PartialSchema, ToSchema};
 
 use crate::blob::BlobView;
-use crate::catalogue::{OrderBy, Sort};
+use crate::catalogue::{OrderBy, Sort, Whereabouts};
 use crate::changes::json::{Change, Changes};
 use crate::limits::PAGE_SIZE_MAX;
 use crate::problem::ProblemBody;
@@ -45,6 +45,7 @@ pub(crate) fn components() -> Vec<Named> {
         ("BlobPage", page("BlobView", hex(64))),
         ("Changes", Changes::schema()),
         ("Change", Change::schema()),
+        ("Whereabouts", Whereabouts::schema()),
         ("OrderBy", OrderBy::schema()),
         ("Sort", Sort::schema()),
         ("BucketId", pattern(SERVED_BUCKET).into()),
@@ -77,6 +78,9 @@ fn resource<R: Resource>(named: &mut Vec<Named>, name: &str, title: &str) {
     let mut entry = view.clone();
     entry.properties.insert("popularity".to_owned(), count().into());
     entry.required.push("popularity".to_owned());
+    if R::IN_COLLECTION {
+        entry.properties.insert("content".to_owned(), Ref::from_schema_name("Whereabouts").into());
+    }
     for (suffixed, object) in [
         (name.to_owned(), fields),
         (format!("New{name}"), new),

@@ -84,7 +84,7 @@ pub(crate) async fn page<R: Resource, C: Catalogue>(
     let listing = catalogue.list(query).await?;
     let last = listing.items.last().filter(|_| listing.more);
     let next = last.map(|last| encode_token(fingerprint, last.place(order_by)));
-    let items = listing.items.iter().filter_map(View::<R>::listed).collect();
+    let items = View::<R>::listed(catalogue, &listing.items).await?;
     Ok(Page::new(items, next).into_answer())
 }
 

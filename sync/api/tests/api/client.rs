@@ -30,6 +30,7 @@ impl WriteGuard for Token {
 #[derive(Clone)]
 pub(crate) struct Client {
     router: Router,
+    pub(crate) catalogue: MemoryCatalogue,
 }
 
 /// An answer, read to its end.
@@ -69,7 +70,8 @@ impl Client {
     }
 
     pub(crate) fn limited(limits: Limits) -> Self {
-        Self { router: alexandria_api::router(MemoryCatalogue::default(), Token, limits) }
+        let catalogue = MemoryCatalogue::default();
+        Self { router: alexandria_api::router(catalogue.clone(), Token, limits), catalogue }
     }
 
     /// Sends a request as it is.

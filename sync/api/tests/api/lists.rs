@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 
+use alexandria_sync::chunk::BlobHash;
 use axum::body::Body;
 use axum::http::Method;
 use proptest::prelude::*;
@@ -99,6 +100,28 @@ async fn lists_are_sorted_searched_and_confined_as_asked() {
         assert_eq!(titles, expected, "{query}");
         assert_eq!(page.get("next_page_token"), None::<&Value>, "{query}");
     }
+}
+
+#[tokio::test]
+async fn lists_of_media_tell_where_their_content_is() {
+    let client = Client::new();
+    for title in ["Here", "Near", "Away"] {
+        let blob = client.upload("text/plain", title).await;
+        let file = json!({"blob": blob, "media_type": "text/plain", "name": "a.txt", "size_bytes": 4});
+        client.create("/v1/media", json!({"title": title, "files": [file]})).await;
+    }
+    client.create("/v1/media", json!({"title": "Nothing"})).await;
+    let nearby = [(BlobHash::of(b"Near"), vec!["clinic".into()]), (BlobHash::of(b"Away"), vec![])];
+    client.catalogue.nearby.lock().unwrap().extend(nearby);
+    let page = client.get("/v1/media").await.json();
+    let told: Vec<_> = page["items"].as_array().unwrap().iter().map(|item| item["content"].clone()).collect();
+    let expected = [
+        json!({"here": true, "nearby": []}),
+        json!({"here": false, "nearby": ["clinic"]}),
+        json!({"here": false, "nearby": []}),
+        Value::Null,
+    ];
+    assert_eq!(told, expected);
 }
 
 #[tokio::test]

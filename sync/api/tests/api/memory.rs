@@ -7,7 +7,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use alexandria_api::catalogue::{
     BlobInfo, Catalogue, CatalogueError, ChangePage, Content, Edit, Link, LinkedTo, ListQuery, Listing, NewRecord,
-    PutBlob, Relation, Sort, Stored, Upload, Version,
+    PutBlob, Relation, Sort, Stored, Upload, Version, Whereabouts,
 };
 use alexandria_sync::chunk::BlobHash;
 use alexandria_sync::domain::{
@@ -35,6 +35,8 @@ pub(crate) struct MemoryCatalogue {
     written: Arc<watch::Sender<()>>,
     /// What is still to come, as a test says.
     pub(crate) outlook: Arc<Mutex<Option<Outlook>>>,
+    /// What is not here, and which nodes nearby hold it, as a test says.
+    pub(crate) nearby: Arc<Mutex<HashMap<BlobHash, Vec<String>>>>,
 }
 
 struct Shelves {
@@ -63,6 +65,7 @@ impl Default for MemoryCatalogue {
             shelves: Arc::new(Mutex::new(shelves)),
             written: Arc::new(watch::channel(()).0),
             outlook: Arc::default(),
+            nearby: Arc::default(),
         }
     }
 }
@@ -211,6 +214,16 @@ impl Catalogue for MemoryCatalogue {
 
     async fn open_blob(&self, hash: BlobHash) -> Result<Option<MemoryContent>, CatalogueError> {
         Ok(self.shelves().blobs.get(&hash).map(|(info, bytes)| MemoryContent(info.clone(), bytes.clone())))
+    }
+
+    async fn whereabouts(&self, blobs: &[BlobHash]) -> Result<HashMap<BlobHash, Whereabouts>, CatalogueError> {
+        let nearby = self.nearby.lock().expect("no test panics while it holds the lock");
+        let shelves = self.shelves();
+        let found = |hash: BlobHash| match nearby.get(&hash) {
+            Some(names) => Whereabouts { here: false, nearby: names.clone() },
+            None => Whereabouts { here: shelves.blobs.contains_key(&hash), nearby: Vec::new() },
+        };
+        Ok(blobs.iter().map(|hash| (*hash, found(*hash))).collect())
     }
 
     async fn outlook(&self) -> Result<Option<Outlook>, CatalogueError> {

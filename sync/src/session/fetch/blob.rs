@@ -13,6 +13,8 @@ pub(super) struct Receiving {
     pub(super) stage: Stage,
     /// What asking for the manifest was admitted at.
     pub(super) manifest_cost: u64,
+    /// The peer has said, on another lane than the answer's, that it has it now.
+    pub(super) told_since: bool,
 }
 
 #[derive(Debug)]
@@ -50,7 +52,7 @@ pub(super) struct Fetching {
 
 impl Receiving {
     pub(super) fn asked(wanted: Wanted, manifest_cost: u64) -> Self {
-        Self { wanted, stage: Stage::ManifestAsked, manifest_cost }
+        Self { wanted, stage: Stage::ManifestAsked, manifest_cost, told_since: false }
     }
 
     pub(super) fn blob(&self) -> BlobHash {

@@ -153,7 +153,8 @@ impl World<'_> {
             | Event::CreditShort(_)
             | Event::HeldByPeer { .. }
             | Event::Returned(_)
-            | Event::BlobChecked { .. } => {}
+            | Event::BlobChecked { .. }
+            | Event::PeerFetches { .. } => {}
         }
     }
 

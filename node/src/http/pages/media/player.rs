@@ -9,7 +9,7 @@ use alexandria_sync::id::RecordId;
 use futures::StreamExt;
 use maud::{Markup, html};
 
-use super::{content, main_file, saved};
+use super::{content, saved};
 use crate::http::pages::answer::PageError;
 use crate::http::pages::card;
 use crate::http::pages::outlook;
@@ -40,14 +40,21 @@ pub(super) async fn opening<C: Catalogue>(
     media: &Found<Media>,
 ) -> Result<Markup, PageError> {
     let t = visit.texts();
-    let Some(main) = main_file(&media.it) else { return Ok(cover_and(media, &html! {})) };
+    let Some(main) = media.it.main_file() else { return Ok(cover_and(media, &html! {})) };
     let Some(found) = catalogue.open_blob(main.blob).await? else {
         let reason = outlook::reason(catalogue, t).await?;
+        let mut whereabouts = catalogue.whereabouts(&[main.blob]).await?;
+        let nearby = whereabouts.remove(&main.blob).map(|found| found.nearby).filter(|names| !names.is_empty());
         return Ok(cover_and(
             media,
             &html! {
                 div.notice {
-                    p { (t.not_arrived) } p { (t.not_arrived_next) }
+                    p { (t.not_arrived) }
+                    @if let Some(nearby) = nearby {
+                        p { (card::at(t, &nearby)) }
+                    } @else {
+                        p { (t.not_arrived_next) }
+                    }
                     // It is read while it comes, if there is somewhere that it can come from.
                     @if let Some(reason) = reason {
                         p { (reason) }

@@ -80,6 +80,32 @@ async fn what_is_to_come_and_why_it_waits_is_told_in_the_visitors_language() {
 }
 
 #[tokio::test]
+async fn what_a_node_nearby_holds_is_shown_to_be_there_in_lists_and_on_its_page() {
+    let library = Library::new();
+    let blob = BlobHash::of(b"near");
+    let file = MediaFile {
+        blob,
+        media_type: "video/mp4".into(),
+        name: "near.mp4".into(),
+        size_bytes: 4,
+        role: FileRole::Main,
+    };
+    let id = library.media(&Media { title: "Near".into(), files: vec![file], ..Media::default() }).await;
+    library.filed(Media { title: "Here".into(), ..Media::default() }, "video/mp4", "here.mp4", b"here").await;
+    let pages = ["/search?q=near", "/browse", "/", &format!("/media/{id}")];
+    for page in pages {
+        assert!(!library.get(page).await.text.contains("Nearby, at"), "{page}");
+    }
+    library.catalogue.nearby.lock().unwrap().insert(blob, vec!["<clinic>".into(), "school".into()]);
+    for page in pages {
+        let text = library.get(page).await.text;
+        assert!(text.contains("Nearby, at <bdi>&lt;clinic&gt;</bdi>, <bdi>school</bdi>"), "{page}: {text}");
+        assert_eq!(text.matches("Nearby, at").count(), text.matches("&lt;clinic&gt;").count(), "{page}: only there");
+    }
+    assert!(library.get_with("/browse", &[ARABIC]).await.text.contains("قريبًا منك، في <bdi>"));
+}
+
+#[tokio::test]
 async fn pages_forbid_scripts_frames_and_guessing() {
     let library = Library::new();
     for (page, status) in [("/", 200), ("/media/nothing", 404), ("/browse?after=x", 400)] {

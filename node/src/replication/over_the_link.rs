@@ -1,0 +1,90 @@
+//! The content store as the session with the bridge sees it: what comes from elsewhere is not wanted.
+
+use alexandria_sync::chunk::{BlobHash, Have, Manifest};
+use alexandria_sync::id::NodeId;
+use alexandria_sync::store::{BlobStore, Wanted, WriteBlobError};
+use bytes::Bytes;
+use tokio::time::Instant;
+
+use crate::library::nearby::Nearby;
+use crate::store::BlobSession;
+
+/// [`BlobSession`], but for what neighbours hold, bring, or are to fetch for all.
+pub(super) struct OverTheLink {
+    blobs: BlobSession,
+    here: NodeId,
+    nearby: Nearby,
+    /// Somebody waits until everything is here, and does not care from where.
+    is_asked_for: bool,
+}
+
+impl OverTheLink {
+    pub(super) fn new(blobs: BlobSession, here: NodeId, nearby: Nearby, is_asked_for: bool) -> Self {
+        nearby.begin();
+        Self { blobs, here, nearby, is_asked_for }
+    }
+
+    fn of(&self, mut wanted: Vec<Wanted>) -> Vec<Wanted> {
+        if self.is_asked_for {
+            return wanted;
+        }
+        wanted.retain(|wanted| !self.blobs.comes_from_elsewhere(wanted.blob));
+        self.nearby.over_the_link(self.here, wanted, |blob| self.blobs.receives(blob), Instant::now())
+    }
+}
+
+impl BlobStore for OverTheLink {
+    type Error = <BlobSession as BlobStore>::Error;
+
+    async fn urgent(&self, peer: NodeId) -> Result<Vec<Wanted>, Self::Error> {
+        Ok(self.of(self.blobs.urgent(peer).await?))
+    }
+
+    async fn wanted(
+        &self,
+        peer: NodeId,
+        mut after: Option<BlobHash>,
+        limit: usize,
+    ) -> Result<Vec<Wanted>, Self::Error> {
+        let mut all = Vec::new();
+        loop {
+            let page = self.blobs.wanted(peer, after, limit).await?;
+            let is_last = page.len() < limit;
+            after = page.last().map(|wanted| wanted.blob).or(after);
+            all.extend(self.of(page));
+            // A short list says that there are no more; a long one may be cut off, and what is cut off comes next.
+            if is_last || all.len() >= limit {
+                all.truncate(limit);
+                return Ok(all);
+            }
+        }
+    }
+
+    async fn manifest(&self, reader: NodeId, blob: BlobHash) -> Result<Option<Manifest>, Self::Error> {
+        self.blobs.manifest(reader, blob).await
+    }
+
+    async fn read(&self, manifest: &Manifest, index: u32) -> Result<Option<Bytes>, Self::Error> {
+        self.blobs.read(manifest, index).await
+    }
+
+    async fn begin(&self, manifest: &Manifest) -> Result<Have, WriteBlobError<Self::Error>> {
+        self.blobs.begin(manifest).await
+    }
+
+    async fn write(&self, manifest: &Manifest, index: u32, bytes: Bytes) -> Result<(), WriteBlobError<Self::Error>> {
+        self.blobs.write(manifest, index, bytes).await
+    }
+
+    async fn sync(&self, manifest: &Manifest) -> Result<(), WriteBlobError<Self::Error>> {
+        self.blobs.sync(manifest).await
+    }
+
+    async fn finish(&self, manifest: &Manifest) -> Result<(), WriteBlobError<Self::Error>> {
+        self.blobs.finish(manifest).await
+    }
+
+    async fn release(&self, blob: BlobHash) {
+        self.blobs.release(blob).await;
+    }
+}
