@@ -1,6 +1,6 @@
 //! The content store as the session with the bridge sees it: what comes from elsewhere is not wanted.
 
-use alexandria_sync::chunk::{BlobHash, Have, Manifest};
+use alexandria_sync::chunk::{Bases, BlobHash, ChunkHash, Have, Manifest};
 use alexandria_sync::id::NodeId;
 use alexandria_sync::store::{BlobStore, Wanted, WriteBlobError};
 use bytes::Bytes;
@@ -70,6 +70,14 @@ impl BlobStore for OverTheLink {
 
     async fn begin(&self, manifest: &Manifest) -> Result<Have, WriteBlobError<Self::Error>> {
         self.blobs.begin(manifest).await
+    }
+
+    async fn bases(&self, peer: NodeId, manifest: &Manifest, have: &Have) -> Result<Bases, Self::Error> {
+        self.blobs.bases(peer, manifest, have).await
+    }
+
+    async fn known_chunk(&self, reader: Option<NodeId>, chunk: ChunkHash) -> Result<Option<Bytes>, Self::Error> {
+        self.blobs.known_chunk(reader, chunk).await
     }
 
     async fn write(&self, manifest: &Manifest, index: u32, bytes: Bytes) -> Result<(), WriteBlobError<Self::Error>> {

@@ -206,7 +206,9 @@ impl GoodputMeter {
             && at.saturating_sub(first_at) >= Self::WINDOW
         {
             self.samples.pop_front();
-            let moved = (content_bytes - first_content).min(wire.sent + wire.received - first_wire);
+            // At the end of a session its progress starts over.
+            let content = content_bytes.saturating_sub(first_content);
+            let moved = content.min((wire.sent + wire.received).saturating_sub(first_wire));
             if moved >= Self::MOVED_BYTES_MIN {
                 let rate = (moved as f64 / at.saturating_sub(first_at).as_secs_f64()) as u64;
                 self.best = self.best.max(Some(rate));
@@ -316,6 +318,8 @@ mod tests {
             meter.note(Duration::from_secs(second), content, WireBytes { sent: 0, received: content });
             content += if (20..40).contains(&second) { 500_000 } else { 10_000 };
         }
+        // The session has ended: its progress starts over.
+        meter.note(Duration::from_mins(1), 0, WireBytes { sent: 0, received: content });
         assert_eq!(meter.goodput(), Some(500_000));
     }
 

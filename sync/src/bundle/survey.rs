@@ -2,7 +2,7 @@
 //!
 //! Reads the records and the list of content; the content itself comes after both and is not looked at.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::io::Read;
 
 use super::format::{self, Content};
@@ -10,11 +10,16 @@ use super::opened::{Opened, message};
 use super::segment::Frame;
 use super::{BucketRefusal, Ending, Issuer, OpenError, Receiver, StoreError};
 use crate::chunk::BlobHash;
+use crate::domain::{Blob, Typed};
 use crate::id::{BucketId, Seq};
 use crate::merge::{Admission, ReceiverClock, admit};
 use crate::record::{Kind, Record, RecordKey};
 use crate::store::RecordStore;
 use crate::wire::Message;
+
+/// Contents of a bundle, part of which is refused, that are remembered for each part that names them, at most (about 40 bytes each). Past it,
+/// what only the refused part names is counted as well.
+const NAMED_MAX: usize = 500_000;
 
 /// What a bundle would change.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -27,7 +32,7 @@ pub struct Survey {
     pub kinds: BTreeMap<Kind, KindCounts>,
     /// Buckets of which nothing would be taken, and why.
     pub refused: BTreeMap<BucketId, BucketRefusal>,
-    /// Blobs that are not here.
+    /// Blobs that are not here and would come.
     pub blobs_new: u64,
     /// Their bytes.
     pub bytes_new: u64,
@@ -93,6 +98,7 @@ pub async fn survey<R: RecordStore, E: std::error::Error + Send + Sync + 'static
         content_bytes: 0,
         ending: Ending::Whole,
     };
+    let mut named = Named::default();
     'file: loop {
         let frames = match opened.next_segment()? {
             Ok(frames) => frames,
@@ -104,6 +110,9 @@ pub async fn survey<R: RecordStore, E: std::error::Error + Send + Sync + 'static
         for frame in frames {
             match Seen::of(&frame) {
                 Ok(Seen::Records(bucket, found)) if places.cursors.contains_key(&bucket) => {
+                    if !survey.refused.is_empty() {
+                        named.by_taken(&found);
+                    }
                     for record in found {
                         let held = held_record(record.key).await.map_err(|error| SurveyError::Store(error.into()))?;
                         survey.kinds.entry(record.key.kind).or_default().count(held, record, receiver.clock);
@@ -114,13 +123,16 @@ pub async fn survey<R: RecordStore, E: std::error::Error + Send + Sync + 'static
                         survey.content_bytes = survey.content_bytes.saturating_add(entry.size_bytes);
                         if holds_blob(entry.blob).await.map_err(|error| SurveyError::Store(error.into()))? {
                             survey.blobs_known += 1;
-                        } else {
+                        } else if !named.only_by_refused(entry.blob)
+                            || is_named(entry.blob, places.cursors.keys(), &mut held_record).await?
+                        {
                             survey.blobs_new += 1;
                             survey.bytes_new = survey.bytes_new.saturating_add(entry.size_bytes);
                         }
                     }
                 }
-                Ok(Seen::Records(..) | Seen::Other) => {}
+                Ok(Seen::Records(_, found)) => named.by_refused(&found),
+                Ok(Seen::Other) => {}
                 Ok(Seen::ContentItself) => break 'file,
                 Err(problem) => {
                     survey.ending = opened.broken(problem);
@@ -130,6 +142,51 @@ pub async fn survey<R: RecordStore, E: std::error::Error + Send + Sync + 'static
         }
     }
     Ok(survey)
+}
+
+/// Which part of a bundle names a content.
+#[derive(Debug, Default)]
+struct Named {
+    taken: HashSet<BlobHash>,
+    refused: HashSet<BlobHash>,
+}
+
+impl Named {
+    fn by_taken(&mut self, records: &[Record]) {
+        if self.taken.len() < NAMED_MAX {
+            self.taken.extend(contents(records));
+        }
+    }
+
+    fn by_refused(&mut self, records: &[Record]) {
+        if self.refused.len() < NAMED_MAX {
+            self.refused.extend(contents(records));
+        }
+    }
+
+    fn only_by_refused(&self, blob: BlobHash) -> bool {
+        self.refused.contains(&blob) && !self.taken.contains(&blob) && self.taken.len() < NAMED_MAX
+    }
+}
+
+fn contents(records: &[Record]) -> impl Iterator<Item = BlobHash> + '_ {
+    records.iter().filter_map(Blob::from_record).filter_map(|blob| blob.hash)
+}
+
+/// Whether a record that is here makes it content of one of these buckets.
+async fn is_named<E: std::error::Error + Send + Sync + 'static>(
+    blob: BlobHash,
+    buckets: impl Iterator<Item = &BucketId>,
+    held_record: &mut impl AsyncFnMut(RecordKey) -> Result<Option<Record>, E>,
+) -> Result<bool, SurveyError> {
+    for &bucket in buckets {
+        let key = RecordKey { bucket, kind: Blob::KIND, id: Blob::record_id(blob) };
+        let held = held_record(key).await.map_err(|error| SurveyError::Store(error.into()))?;
+        if held.as_ref().and_then(Blob::from_record).is_some_and(|named| named.hash == Some(blob)) {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }
 
 impl KindCounts {

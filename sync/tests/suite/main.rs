@@ -12,6 +12,7 @@ mod fleet;
 mod golden;
 mod invariants;
 mod liars;
+mod patches;
 mod peers;
 mod reconnect;
 mod regressions;

@@ -175,8 +175,11 @@ fn a_collection_that_is_not_kept_is_not_taken() {
     exporter.add_blob(BucketId::Catalogue, b"everybody's");
     importer.selection = Selection { collections: Chosen::AllBut([collection_id(2)].into()), ..Selection::default() };
     let bundle = exporter.export(None);
-    assert_eq!(importer.survey(&bundle).refused, [(other, BucketRefusal::NotKept)].into());
+    let survey = importer.survey(&bundle);
+    assert_eq!(survey.refused, [(other, BucketRefusal::NotKept)].into());
+    assert_eq!((survey.blobs_new, survey.bytes_new), (2, 15), "the content of what is refused would not come");
     let imported = importer.import(&bundle).expect("it is taken");
+    assert_eq!((imported.blobs, imported.blob_bytes), (survey.blobs_new, survey.bytes_new));
     assert_eq!(imported.refused, [(other, BucketRefusal::NotKept)].into());
     assert!(importer.state().keys().all(|key| key.bucket != other));
     assert_eq!(importer.site.blobs.whole_blobs().len(), 2);
@@ -184,6 +187,23 @@ fn a_collection_that_is_not_kept_is_not_taken() {
     let imported = importer.import(&bundle).expect("it is taken");
     assert_eq!(imported.refused, [(kept, BucketRefusal::NotKept)].into());
     assert_eq!(importer.site.blobs.whole_blobs().len(), 3, "it was chosen since");
+}
+
+/// What a survey says of content comes true, also where a refused collection shares it with one that is taken, here or there.
+#[test]
+fn a_survey_counts_content_that_somebody_else_names_too() {
+    let (exporter, mut importer) = pair();
+    let shared = exporter.add_blob(collection(1), b"shared");
+    exporter.name_blob(collection(2), shared, 6);
+    let named_here = exporter.add_blob(collection(2), b"named here");
+    importer.name_blob(collection(1), named_here, 10);
+    exporter.add_blob(collection(2), b"nobody's");
+    importer.selection = Selection { collections: Chosen::AllBut([collection_id(2)].into()), ..Selection::default() };
+    let bundle = exporter.export(None);
+    let survey = importer.survey(&bundle);
+    assert_eq!((survey.blobs_new, survey.bytes_new), (2, 16));
+    let imported = importer.import(&bundle).expect("it is taken");
+    assert_eq!((imported.blobs, imported.blob_bytes), (2, 16));
 }
 
 /// As in a session: what is missing would be taken for read.
