@@ -68,6 +68,12 @@ impl Namespace {
         Self { name: None, is_ours: false }
     }
 
+    /// Another handle on it, which does not keep it.
+    #[must_use]
+    pub fn again(&self) -> Self {
+        Self { name: self.name.clone(), is_ours: false }
+    }
+
     pub(crate) fn name(&self) -> Option<&str> {
         self.name.as_deref()
     }
@@ -126,7 +132,7 @@ impl Door {
         let listener = TcpListener::from_std(listener)?;
         let address = listener.local_addr()?;
         let mut relay = JoinSet::new();
-        relay.spawn(carry(listener, Namespace { name: inside.name.clone(), is_ours: false }, to));
+        relay.spawn(carry(listener, inside.again(), to));
         Ok(Self { address, _relay: relay })
     }
 

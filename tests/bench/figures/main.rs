@@ -1,6 +1,7 @@
 //! The figures of docs/BENCHMARKS.md: `tests/bench/run NAME`. Ours beside a peer where there is one, in one run,
 //! interleaved, medians. Not a test: it asserts nothing about time.
 
+mod bad_link;
 mod content;
 mod measure;
 mod records;
@@ -15,6 +16,7 @@ async fn main() {
         Some("replication") => replication::records().await,
         Some("blob") => replication::blob().await,
         Some("delta") => replication::delta().await,
-        _ => eprintln!("usage: tests/bench/run static|import|records|replication|blob|delta"),
+        Some("badlink") => bad_link::beside_others().await,
+        _ => eprintln!("usage: tests/bench/run static|import|records|replication|blob|delta|badlink"),
     }
 }
