@@ -5,6 +5,7 @@
 //! - [`assembly`]: one blob in the making, in memory: which bytes are here and which are durable.
 //! - [`receive`]: the blob store that sessions write to.
 //! - [`known`]: the chunks of a new version that other blobs hold already.
+//! - [`basis`]: those from which the others can be told.
 //! - [`progress`]: how far each blob has come, in PostgreSQL.
 //! - [`publish`]: the last step: object, then manifest row, then event.
 //! - [`serve`]: reading, listing, and what is wanted.
@@ -20,6 +21,7 @@
 //!   whoever writes past either waits until what is there has gone to S3.
 
 mod assembly;
+mod basis;
 mod erase;
 pub mod intake;
 mod known;

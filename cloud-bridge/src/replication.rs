@@ -200,7 +200,7 @@ impl Replication {
             unix_ms: now_unix_ms(),
             clock_quality: ClockQuality::Trusted,
             software: concat!("alexandria-bridge/", env!("CARGO_PKG_VERSION")).into(),
-            features: feature::OWN_ROWS,
+            features: feature::OWN_ROWS | feature::PATCHES,
         }
     }
 

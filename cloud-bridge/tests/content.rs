@@ -2,7 +2,7 @@
 
 use alexandria_cloud_bridge::content::Content;
 use alexandria_cloud_bridge::content::intake::Intake;
-use alexandria_sync::chunk::{BlobHash, Chunk, ChunkHash, Chunker, Chunking, Manifest};
+use alexandria_sync::chunk::{Bases, BlobHash, Chunk, ChunkHash, Chunker, Chunking, Manifest, patch};
 use alexandria_sync::domain::{Blob, Typed};
 use alexandria_sync::id::{BucketId, Seq};
 use alexandria_sync::store::{BlobStore, Wanted, WriteBlobError};
@@ -232,6 +232,49 @@ async fn chunks_that_an_older_blob_holds_are_not_asked_for() {
         }
         bytes.insert(2_000_000, b'!');
     }
+}
+
+/// What the changed chunk was in the old version is named, and handed to who may have it.
+#[tokio::test]
+async fn a_changed_chunk_is_told_from_what_it_was() {
+    let (Some(database), Some(aws)) = (Database::new().await, Aws::shared()) else { return };
+    let s3_bucket = aws.bucket().await;
+    let records = database.records().await;
+    let content = aws.content(&records, &s3_bucket).await;
+    let old = noise(5 * MIB, 8);
+    let old_manifest = manifest(&old, Chunking::ContentDefined);
+    let (blob, first) = (old_manifest.blob(), old_manifest.chunks()[0].hash);
+    assert_eq!(content.known_chunk(None, first).await.unwrap(), None, "nothing is here");
+    let bucket = BucketId::Site(peer(1).node);
+    let named = Blob { hash: Some(blob), size_bytes: old.len() as u64, media_type: "text/plain".into() };
+    let record = named.to_record(bucket, Blob::record_id(blob), stamp(1, 0));
+    records.apply(peer(1), bucket, vec![record], Seq(1)).await.unwrap();
+    let have = content.begin(&old_manifest).await.unwrap();
+    assert_eq!(content.bases(peer(1).node, &old_manifest, &have).await.unwrap(), Bases::new());
+    write_all(&content, &old_manifest, &old, have.missing()).await;
+    content.finish(&old_manifest).await.unwrap();
+
+    let mut new = old.clone();
+    new.insert(2_000_000, b'!');
+    let new_manifest = manifest(&new, Chunking::ContentDefined);
+    let have = content.begin(&new_manifest).await.unwrap();
+    assert_eq!(content.bases(peer(2).node, &new_manifest, &have).await.unwrap(), Bases::new(), "it is of another site");
+    let bases = content.bases(peer(1).node, &new_manifest, &have).await.unwrap();
+    assert_eq!(bases.keys().copied().collect::<Vec<_>>(), have.missing().collect::<Vec<_>>());
+    for (index, basis) in bases {
+        let mut joined = Vec::new();
+        for known in basis {
+            let bytes = content.known_chunk(Some(peer(1).node), known).await.unwrap().expect("it is held");
+            assert_eq!(ChunkHash::of(&bytes), known);
+            assert_eq!(content.known_chunk(Some(peer(2).node), known).await.unwrap(), None, "it is of another site");
+            joined.extend_from_slice(&bytes);
+        }
+        let patch = patch::make(&joined, &chunk(&new_manifest, &new, index)).expect("most of it is in the basis");
+        assert!(patch.len() < 1000, "{} bytes", patch.len());
+    }
+
+    aws.s3().await.put_object().bucket(&s3_bucket).key(format!("blobs/{blob}")).send().await.unwrap();
+    assert_eq!(content.known_chunk(None, first).await.unwrap(), None, "a damaged object is nobody's chunk");
 }
 
 #[tokio::test]

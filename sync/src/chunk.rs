@@ -5,13 +5,17 @@
 //! - [`manifest`]: the chunks of one blob, in order.
 //! - [`have`]: which chunks of a blob are durable here.
 //! - [`index`]: which blob already holds a chunk, so that a new version costs its difference.
+//! - [`basis`], [`patch`]: what of a chunk that has changed is new.
 
+pub mod basis;
 pub mod chunker;
 pub mod hash;
 pub mod have;
 pub mod index;
 pub mod manifest;
+pub mod patch;
 
+pub use basis::Bases;
 pub use chunker::{Chunker, Chunking};
 pub use hash::{BlobHash, ChunkHash};
 pub use have::Have;

@@ -15,7 +15,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
@@ -33,6 +33,10 @@ const CLOSE_LINGER: Duration = Duration::from_secs(2);
 const PROGRESS_EVERY: Duration = Duration::from_millis(500);
 /// Inputs from the host that may wait, a good size for the channel.
 pub const HOST_INPUTS_MAX: usize = 1024;
+
+/// Patches that are made or applied at once, by all sessions of the process: each holds a basis, a chunk, and what zstd needs.
+const PATCHES_AT_ONCE: usize = 4;
+static PATCHES: Semaphore = Semaphore::const_new(PATCHES_AT_ONCE);
 
 /// A connection that carries lanes: one byte stream for each lane and direction, opened on first use.
 pub trait Link: Send + Sync + 'static {
@@ -129,7 +133,12 @@ where
                     }
                 }
                 Output::Disk(request) => {
-                    disk.spawn(disk::carry_out(request, peer, Arc::clone(&records), Arc::clone(&blobs)));
+                    let (records, blobs) = (Arc::clone(&records), Arc::clone(&blobs));
+                    disk.spawn(async move {
+                        // Given back when it is done; that none is to be had would mean that they were closed, which nobody does.
+                        let _turn = if request.is_of_a_patch() { PATCHES.acquire().await.ok() } else { None };
+                        disk::carry_out(request, peer, records, blobs).await
+                    });
                 }
                 Output::Event(event) => {
                     // A host that no longer listens has no more use for events; the session goes on.

@@ -28,7 +28,7 @@ mod scope;
 
 use std::collections::VecDeque;
 
-pub use disk::{DiskDone, DiskRequest, WriteFailure};
+pub use disk::{Begun, DiskDone, DiskRequest, WriteFailure};
 pub use schedule::READER_WAITS_BYTES_MAX;
 pub use scope::{Chosen, Collections, Scope, Selection};
 
@@ -458,7 +458,12 @@ impl Session {
                 self.server.take_pull((bucket, after, epoch), page_bytes, own_too, out)
             }
             (_, Message::ManifestAsk { blob }) => self.provider.take_manifest_ask(blob),
-            (_, Message::ChunkAsk { blob, index, class }) => self.provider.take_chunk_ask(blob, index, class),
+            (_, Message::ChunkAsk { blob, index, class }) => {
+                self.provider.take_chunk_ask(blob, index, class, Vec::new())
+            }
+            (_, Message::PatchAsk { blob, index, class, basis }) => {
+                self.provider.take_chunk_ask(blob, index, class, basis)
+            }
             (_, Message::Manifest { blob, manifest }) if self.checks.awaits(blob) => {
                 self.checks.take_manifest(blob, manifest.as_deref(), &mut self.credit, out)
             }
@@ -467,6 +472,9 @@ impl Session {
             }
             (_, Message::Chunk { blob, index, bytes }) => {
                 self.fetcher.take_chunk(blob, index, bytes, now_ms, &mut self.credit, out)
+            }
+            (_, Message::Patch { blob, index, patch }) => {
+                self.fetcher.take_patch(blob, index, patch, now_ms, &mut self.credit, out)
             }
             (_, Message::Have { blob }) => {
                 self.fetcher.take_have(blob);
@@ -504,7 +512,7 @@ impl Session {
         let gives_back = hello.features & feature::OWN_ROWS != 0;
         self.puller.open(peer, gives_back);
         self.server.open(peer, gives_back);
-        self.fetcher.wants_changed();
+        self.fetcher.open(hello.features & feature::PATCHES != 0);
         self.outbox.event(Event::PeerHello(hello));
         self.outbox.disk(DiskRequest::Heads);
     }
@@ -526,6 +534,9 @@ impl Session {
             DiskDone::Wanted(blobs) => self.fetcher.take_wanted(&blobs),
             DiskDone::Manifest(blob, manifest) => self.provider.take_manifest(blob, manifest),
             DiskDone::Read { blob, index, lane, bytes } => self.provider.take_read(blob, index, lane, bytes, out),
+            DiskDone::ReadPatch { blob, index, lane, patch } => {
+                self.provider.take_patch(blob, index, lane, patch, out);
+            }
             DiskDone::Began(blob, result) => return self.fetcher.take_began(blob, result, out),
             DiskDone::Wrote(blob, index, result) => return self.fetcher.take_wrote(blob, index, result, now_ms, out),
             DiskDone::Synced(blob, result) => return self.fetcher.take_synced(blob, result, out),

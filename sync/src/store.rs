@@ -14,7 +14,7 @@ use std::future::Future;
 
 use bytes::Bytes;
 
-use crate::chunk::{BlobHash, Have, Manifest};
+use crate::chunk::{Bases, BlobHash, ChunkHash, Have, Manifest};
 use crate::id::{BucketId, Epoch, NodeId, Seq};
 use crate::record::Record;
 use crate::wire::Class;
@@ -175,6 +175,23 @@ pub trait BlobStore: Send + Sync {
     /// claims nothing. A blob that is whole has all its chunks; finishing it again changes nothing. Chunks that other blobs here hold are
     /// copied from them first.
     fn begin(&self, manifest: &Manifest) -> impl Future<Output = Result<Have, WriteBlobError<Self::Error>>> + Send;
+
+    /// Guesses of which chunks held here, durably, the missing ones of a blob are changed forms (`chunk::basis`). Empty where
+    /// nothing is known. Only such as `peer` may have: it is told their hashes.
+    fn bases(
+        &self,
+        peer: NodeId,
+        manifest: &Manifest,
+        have: &Have,
+    ) -> impl Future<Output = Result<Bases, Self::Error>> + Send;
+
+    /// The bytes of a chunk, verified, that some whole blob here holds; `None` if none is known to, or, for a `reader`, if that one
+    /// may not have it.
+    fn known_chunk(
+        &self,
+        reader: Option<NodeId>,
+        chunk: ChunkHash,
+    ) -> impl Future<Output = Result<Option<Bytes>, Self::Error>> + Send;
 
     /// Takes one chunk, after checking it. It counts as had only after [`Self::sync`].
     fn write(

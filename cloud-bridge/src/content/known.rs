@@ -15,7 +15,7 @@ use super::serve::hash_of;
 use super::{Content, ContentError, blob_key};
 
 /// Chunks that are looked up at a time.
-const LOOKUP_CHUNKS: usize = 4096;
+pub(super) const LOOKUP_CHUNKS: usize = 4096;
 /// Bytes that one request reads, at most (but for one chunk).
 const RUN_BYTES_MAX: u64 = 4 * 1024 * 1024;
 /// Requests under way at once.

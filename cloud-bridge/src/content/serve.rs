@@ -1,6 +1,6 @@
 //! Reading blobs, and what is wanted: the blob store as sessions see it.
 
-use alexandria_sync::chunk::{BlobHash, Have, Manifest};
+use alexandria_sync::chunk::{Bases, BlobHash, ChunkHash, Have, Manifest};
 use alexandria_sync::id::{BucketId, NodeId};
 use alexandria_sync::store::{BlobStore, Wanted, WriteBlobError};
 use alexandria_sync::wire::Class;
@@ -95,6 +95,14 @@ impl BlobStore for Content {
 
     async fn begin(&self, manifest: &Manifest) -> Result<Have, WriteBlobError<ContentError>> {
         self.begin_blob(manifest).await
+    }
+
+    async fn bases(&self, peer: NodeId, manifest: &Manifest, have: &Have) -> Result<Bases, ContentError> {
+        self.bases_of(peer, manifest, have).await
+    }
+
+    async fn known_chunk(&self, reader: Option<NodeId>, chunk: ChunkHash) -> Result<Option<Bytes>, ContentError> {
+        self.chunk_of_any(reader, chunk).await
     }
 
     async fn write(&self, manifest: &Manifest, index: u32, bytes: Bytes) -> Result<(), WriteBlobError<ContentError>> {

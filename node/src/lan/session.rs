@@ -56,7 +56,7 @@ impl Prepared {
             unix_ms: store.records.now_unix_ms(),
             clock_quality: store.records.clock_quality(),
             software: concat!("alexandria ", env!("CARGO_PKG_VERSION")).to_owned(),
-            features: feature::OWN_ROWS,
+            features: feature::OWN_ROWS | feature::PATCHES,
         };
         let selected = match store.records.selected().await {
             Ok(selected) => selected,

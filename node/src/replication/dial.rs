@@ -302,7 +302,7 @@ impl Replicator {
             unix_ms: store.records.now_unix_ms(),
             clock_quality: store.records.clock_quality(),
             software: concat!("alexandria ", env!("CARGO_PKG_VERSION")).to_owned(),
-            features: feature::OWN_ROWS,
+            features: feature::OWN_ROWS | feature::PATCHES,
         };
         let scope = Scope { site: node.node, collections: Collections::All };
         let following = Following::begin(store.clone(), membership.bridge).await?;

@@ -4,6 +4,7 @@
 //! - [`room`]: how much content may come in.
 //! - [`incoming`]: uploads and imports, whose hash is known at the end.
 //! - [`receive`]: blobs that come chunk by chunk from peers, across restarts. [`BlobSession`] implements the port.
+//! - `known`: what changed chunks can be told from.
 //! - `readers`: who reads what, and what they wait for.
 //! - [`follow`]: reads what is arriving.
 //! - [`scrub`]: finds damage and makes it wanted again.
@@ -19,6 +20,7 @@ pub mod evict;
 pub mod follow;
 mod held;
 pub mod incoming;
+mod known;
 mod layout;
 mod readers;
 pub mod receive;

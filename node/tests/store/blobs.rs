@@ -10,7 +10,7 @@ use alexandria_node::store::blobs::BlobError;
 use alexandria_node::store::blobs::incoming::PutBlobError;
 use alexandria_node::store::blobs::scrub::Outcome;
 use alexandria_node::store::{Blobs, Change, Config, Direction, Store};
-use alexandria_sync::chunk::{BlobHash, Chunker, Chunking, Manifest};
+use alexandria_sync::chunk::{Bases, BlobHash, ChunkHash, Chunker, Chunking, Have, Manifest, patch};
 use alexandria_sync::domain::{Blob, Typed};
 use alexandria_sync::id::NodeId;
 use alexandria_sync::record::RecordKey;
@@ -201,6 +201,51 @@ async fn a_new_version_of_a_text_costs_its_difference() {
     assert!((1..=3).contains(&sent), "{sent} of {} chunks", manifest.chunks().len());
     session.finish(&manifest).await.unwrap();
     assert_eq!(read_all(&store.blobs, manifest.blob()).await.unwrap(), new);
+}
+
+/// The changed chunk of a new version is named with what it was in the old one, which is handed to who may have it, once it is
+/// whole here and as long as it is sound.
+#[tokio::test]
+async fn a_changed_chunk_is_told_from_what_it_was() {
+    let dir = folder();
+    let store = open(&dir);
+    let old = noise(6 * MIB, 1);
+    let mut new = old.clone();
+    new.insert(3 * MIB, b'!');
+    let (old_manifest, new_manifest) =
+        (manifest(Chunking::ContentDefined, &old), manifest(Chunking::ContentDefined, &new));
+    let session = store.blobs.session();
+    let (none, first) = (Have::none(new_manifest.chunks().len() as u32), old_manifest.chunks()[0].hash);
+    assert_eq!(session.bases(PEER, &new_manifest, &none).await.unwrap(), Bases::new());
+    assert_eq!(session.known_chunk(None, first).await.unwrap(), None, "nothing is here");
+
+    store.blobs.put_stream(Chunking::ContentDefined, None, old.as_slice()).await.unwrap();
+    name_in_a_bucket(&store, old_manifest.blob(), old.len()).await;
+    store.blobs.set_permission(std::sync::Arc::new(|node, _| node == PEER));
+    let have = session.begin(&new_manifest).await.unwrap();
+    let stranger = NodeId::from_bytes([2; 16]);
+    assert_eq!(session.bases(stranger, &new_manifest, &have).await.unwrap(), Bases::new());
+    let bases = session.bases(PEER, &new_manifest, &have).await.unwrap();
+    assert_eq!(bases.keys().copied().collect::<Vec<_>>(), have.missing().collect::<Vec<_>>());
+    for (index, basis) in bases {
+        let mut joined = Vec::new();
+        for chunk in basis {
+            assert!(!new_manifest.chunks().iter().any(|shared| shared.hash == chunk), "it is one that has changed");
+            let bytes = session.known_chunk(Some(PEER), chunk).await.unwrap().expect("it is held");
+            assert_eq!(ChunkHash::of(&bytes), chunk);
+            assert_eq!(session.known_chunk(None, chunk).await.unwrap(), Some(bytes.clone()));
+            assert_eq!(session.known_chunk(Some(stranger), chunk).await.unwrap(), None);
+            joined.extend_from_slice(&bytes);
+        }
+        let start = new_manifest.offset(index).unwrap() as usize;
+        let changed = &new[start..start + new_manifest.chunk(index).unwrap().len as usize];
+        let patch = patch::make(&joined, changed).expect("most of it is in the basis");
+        assert!(patch.len() < 1000, "{} bytes", patch.len());
+    }
+
+    let path = store.blobs.path(old_manifest.blob()).unwrap().unwrap();
+    std::fs::write(&path, vec![0; old.len()]).unwrap();
+    assert_eq!(session.known_chunk(None, first).await.unwrap(), None, "damaged bytes are nobody's chunk");
 }
 
 #[tokio::test]

@@ -7,17 +7,19 @@
 mod bundles;
 mod conversation;
 mod decoders;
+mod patches;
 mod script;
 
 pub use bundles::{bundle, receipt};
 pub use conversation::session;
 pub use decoders::{certificate, frame, have, manifest, merge, message, name, record};
+pub use patches::patch;
 
 /// A function and its name.
 pub type Target = (&'static str, fn(&[u8]));
 
 /// Every function, by the name of its fuzz target and of its folder in `corpus/`.
-pub const TARGETS: [Target; 11] = [
+pub const TARGETS: [Target; 12] = [
     ("bundle", bundle),
     ("certificate", certificate),
     ("frame", frame),
@@ -26,6 +28,7 @@ pub const TARGETS: [Target; 11] = [
     ("merge", merge),
     ("message", message),
     ("name", name),
+    ("patch", patch),
     ("receipt", receipt),
     ("record", record),
     ("session", session),

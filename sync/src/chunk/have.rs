@@ -43,6 +43,16 @@ impl Have {
         true
     }
 
+    /// Clears the bit of `index`; false if it was not set.
+    pub fn remove(&mut self, index: u32) -> bool {
+        if !self.contains(index) {
+            return false;
+        }
+        self.bits[(index / 8) as usize] &= !(1 << (index % 8));
+        self.set -= 1;
+        true
+    }
+
     /// Whether chunk `index` is there.
     pub fn contains(&self, index: u32) -> bool {
         index < self.chunks && self.bits[(index / 8) as usize] >> (index % 8) & 1 == 1
@@ -85,7 +95,11 @@ mod tests {
             let inside = set.iter().filter(|&&index| index < chunks).count() as u32;
             prop_assert_eq!(have.count(), inside);
             prop_assert_eq!(have.missing().count() as u32, chunks - inside);
-            prop_assert_eq!(Have::from_bytes(chunks, have.as_bytes()), Some(have));
+            prop_assert_eq!(Have::from_bytes(chunks, have.as_bytes()), Some(have.clone()));
+            for &index in &set {
+                prop_assert_eq!(have.remove(index), index < chunks);
+            }
+            prop_assert_eq!(have, Have::none(chunks));
         }
     }
 }

@@ -2,8 +2,10 @@
 
 use std::sync::Arc;
 
+use crate::chunk::basis::BASIS_BYTES_MAX;
+use crate::chunk::{ChunkHash, patch};
 use crate::id::NodeId;
-use crate::session::{DiskDone, DiskRequest, WriteFailure};
+use crate::session::{Begun, DiskDone, DiskRequest, WriteFailure};
 use crate::store::{BlobStore, RecordStore, WriteBlobError};
 
 pub(crate) type StoreError = Box<dyn std::error::Error + Send + Sync>;
@@ -31,9 +33,36 @@ pub(crate) async fn carry_out<R: RecordStore, B: BlobStore>(
             let bytes = blobs.read(&manifest, index).await?;
             DiskDone::Read { blob: manifest.blob(), index, lane, bytes }
         }
-        DiskRequest::Begin(manifest) => DiskDone::Began(manifest.blob(), written(blobs.begin(&manifest).await)?),
+        DiskRequest::ReadPatch { manifest, index, basis, lane } => {
+            let (blob, bytes) = (manifest.blob(), blobs.read(&manifest, index).await?);
+            let prefix = if bytes.is_some() { joined(&*blobs, Some(peer), &basis).await? } else { None };
+            let patch = prefix.zip(bytes.as_ref()).and_then(|(prefix, bytes)| patch::make(&prefix, bytes));
+            match patch {
+                Some(patch) => DiskDone::ReadPatch { blob, index, lane, patch: patch.into() },
+                None => DiskDone::Read { blob, index, lane, bytes },
+            }
+        }
+        DiskRequest::Begin(manifest) => {
+            let begun = match written(blobs.begin(&manifest).await)? {
+                Ok(have) => Ok(Begun { bases: blobs.bases(peer, &manifest, &have).await?, have }),
+                Err(failure) => Err(failure),
+            };
+            DiskDone::Began(manifest.blob(), begun)
+        }
         DiskRequest::Write { manifest, index, bytes } => {
             DiskDone::Wrote(manifest.blob(), index, written(blobs.write(&manifest, index, bytes).await)?)
+        }
+        DiskRequest::WritePatched { manifest, index, basis, patch } => {
+            let prefix = joined(&*blobs, None, &basis).await?;
+            let made = match prefix.zip(manifest.chunk(index)) {
+                Some((prefix, chunk)) => patch::apply(&prefix, &patch, chunk).map_err(|_| WriteFailure::Mismatch),
+                None => Err(WriteFailure::NoBasis),
+            };
+            let wrote = match made {
+                Ok(bytes) => written(blobs.write(&manifest, index, bytes.into()).await)?,
+                Err(failure) => Err(failure),
+            };
+            DiskDone::Wrote(manifest.blob(), index, wrote)
         }
         DiskRequest::Sync(manifest) => DiskDone::Synced(manifest.blob(), written(blobs.sync(&manifest).await)?),
         DiskRequest::Finish(manifest) => DiskDone::Finished(manifest.blob(), written(blobs.finish(&manifest).await)?),
@@ -43,6 +72,23 @@ pub(crate) async fn carry_out<R: RecordStore, B: BlobStore>(
         }
     };
     Ok(Some(done))
+}
+
+/// The bytes of chunks that are known here, one after the other; `None` if one is not, or they pass the limit.
+async fn joined<B: BlobStore>(
+    blobs: &B,
+    reader: Option<NodeId>,
+    chunks: &[ChunkHash],
+) -> Result<Option<Vec<u8>>, StoreError> {
+    let mut joined = Vec::new();
+    for chunk in chunks {
+        let Some(bytes) = blobs.known_chunk(reader, *chunk).await? else { return Ok(None) };
+        if joined.len() + bytes.len() > BASIS_BYTES_MAX as usize {
+            return Ok(None);
+        }
+        joined.extend_from_slice(&bytes);
+    }
+    Ok(Some(joined))
 }
 
 /// Tells what the session can act on from what ends it.

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use crate::chunk::{BlobHash, Have, Manifest};
+use crate::chunk::{Bases, BlobHash, ChunkHash, Have, Manifest};
 use crate::id::{BucketId, Seq};
 use crate::record::Record;
 use crate::store::{Applied, BucketHead, Cursor, Page, Peer, Wanted};
@@ -58,7 +58,18 @@ pub enum DiskRequest {
         /// For which content lane.
         lane: u8,
     },
-    /// `BlobStore::begin`.
+    /// `BlobStore::read`, then what makes the chunk of those of its basis (`BlobStore::known_chunk`), if that is less.
+    ReadPatch {
+        /// Of which blob.
+        manifest: Arc<Manifest>,
+        /// Which chunk.
+        index: u32,
+        /// Chunks that the peer holds.
+        basis: Vec<ChunkHash>,
+        /// For which content lane.
+        lane: u8,
+    },
+    /// `BlobStore::begin`, then `BlobStore::bases`.
     Begin(Arc<Manifest>),
     /// `BlobStore::write`.
     Write {
@@ -68,6 +79,17 @@ pub enum DiskRequest {
         index: u32,
         /// Its bytes.
         bytes: Bytes,
+    },
+    /// Makes the chunk of those of its basis, then `BlobStore::write`.
+    WritePatched {
+        /// Of which blob.
+        manifest: Arc<Manifest>,
+        /// Which chunk.
+        index: u32,
+        /// Chunks that are held here.
+        basis: Vec<ChunkHash>,
+        /// What makes it of these.
+        patch: Bytes,
     },
     /// `BlobStore::sync`.
     Sync(Arc<Manifest>),
@@ -86,6 +108,24 @@ pub enum WriteFailure {
     Busy,
     /// No room.
     Full,
+    /// Chunks that a patch needs are no longer here.
+    NoBasis,
+}
+
+impl DiskRequest {
+    /// Whether a patch is made or applied, which takes several times its bytes of memory.
+    pub(crate) fn is_of_a_patch(&self) -> bool {
+        matches!(self, Self::ReadPatch { .. } | Self::WritePatched { .. })
+    }
+}
+
+/// What receiving a blob starts from.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Begun {
+    /// Which chunks are durable here.
+    pub have: Have,
+    /// What the others may be told from.
+    pub bases: Bases,
 }
 
 /// A request that was carried out.
@@ -116,8 +156,19 @@ pub enum DiskDone {
         /// Its bytes.
         bytes: Option<Bytes>,
     },
+    /// The same as less than its bytes: what makes it of the chunks that were named.
+    ReadPatch {
+        /// Of which blob.
+        blob: BlobHash,
+        /// Which chunk.
+        index: u32,
+        /// For which lane.
+        lane: u8,
+        /// What makes it.
+        patch: Bytes,
+    },
     /// Which chunks of the blob are durable here.
-    Began(BlobHash, Result<Have, WriteFailure>),
+    Began(BlobHash, Result<Begun, WriteFailure>),
     /// The chunk was written.
     Wrote(BlobHash, u32, Result<(), WriteFailure>),
     /// What was written before the request is durable.

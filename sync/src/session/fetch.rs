@@ -20,9 +20,9 @@ use self::wishes::{Why, Wishes};
 use super::credit::Credit;
 use super::provide::ASKS_MAX;
 use super::schedule::Turns;
-use super::{Config, DiskDone, DiskRequest, Event, Held, Outbox, Progress, Violation, WriteFailure};
+use super::{Begun, Config, DiskDone, DiskRequest, Event, Held, Outbox, Progress, Violation, WriteFailure};
 use crate::budget::wire_cost;
-use crate::chunk::{BlobHash, Have, Manifest};
+use crate::chunk::{BlobHash, Manifest};
 use crate::store::Wanted;
 use crate::wire::{Class, Message};
 
@@ -50,6 +50,8 @@ pub(super) struct Fetcher {
     receiving: Vec<Receiving>,
     turns: Turns,
     window: Window,
+    /// Whether the peer answers with patches.
+    patches: bool,
     /// No room here, and when to see whether there is again: a disk does not tell.
     full_until_ms: Option<u64>,
     bytes_received: u64,
@@ -66,10 +68,17 @@ impl Fetcher {
             abandoned: BTreeMap::new(),
             receiving: Vec::new(),
             turns: Turns::default(),
+            patches: false,
             full_until_ms: None,
             bytes_received: 0,
             now_ms,
         }
+    }
+
+    /// The peer has said hello, and whether it answers with patches.
+    pub(super) fn open(&mut self, patches: bool) {
+        self.patches = patches;
+        self.wants_changed();
     }
 
     pub(super) fn wants_changed(&mut self) {
@@ -137,7 +146,7 @@ impl Fetcher {
     pub(super) fn take_began(
         &mut self,
         blob: BlobHash,
-        result: Result<Have, WriteFailure>,
+        result: Result<Begun, WriteFailure>,
         out: &mut Outbox,
     ) -> Result<(), Violation> {
         let failure = result.as_ref().err().copied();
@@ -145,8 +154,11 @@ impl Fetcher {
             return self.settle_leaving(blob, failure, out);
         };
         match result {
-            Ok(have) => {
-                self.receiving[at].began(have);
+            Ok(mut begun) => {
+                if !self.patches {
+                    begun.bases.clear();
+                }
+                self.receiving[at].began(begun);
                 Ok(())
             }
             Err(failure) => self.fail(at, failure, out),
@@ -162,16 +174,7 @@ impl Fetcher {
         credit: &mut Credit,
         out: &mut Outbox,
     ) -> Result<(), Violation> {
-        let at = self.position(blob, Stage::is_fetching);
-        let expected = at.and_then(|at| Some((at, self.receiving[at].expected(index)?)));
-        let Some((at, len)) = expected else {
-            if let Some(len) = self.abandoned.remove(&(blob, index)) {
-                credit.cross(wire_cost(len));
-                return Ok(());
-            }
-            return Err(Violation::new(format!("chunk {index} of {blob}, which was not asked for")));
-        };
-        credit.cross(wire_cost(len));
+        let Some((at, len)) = self.answered(blob, index, credit)? else { return Ok(()) };
         if bytes.is_empty() {
             self.receiving[at].refused(index);
             self.window.forget((len, 0));
@@ -183,9 +186,48 @@ impl Fetcher {
         }
         let Some(manifest) = self.receiving[at].arrived(index) else { return Ok(()) };
         self.bytes_received += len;
-        self.window.arrived(len, now_ms);
+        self.window.arrived(len, len, now_ms);
         out.disk(DiskRequest::Write { manifest, index, bytes });
         Ok(())
+    }
+
+    /// The same as a patch of chunks that were named.
+    pub(super) fn take_patch(
+        &mut self,
+        blob: BlobHash,
+        index: u32,
+        patch: Bytes,
+        now_ms: u64,
+        credit: &mut Credit,
+        out: &mut Outbox,
+    ) -> Result<(), Violation> {
+        let Some((at, len)) = self.answered(blob, index, credit)? else { return Ok(()) };
+        let Some(basis) = self.receiving[at].basis(index).cloned() else {
+            return Err(Violation::new(format!("a patch of chunk {index} of {blob}, which was asked for whole")));
+        };
+        if patch.len() as u64 >= len {
+            return Err(Violation::new(format!("a patch of {} bytes for a chunk of {len}", patch.len())));
+        }
+        let Some(manifest) = self.receiving[at].arrived(index) else { return Ok(()) };
+        self.bytes_received += len;
+        self.window.arrived(len, patch.len() as u64, now_ms);
+        out.disk(DiskRequest::WritePatched { manifest, index, basis, patch });
+        Ok(())
+    }
+
+    /// Where a chunk belongs that has come, and its length; `None` if it is not needed any more.
+    fn answered(&mut self, blob: BlobHash, index: u32, credit: &mut Credit) -> Result<Option<(usize, u64)>, Violation> {
+        let at = self.position(blob, Stage::is_fetching);
+        let expected = at.and_then(|at| Some((at, self.receiving[at].expected(index)?)));
+        let len = match expected {
+            Some((_, len)) => len,
+            None => self
+                .abandoned
+                .remove(&(blob, index))
+                .ok_or_else(|| Violation::new(format!("chunk {index} of {blob}, which was not asked for")))?,
+        };
+        credit.cross(wire_cost(len));
+        Ok(expected)
     }
 
     pub(super) fn take_wrote(
@@ -203,6 +245,10 @@ impl Fetcher {
             Ok(()) => {
                 self.receiving[at].wrote(index);
                 self.window.wrote(now_ms);
+            }
+            Err(WriteFailure::NoBasis) => {
+                let len = self.receiving[at].needs_whole(index);
+                self.window.forget((0, len));
             }
             Err(failure) => return self.fail(at, failure, out),
         }
@@ -319,8 +365,13 @@ impl Fetcher {
             asks += 1;
             self.turns.spend(class, len, self.now_ms);
             self.window.asked(len);
-            self.receiving[at].ask(index, len);
-            out.control(Message::ChunkAsk { blob: self.receiving[at].blob(), index, class });
+            let receiving = &mut self.receiving[at];
+            receiving.ask(index, len);
+            let blob = receiving.blob();
+            out.control(match receiving.basis(index) {
+                Some(basis) => Message::PatchAsk { blob, index, class, basis: basis.clone() },
+                None => Message::ChunkAsk { blob, index, class },
+            });
         }
     }
 
@@ -365,6 +416,7 @@ impl Fetcher {
         let manifests = self.receiving.iter().filter_map(Receiving::manifest);
         let list_bytes = manifests.map(|manifest| size_of_val(manifest.chunks())).sum::<usize>()
             + self.receiving.len() * size_of::<Receiving>()
+            + self.receiving.iter().map(Receiving::bases_bytes).sum::<usize>()
             + self.wishes.held_bytes()
             + self.abandoned.len() * size_of::<((BlobHash, u32), u64)>()
             + self.leaving.len() * size_of::<(BlobHash, usize)>();

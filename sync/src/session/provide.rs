@@ -1,6 +1,6 @@
 //! Answers what the peer asks of content: manifests first, then chunks, whose classes take turns (`schedule`).
 //!
-//! A chunk is read only when a lane is free for it, so at most [`CONTENT_LANES`] of them are in memory; and only when the
+//! A chunk that the peer has an older form of goes as a patch, if that is less. A chunk is read only when a lane is free for it, so at most [`CONTENT_LANES`] of them are in memory; and only when the
 //! link's budget lets it go (`credit`).
 
 use std::collections::{BTreeSet, VecDeque};
@@ -12,7 +12,7 @@ use super::credit::Credit;
 use super::schedule::{self, Turns};
 use super::{DiskRequest, Held, Outbox, Violation};
 use crate::budget::wire_cost;
-use crate::chunk::{BlobHash, Manifest};
+use crate::chunk::{BlobHash, ChunkHash, Manifest};
 use crate::wire::message::CONTENT_LANES;
 use crate::wire::{Class, Lane, Message};
 
@@ -41,10 +41,18 @@ pub(super) struct Provider {
     manifest_sent: bool,
 }
 
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 struct ChunkAsk {
     blob: BlobHash,
     index: u32,
+    /// Chunks that the peer holds and that this one may be told from.
+    basis: Vec<ChunkHash>,
+}
+
+impl ChunkAsk {
+    fn held_bytes(&self) -> usize {
+        size_of::<Self>() + size_of_val(&self.basis[..])
+    }
 }
 
 impl Default for Provider {
@@ -72,11 +80,17 @@ impl Provider {
         Ok(())
     }
 
-    pub(super) fn take_chunk_ask(&mut self, blob: BlobHash, index: u32, class: Class) -> Result<(), Violation> {
+    pub(super) fn take_chunk_ask(
+        &mut self,
+        blob: BlobHash,
+        index: u32,
+        class: Class,
+        basis: Vec<ChunkHash>,
+    ) -> Result<(), Violation> {
         self.check_room()?;
         // What is not of content was taken for the last class when it was read.
         let place = schedule::place(class).unwrap_or(Class::CONTENT.len() - 1);
-        self.chunk_asks[place].push_back(ChunkAsk { blob, index });
+        self.chunk_asks[place].push_back(ChunkAsk { blob, index, basis });
         Ok(())
     }
 
@@ -110,6 +124,11 @@ impl Provider {
         let bytes = bytes.unwrap_or_default();
         self.bytes_sent += bytes.len() as u64;
         out.send(Lane::Content(lane), Message::Chunk { blob, index, bytes });
+    }
+
+    pub(super) fn take_patch(&mut self, blob: BlobHash, index: u32, lane: u8, patch: Bytes, out: &mut Outbox) {
+        self.bytes_sent += patch.len() as u64;
+        out.send(Lane::Content(lane), Message::Patch { blob, index, patch });
     }
 
     pub(super) fn lane_drained(&mut self, lane: u8, credit: &mut Credit) {
@@ -154,7 +173,7 @@ impl Provider {
 
     /// Sends the next chunk, or has it read, and tells at what cost; `None` if there is none, or none may go.
     fn send_chunk(&mut self, lane: u8, now_ms: u64, credit: &mut Credit, out: &mut Outbox) -> Option<u64> {
-        let lengths = std::array::from_fn(|place| self.chunk_asks[place].front().map(|ask| self.chunk_len(*ask)));
+        let lengths = std::array::from_fn(|place| self.chunk_asks[place].front().map(|ask| self.chunk_len(ask)));
         let class = self.turns.next(lengths, now_ms)?;
         let place = schedule::place(class)?;
         let len = lengths[place]?;
@@ -163,10 +182,15 @@ impl Provider {
         }
         let ask = self.chunk_asks[place].pop_front()?;
         self.turns.spend(class, len, now_ms);
-        let ChunkAsk { blob, index } = ask;
+        let ChunkAsk { blob, index, basis } = ask;
         match self.known(blob) {
             Some(manifest) if manifest.chunk(index).is_some() => {
-                out.disk(DiskRequest::Read { manifest: Arc::clone(manifest), index, lane });
+                let manifest = Arc::clone(manifest);
+                out.disk(if basis.is_empty() {
+                    DiskRequest::Read { manifest, index, lane }
+                } else {
+                    DiskRequest::ReadPatch { manifest, index, basis, lane }
+                });
             }
             // Never handed out, forgotten since, or past the end: the peer starts over from the manifest.
             _ => out.send(Lane::Content(lane), Message::Chunk { blob, index, bytes: Bytes::new() }),
@@ -179,7 +203,7 @@ impl Provider {
     }
 
     /// Bytes of a chunk that was asked for; none if it is going to be refused.
-    fn chunk_len(&self, ask: ChunkAsk) -> u64 {
+    fn chunk_len(&self, ask: &ChunkAsk) -> u64 {
         let chunk = self.known(ask.blob).and_then(|manifest| manifest.chunk(ask.index));
         chunk.map_or(0, |chunk| u64::from(chunk.len))
     }
@@ -206,7 +230,7 @@ impl Provider {
         let names = self.manifest_asks.len() + self.missed.len();
         let list_bytes = answers.chain(manifests).sum::<usize>()
             + names * size_of::<BlobHash>()
-            + self.chunk_asks.iter().map(VecDeque::len).sum::<usize>() * size_of::<ChunkAsk>();
+            + self.chunk_asks.iter().flatten().map(ChunkAsk::held_bytes).sum::<usize>();
         Held { list_bytes, ..Held::default() }
     }
 
@@ -216,7 +240,7 @@ impl Provider {
 
     /// Bytes of chunks that the peer has asked for and that have not left, as far as their manifests are at hand.
     pub(super) fn bytes_to_send(&self) -> u64 {
-        self.chunk_asks.iter().flatten().map(|ask| self.chunk_len(*ask)).sum()
+        self.chunk_asks.iter().flatten().map(|ask| self.chunk_len(ask)).sum()
     }
 }
 

@@ -15,7 +15,7 @@ use super::Sabotage;
 use super::records::SimRecords;
 use super::sectors::SectorFile;
 use super::seeded::Seeded;
-use crate::chunk::{BlobHash, ChunkIndex, Have, Manifest};
+use crate::chunk::{Bases, BlobHash, ChunkHash, ChunkIndex, Have, Manifest, basis};
 use crate::domain::{Blob, Typed};
 use crate::erase;
 use crate::id::NodeId;
@@ -385,6 +385,31 @@ impl BlobStore for SimBlobs {
         inner.claims.insert(blob);
         inner.disk.parts.insert(blob, part);
         Ok(have)
+    }
+
+    async fn bases(&self, peer: NodeId, manifest: &Manifest, have: &Have) -> Result<Bases, Infallible> {
+        let inner = self.lock();
+        let referred = self.referred(&inner, peer);
+        let neighbours = basis::neighbours(manifest, have).into_iter();
+        let places: BTreeMap<_, _> = neighbours.filter_map(|chunk| Some((chunk, inner.index.find(chunk)?))).collect();
+        let older = places.values().filter(|place| referred.contains(&place.blob));
+        let older = older.filter_map(|place| Some((place.blob, inner.disk.whole.get(&place.blob)?.0.clone())));
+        Ok(basis::bases(manifest, have, &places, &older.collect()))
+    }
+
+    async fn known_chunk(&self, reader: Option<NodeId>, chunk: ChunkHash) -> Result<Option<Bytes>, Infallible> {
+        let inner = self.lock();
+        let Some(place) = inner.index.find(chunk) else { return Ok(None) };
+        if reader.is_some_and(|reader| !self.referred(&inner, reader).contains(&place.blob)) {
+            return Ok(None);
+        }
+        let Some((manifest, bytes)) = inner.disk.whole.get(&place.blob) else { return Ok(None) };
+        let Some((start, known)) = manifest.offset(place.index).zip(manifest.chunk(place.index)) else {
+            return Ok(None);
+        };
+        let bytes = bytes.slice(start as usize..start as usize + known.len as usize);
+        // Of a damaged one nothing is told; who reads it for its own sake finds out.
+        Ok(Some(bytes).filter(|bytes| ChunkHash::of(bytes) == chunk))
     }
 
     async fn write(&self, manifest: &Manifest, index: u32, bytes: Bytes) -> Result<(), WriteBlobError<Infallible>> {

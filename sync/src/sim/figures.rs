@@ -27,6 +27,8 @@ pub struct Figures {
     pub quarantined: u64,
     /// Blobs received whole.
     pub blobs: u64,
+    /// Chunks that were sent as their difference from others.
+    pub patches: u64,
     /// Blobs that rotted.
     pub rotten: u64,
     /// Damaged blobs that a scrub found.
@@ -72,6 +74,7 @@ impl Figures {
         self.received += other.received;
         self.quarantined += other.quarantined;
         self.blobs += other.blobs;
+        self.patches += other.patches;
         self.rotten += other.rotten;
         self.scrubbed += other.scrubbed;
         self.full += other.full;

@@ -12,7 +12,8 @@ use minicbor::{Decode, Encode};
 use super::class::Class;
 use super::message::{CloseReason, Hello, Message, Offered};
 use crate::cbor;
-use crate::chunk::{BlobHash, CHUNK_BYTES_MAX};
+use crate::chunk::basis::BASIS_CHUNKS_MAX;
+use crate::chunk::{BlobHash, CHUNK_BYTES_MAX, ChunkHash};
 use crate::id::{BucketId, Epoch, Seq};
 
 /// Length of a frame's head, in bytes.
@@ -53,6 +54,7 @@ mod frame_type {
     pub(super) const HAVE: u8 = 9;
     pub(super) const QUIET: u8 = 10;
     pub(super) const CLOSE: u8 = 11;
+    pub(super) const PATCH: u8 = 128;
 }
 
 /// Why bytes are not a frame that this version understands.
@@ -157,6 +159,10 @@ impl FrameHeader {
     /// [`DecodeFrameError`] if it is not of the form of its type.
     pub fn decode_body(self, body: Bytes) -> Result<Option<Message>, DecodeFrameError> {
         let frame_type = self.frame_type;
+        if frame_type == frame_type::PATCH {
+            // It has no flags: what is compressed in it says so itself.
+            return decode_message(frame_type, &body).map(Some);
+        }
         if frame_type >= OPTIONAL_TYPES_FROM {
             return Ok(None);
         }
@@ -178,7 +184,7 @@ fn body_bytes_max(frame_type: u8) -> Option<usize> {
         frame_type::OFFER => Some(OFFER_BYTES_MAX),
         frame_type::PAGE => Some(PAGE_BYTES_MAX),
         frame_type::MANIFEST => Some(MANIFEST_BYTES_MAX),
-        frame_type::CHUNK => Some(CHUNK_HEAD_BYTES + CHUNK_BYTES_MAX as usize),
+        frame_type::CHUNK | frame_type::PATCH => Some(CHUNK_HEAD_BYTES + CHUNK_BYTES_MAX as usize),
         1..=frame_type::CLOSE | OPTIONAL_TYPES_FROM.. => Some(SMALL_BYTES_MAX),
         _ => None,
     }
@@ -189,6 +195,7 @@ fn list_of(frame_type: u8) -> (i64, usize) {
     match frame_type {
         frame_type::OFFER => (0, OFFER_BUCKETS_MAX),
         frame_type::PAGE => (3, PAGE_RECORDS_MAX),
+        frame_type::CHUNK_ASK => (4, BASIS_CHUNKS_MAX),
         _ => (0, usize::MAX),
     }
 }
@@ -197,7 +204,7 @@ fn decode_message(frame_type: u8, body: &Bytes) -> Result<Message, DecodeFrameEr
     fn read<'b, T: Decode<'b, ()>>(frame_type: u8, body: &'b [u8]) -> Result<T, DecodeFrameError> {
         minicbor::decode(body).map_err(|source| DecodeFrameError::Malformed { frame_type, source })
     }
-    if frame_type != frame_type::CHUNK {
+    if !matches!(frame_type, frame_type::CHUNK | frame_type::PATCH) {
         let (key, max) = list_of(frame_type);
         let count = cbor::entries(body, key, max, BODY_DEPTH_MAX)
             .map_err(|source| DecodeFrameError::Malformed { frame_type, source })?;
@@ -225,15 +232,18 @@ fn decode_message(frame_type: u8, body: &Bytes) -> Result<Message, DecodeFrameEr
             Message::Manifest { blob, manifest: manifest.map(Vec::from) }
         }
         frame_type::CHUNK_ASK => {
-            let ChunkAskBody { blob, index, urgent, class } = read(frame_type, body)?;
+            let ChunkAskBody { blob, index, urgent, class, basis } = read(frame_type, body)?;
             let class = match class {
                 Some(number) => Class::of_content(number),
                 None if urgent => Class::Reader,
                 None => Class::Background,
             };
-            Message::ChunkAsk { blob, index, class }
+            match basis.filter(|basis| !basis.is_empty()) {
+                Some(basis) => Message::PatchAsk { blob, index, class, basis },
+                None => Message::ChunkAsk { blob, index, class },
+            }
         }
-        frame_type::CHUNK => {
+        frame_type::CHUNK | frame_type::PATCH => {
             let Some((head, _)) = body.split_first_chunk::<CHUNK_HEAD_BYTES>() else {
                 let source = minicbor::decode::Error::end_of_input();
                 return Err(DecodeFrameError::Malformed { frame_type, source });
@@ -241,7 +251,12 @@ fn decode_message(frame_type: u8, body: &Bytes) -> Result<Message, DecodeFrameEr
             let (hash, index) = head.split_at(32);
             let blob = BlobHash::from_bytes(hash.try_into().expect("split at 32"));
             let index = u32::from_be_bytes(index.try_into().expect("4 bytes are left"));
-            Message::Chunk { blob, index, bytes: body.slice(CHUNK_HEAD_BYTES..) }
+            let rest = body.slice(CHUNK_HEAD_BYTES..);
+            if frame_type == frame_type::CHUNK {
+                Message::Chunk { blob, index, bytes: rest }
+            } else {
+                Message::Patch { blob, index, patch: rest }
+            }
         }
         frame_type::HAVE => Message::Have { blob: read::<BlobBody>(frame_type, body)?.blob },
         frame_type::QUIET => Message::Quiet { dealt_with: read::<QuietBody>(frame_type, body)?.dealt_with },
@@ -272,24 +287,10 @@ impl Message {
                 frame_type::MANIFEST,
                 &ManifestBody { blob: *blob, manifest: manifest.clone().map(ByteVec::from) },
             ),
-            Self::ChunkAsk { blob, index, class } => {
-                // The two classes that have been there from the start say nothing new.
-                let class_number = match class {
-                    Class::Software | Class::Pinned => Some(class.number()),
-                    _ => None,
-                };
-                small(
-                    frame_type::CHUNK_ASK,
-                    &ChunkAskBody { blob: *blob, index: *index, urgent: class.is_urgent(), class: class_number },
-                )
-            }
-            Self::Chunk { blob, index, bytes } => {
-                let mut frame = head(frame_type::CHUNK, 0, CHUNK_HEAD_BYTES + bytes.len());
-                frame.put_slice(blob.as_bytes());
-                frame.put_u32(*index);
-                frame.put_slice(bytes);
-                frame.freeze()
-            }
+            Self::ChunkAsk { blob, index, class } => chunk_ask(*blob, *index, *class, None),
+            Self::PatchAsk { blob, index, class, basis } => chunk_ask(*blob, *index, *class, Some(basis.clone())),
+            Self::Chunk { blob, index, bytes } => chunk(frame_type::CHUNK, *blob, *index, bytes),
+            Self::Patch { blob, index, patch } => chunk(frame_type::PATCH, *blob, *index, patch),
             Self::Have { blob } => small(frame_type::HAVE, &BlobBody { blob: *blob }),
             Self::Quiet { dealt_with } => small(frame_type::QUIET, &QuietBody { dealt_with: *dealt_with }),
             Self::Close { reason, text } => {
@@ -309,6 +310,24 @@ fn head(frame_type: u8, flags: u8, body_len: usize) -> BytesMut {
     frame.put_u8(frame_type);
     frame.put_u8(flags);
     frame
+}
+
+fn chunk_ask(blob: BlobHash, index: u32, class: Class, basis: Option<Vec<ChunkHash>>) -> Bytes {
+    // The two classes that have been there from the start say nothing new.
+    let class_number = match class {
+        Class::Software | Class::Pinned => Some(class.number()),
+        _ => None,
+    };
+    small(frame_type::CHUNK_ASK, &ChunkAskBody { blob, index, urgent: class.is_urgent(), class: class_number, basis })
+}
+
+/// A chunk, or what makes it.
+fn chunk(frame_type: u8, blob: BlobHash, index: u32, bytes: &[u8]) -> Bytes {
+    let mut frame = head(frame_type, 0, CHUNK_HEAD_BYTES + bytes.len());
+    frame.put_slice(blob.as_bytes());
+    frame.put_u32(index);
+    frame.put_slice(bytes);
+    frame.freeze()
 }
 
 fn small<T: Encode<()>>(frame_type: u8, body: &T) -> Bytes {
@@ -393,6 +412,8 @@ struct ChunkAskBody {
     urgent: bool,
     #[n(3)]
     class: Option<u8>,
+    #[n(4)]
+    basis: Option<Vec<ChunkHash>>,
 }
 
 #[derive(Decode, Encode)]
@@ -450,6 +471,8 @@ mod tests {
             Message::ChunkAsk { blob, index: 4, class: Class::Reader },
             Message::ChunkAsk { blob, index: 4, class: Class::Pinned },
             Message::ChunkAsk { blob, index: 5, class: Class::Background },
+            Message::PatchAsk { blob, index: 5, class: Class::Reader, basis: vec![ChunkHash::of(b"basis"); 4] },
+            Message::Patch { blob, index: 5, patch: Bytes::from_static(b"patch") },
             Message::Chunk { blob, index: 4, bytes: Bytes::from_static(b"chunk") },
             Message::Have { blob },
             Message::Quiet { dealt_with: 12 },
@@ -524,6 +547,14 @@ mod tests {
         assert!(matches!(error, DecodeFrameError::Malformed { .. }), "only its bucket is missing: {error}");
         let endless = [&[0xa1, 0x03, 0x9f][..], &vec![0x40; 30_000], &[0xff]].concat();
         assert!(matches!(refused(frame_type::PAGE, &endless), DecodeFrameError::TooMany { .. }));
+        let basis = Message::PatchAsk {
+            blob: BlobHash::of(b"sample"),
+            index: 1,
+            class: Class::Background,
+            basis: vec![ChunkHash::of(b"basis"); BASIS_CHUNKS_MAX + 1],
+        };
+        let error = refused(frame_type::CHUNK_ASK, &basis.to_frame()[FRAME_HEADER_BYTES..]);
+        assert!(matches!(error, DecodeFrameError::TooMany { count: 5, max: 4, .. }), "{error}");
         let offers = [&[0xa1, 0x00, 0x99, 0x27, 0x11], &[0x80; 10_001][..]].concat();
         assert!(matches!(refused(frame_type::OFFER, &offers), DecodeFrameError::TooMany { count: 10_001, .. }));
     }
@@ -541,7 +572,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn no_body_makes_decoding_panic(which in 0usize..15, at in any::<prop::sample::Index>(), byte: u8, cut in any::<prop::sample::Index>()) {
+        fn no_body_makes_decoding_panic(which in 0usize..17, at in any::<prop::sample::Index>(), byte: u8, cut in any::<prop::sample::Index>()) {
             let mut frame = samples()[which].to_frame().to_vec();
             let at = FRAME_HEADER_BYTES + at.index(frame.len() - FRAME_HEADER_BYTES);
             frame[at] = byte;

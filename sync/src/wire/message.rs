@@ -7,7 +7,7 @@ use bytes::Bytes;
 use minicbor::{Decode, Encode};
 
 use super::class::Class;
-use crate::chunk::BlobHash;
+use crate::chunk::{BlobHash, ChunkHash};
 use crate::hlc::ClockQuality;
 use crate::id::{BucketId, Epoch, Incarnation, NodeId, Seq};
 
@@ -89,6 +89,8 @@ pub struct Hello {
 pub mod feature {
     /// A pull may ask for everything, also for rows that came from the reader ([`Pull`](super::Message::Pull)).
     pub const OWN_ROWS: u64 = 1 << 4;
+    /// A chunk may be asked for as a patch of others ([`PatchAsk`](super::Message::PatchAsk)).
+    pub const PATCHES: u64 = 1 << 6;
 }
 
 /// A bucket that the sender holds.
@@ -183,7 +185,19 @@ pub enum Message {
         /// How soon it is to come: one of [`Class::CONTENT`].
         class: Class,
     },
-    /// Answers it.
+    /// The same, where the sender holds chunks of which the missing one probably is a changed form. Only if the receiver has
+    /// [`feature::PATCHES`].
+    PatchAsk {
+        /// Of which blob.
+        blob: BlobHash,
+        /// Which chunk.
+        index: u32,
+        /// How soon it is to come: one of [`Class::CONTENT`].
+        class: Class,
+        /// The chunks, at most [`BASIS_CHUNKS_MAX`](crate::chunk::basis::BASIS_CHUNKS_MAX) and at least one.
+        basis: Vec<ChunkHash>,
+    },
+    /// Answers either.
     Chunk {
         /// Of which blob.
         blob: BlobHash,
@@ -191,6 +205,15 @@ pub enum Message {
         index: u32,
         /// Its bytes; empty if the blob is gone since.
         bytes: Bytes,
+    },
+    /// Answers a [`PatchAsk`](Self::PatchAsk), where it is less than the chunk.
+    Patch {
+        /// Of which blob.
+        blob: BlobHash,
+        /// Which chunk.
+        index: u32,
+        /// What makes it of its basis ([`chunk::patch`](crate::chunk::patch)).
+        patch: Bytes,
     },
     /// A blob has become whole here that the peer may have asked for in vain.
     Have {
@@ -216,7 +239,7 @@ impl Message {
     pub fn lane(&self) -> Lane {
         match self {
             Self::Page { .. } => Lane::Records,
-            Self::Manifest { .. } | Self::Chunk { .. } => Lane::Content(0),
+            Self::Manifest { .. } | Self::Chunk { .. } | Self::Patch { .. } => Lane::Content(0),
             _ => Lane::Control,
         }
     }

@@ -6,7 +6,7 @@
 use std::path::{Path, PathBuf};
 use std::{env, fs};
 
-use alexandria_sync::chunk::{BlobHash, Chunk, ChunkHash, Chunking, Manifest};
+use alexandria_sync::chunk::{BlobHash, Chunk, ChunkHash, Chunking, Manifest, patch};
 use alexandria_sync::domain::{
     Annotation, Author, AuthorCategory, Blob, Category, Chapter, Collection, Erasure, ErasureReceipt, FileRole, Label,
     Media, MediaAuthor, MediaCategory, MediaFile, MediaKind, OpenCount, Role, Typed, User,
@@ -202,6 +202,11 @@ fn golden_frames_of_every_type_read_and_write_as_released() {
         ("manifest", Message::Manifest { blob, manifest: Some(manifest(Chunking::Fixed).to_bytes()) }),
         ("manifest-absent", Message::Manifest { blob, manifest: None }),
         ("chunk-ask", Message::ChunkAsk { blob, index: 70_000, class: Class::Reader }),
+        (
+            "chunk-ask-basis",
+            Message::PatchAsk { blob, index: 70_000, class: Class::Pinned, basis: vec![ChunkHash::of(b"basis")] },
+        ),
+        ("patch", Message::Patch { blob, index: 70_000, patch: Bytes::from_static(b"patch") }),
         ("chunk", Message::Chunk { blob, index: 70_000, bytes: Bytes::from_static(b"file") }),
         ("chunk-gone", Message::Chunk { blob, index: 0, bytes: Bytes::new() }),
         ("have", Message::Have { blob }),
@@ -229,6 +234,22 @@ fn golden_compressed_pages_still_read() {
     let bytes = fs::read(path).expect("the golden file is there");
     assert_eq!(bytes[5], 1, "it is compressed");
     assert_eq!(read_frame(&bytes), Some(page));
+}
+
+/// What makes a chunk of its basis. How well may differ between versions, what it says may not.
+#[test]
+fn golden_patches_still_make_their_chunks() {
+    let basis = alexandria_sync::sim::Seeded::new(2).noise(100_000);
+    let mut chunk = basis.clone();
+    chunk.splice(50_000..50_100, b"another".iter().copied());
+    let path = folder().join("patch.zst");
+    if !path.exists() && env::var_os("ALEXANDRIA_GOLDEN").is_some_and(|how| how == "write") {
+        let made = patch::make(&basis, &chunk).expect("most of it is in the basis");
+        fs::write(&path, made).expect("the golden folder can be written");
+    }
+    let bytes = fs::read(path).expect("the golden file is there");
+    let named = Chunk { len: chunk.len() as u32, hash: ChunkHash::of(&chunk) };
+    assert_eq!(patch::apply(&basis, &bytes, named), Ok(chunk));
 }
 
 fn read_frame(bytes: &[u8]) -> Option<Message> {

@@ -22,7 +22,7 @@ pub(crate) const BUCKET: BucketId = BucketId::Catalogue;
 pub(crate) struct Victim {
     pub(crate) site: Site,
     pub(crate) session: Session,
-    sent: Vec<Message>,
+    pub(crate) sent: Vec<Message>,
     events: Vec<Event>,
     pub(crate) closed: Option<Closed>,
     /// Whether its disk answers; if not, what it was asked.
@@ -32,7 +32,7 @@ pub(crate) struct Victim {
 }
 
 impl Victim {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self::at(Site::new(2))
     }
 

@@ -11,6 +11,7 @@ mod fleet;
 mod golden;
 mod invariants;
 mod liars;
+mod patches;
 mod peers;
 mod reconnect;
 mod regressions;

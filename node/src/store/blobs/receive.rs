@@ -13,7 +13,7 @@ use std::io;
 use std::os::unix::fs::FileExt;
 use std::sync::{Arc, Mutex};
 
-use alexandria_sync::chunk::{BlobHash, ChunkIndex, Chunking, Have, Manifest};
+use alexandria_sync::chunk::{Bases, BlobHash, ChunkHash, ChunkIndex, Chunking, Have, Manifest};
 use alexandria_sync::id::NodeId;
 use alexandria_sync::store::{BlobStore, Wanted, WriteBlobError};
 use bytes::Bytes;
@@ -180,6 +180,17 @@ impl BlobStore for BlobSession {
         claim.keep();
         self.blobs.note_progress();
         Ok(have)
+    }
+
+    async fn bases(&self, peer: NodeId, manifest: &Manifest, have: &Have) -> Result<Bases, BlobError> {
+        let (blobs, manifest, have) = (self.blobs.clone(), manifest.clone(), have.clone());
+        blocking(move || blobs.bases_of(peer, &manifest, &have)).await
+    }
+
+    async fn known_chunk(&self, reader: Option<NodeId>, chunk: ChunkHash) -> Result<Option<Bytes>, BlobError> {
+        let blobs = self.blobs.clone();
+        let bytes = blocking(move || blobs.known_chunk(reader, chunk)).await?;
+        Ok(bytes.map(Bytes::from))
     }
 
     async fn write(&self, manifest: &Manifest, index: u32, bytes: Bytes) -> Result<(), WriteError> {
@@ -396,7 +407,7 @@ impl Blobs {
     }
 
     /// Asks the chunk index, which is filled when it is first needed.
-    fn with_chunk_index<T>(&self, ask: impl FnOnce(&ChunkIndex) -> T) -> Result<T, BlobError> {
+    pub(super) fn with_chunk_index<T>(&self, ask: impl FnOnce(&ChunkIndex) -> T) -> Result<T, BlobError> {
         let mut chunks = locked(&self.inner.chunks);
         if let Some(index) = chunks.as_ref() {
             return Ok(ask(index));
@@ -432,7 +443,7 @@ pub(super) fn all(chunks: usize) -> Have {
 }
 
 /// Reads one chunk; `None` if the file is gone or too short.
-fn read_chunk(path: &std::path::Path, offset: u64, len: u32) -> io::Result<Option<Vec<u8>>> {
+pub(super) fn read_chunk(path: &std::path::Path, offset: u64, len: u32) -> io::Result<Option<Vec<u8>>> {
     let file = match File::open(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         other => other?,

@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use crate::chunk::{BlobHash, Have, Manifest};
+use crate::chunk::{Bases, BlobHash, ChunkHash, Have, Manifest};
+use crate::session::Begun;
 use crate::store::Wanted;
 use crate::wire::Class;
 
@@ -36,6 +37,8 @@ pub(super) struct Fetching {
     have: Have,
     /// Chunks that were had at the start or asked for since.
     asked: Have,
+    /// What chunks are asked for as patches of.
+    bases: Bases,
     /// The next one is looked for from here on, then from the start.
     next: u32,
     /// Asked for and not arrived, with their lengths.
@@ -66,12 +69,13 @@ impl Receiving {
         }
     }
 
-    pub(super) fn began(&mut self, have: Have) {
+    pub(super) fn began(&mut self, Begun { have, bases }: Begun) {
         if let Stage::Beginning(manifest) = &self.stage {
             self.stage = Stage::Fetching(Fetching {
                 manifest: Arc::clone(manifest),
                 asked: have.clone(),
                 have,
+                bases,
                 next: manifest.chunk_at(self.wanted.from_bytes),
                 on_the_way: BTreeMap::new(),
                 writing: BTreeMap::new(),
@@ -98,6 +102,27 @@ impl Receiving {
             fetching.on_the_way.insert(index, len);
             fetching.asked.insert(index);
         }
+    }
+
+    /// What a chunk may be told from; `None` if it comes whole.
+    pub(super) fn basis(&self, index: u32) -> Option<&Vec<ChunkHash>> {
+        let Stage::Fetching(fetching) = &self.stage else { return None };
+        fetching.bases.get(&index)
+    }
+
+    /// The basis of a chunk that was being written is gone: it is asked for again, whole. Tells its length.
+    pub(super) fn needs_whole(&mut self, index: u32) -> u64 {
+        let Stage::Fetching(fetching) = &mut self.stage else { return 0 };
+        fetching.bases.remove(&index);
+        fetching.asked.remove(index);
+        fetching.writing.remove(&index).unwrap_or_default()
+    }
+
+    /// What the bases take in memory.
+    pub(super) fn bases_bytes(&self) -> usize {
+        let Stage::Fetching(fetching) = &self.stage else { return 0 };
+        let names = |basis: &Vec<ChunkHash>| size_of::<(u32, Vec<ChunkHash>)>() + size_of_val(&basis[..]);
+        fetching.bases.values().map(names).sum()
     }
 
     /// The length of a chunk that was asked for and has not arrived.

@@ -100,12 +100,13 @@ impl Window {
         self.on_the_way += len;
     }
 
-    pub(super) fn arrived(&mut self, len: u64, now_ms: u64) {
+    /// A chunk of `len` bytes has arrived, as `crossed` of them.
+    pub(super) fn arrived(&mut self, len: u64, crossed: u64, now_ms: u64) {
         self.on_the_way -= len;
         self.not_durable += len;
         self.since_sync += len;
         self.shown.arrived(len, now_ms);
-        self.sure.arrived(len, now_ms);
+        self.sure.arrived(crossed, now_ms);
     }
 
     pub(super) fn wrote(&mut self, now_ms: u64) {
@@ -156,7 +157,7 @@ mod tests {
         for turn in 1..6 {
             for chunk in 0..8 {
                 window.asked(1 << 20);
-                window.arrived(1 << 20, turn * 8_400 + chunk * 150);
+                window.arrived(1 << 20, 1 << 20, turn * 8_400 + chunk * 150);
                 assert_eq!(window.size(), 4_000_000);
             }
         }
@@ -167,8 +168,19 @@ mod tests {
         let mut window = Window::new(&Config::default(), 0);
         for chunk in 0..200 {
             window.asked(1 << 20);
-            window.arrived(1 << 20, chunk * 100);
+            window.arrived(1 << 20, 1 << 20, chunk * 100);
         }
         assert!((16_000_000..=21_000_000).contains(&window.size()), "{}", window.size());
+    }
+
+    /// What comes whole after them would cost all of it again.
+    #[test]
+    fn chunks_that_come_as_patches_do_not_pass_for_a_fast_link() {
+        let mut window = Window::new(&Config::default(), 0);
+        for chunk in 0..200 {
+            window.asked(1 << 20);
+            window.arrived(1 << 20, 500, chunk * 100);
+        }
+        assert_eq!(window.size(), Config::default().resend_bytes);
     }
 }

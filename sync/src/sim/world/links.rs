@@ -12,7 +12,7 @@ use crate::sim::link::{Direction, Packet, Quality};
 use crate::sim::replica::Conversation;
 use crate::sim::{Figures, Sabotage};
 use crate::store::RecordStore as _;
-use crate::wire::{Hello, Lane, PROTOCOL_MAX, PROTOCOL_MIN};
+use crate::wire::{Hello, Lane, PROTOCOL_MAX, PROTOCOL_MIN, feature};
 
 impl World<'_> {
     /// Dials everybody that the node dials, each within some time.
@@ -105,7 +105,7 @@ impl World<'_> {
             unix_ms,
             clock_quality,
             software: "simulator".into(),
-            features: 0,
+            features: if here.old { 0 } else { feature::PATCHES },
         };
         Session::new(self.session_config(), hello, self.replicas[peer].node, scope, self.now_us / 1000)
     }

@@ -116,9 +116,10 @@ impl World<'_> {
         let Some(connection) = self.connections.get_mut(&id) else { return };
         let way = connection.way_of(from);
         let to = connection.ends[1 - way];
-        if let Message::Chunk { blob, index, bytes } = message {
+        if let Message::Chunk { blob, index, bytes } | Message::Patch { blob, index, patch: bytes } = message {
             connection.chunks[way].insert((*blob, *index), bytes.len() as u64);
         }
+        self.figures.patches += u64::from(matches!(message, Message::Patch { .. }));
         connection.ways[way].queue(lane, message.to_frame(), now_us);
         self.send_packets(id, way);
         let is_late = |since_us| now_us > since_us + REVOCATION_US;
