@@ -2,7 +2,7 @@
 //!
 //! What is read is verified. Content that is gone, or damaged, is taken for unknown: then a chunk goes, or comes, whole.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 
 use alexandria_sync::chunk::basis::{self, OLDER_BLOBS_MAX};
 use alexandria_sync::chunk::{Bases, BlobHash, CHUNK_BYTES_MAX, ChunkHash, ChunkPlace, Chunking, Have, Manifest};
@@ -38,7 +38,7 @@ impl Content {
         let mut blobs: Vec<BlobHash> = lie.iter().map(|(_, blob, _)| *blob).collect();
         blobs.sort_unstable();
         blobs.dedup();
-        let mut older = HashMap::new();
+        let mut older = BTreeMap::new();
         for blob in blobs.into_iter().take(OLDER_BLOBS_MAX) {
             if let Some(manifest) = self.manifest(peer, blob).await? {
                 older.insert(blob, manifest);

@@ -6,9 +6,10 @@ use alexandria_sync::chunk::{CHUNK_BYTES_MAX, Chunk, ChunkHash, patch};
 /// A basis, preceded by its length, a chunk's length, and a patch: what comes out is the chunk, or it is refused. The same bytes
 /// as a chunk come back from their own patch.
 pub fn patch(data: &[u8]) {
-    let Some(([a, b, c, d, e], rest)) = data.split_first_chunk::<5>() else { return };
-    let (basis, patched) = rest.split_at(usize::from(u16::from_be_bytes([*a, *b])).min(rest.len()));
-    let len = u32::from_be_bytes([0, *c, *d, *e]).min(CHUNK_BYTES_MAX);
+    let Some((head, rest)) = data.split_first_chunk::<2>() else { return };
+    let Some((len, rest)) = rest.split_first_chunk::<3>() else { return };
+    let (basis, patched) = rest.split_at(usize::from(u16::from_be_bytes(*head)).min(rest.len()));
+    let len = u32::from_be_bytes([0, len[0], len[1], len[2]]).min(CHUNK_BYTES_MAX);
     // Nobody finds what has this hash: whatever comes out is something else.
     assert!(patch::apply(basis, patched, Chunk { len, hash: ChunkHash::of(b"never") }).is_err());
     assert!(basis.len() <= BASIS_BYTES_MAX as usize);

@@ -5,7 +5,7 @@
 //!
 //! Not here: the difference itself ([`patch`](super::patch)), where chunks lie (the stores).
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::ops::Range;
 
 use super::{BlobHash, CHUNK_BYTES_MAX, ChunkHash, ChunkPlace, Have, Manifest};
@@ -37,8 +37,8 @@ pub fn neighbours(manifest: &Manifest, have: &Have) -> Vec<ChunkHash> {
 pub fn bases(
     manifest: &Manifest,
     have: &Have,
-    places: &HashMap<ChunkHash, ChunkPlace>,
-    older: &HashMap<BlobHash, Manifest>,
+    places: &BTreeMap<ChunkHash, ChunkPlace>,
+    older: &BTreeMap<BlobHash, Manifest>,
 ) -> Bases {
     let mut bases = Bases::new();
     for gap in gaps(have) {
@@ -173,7 +173,7 @@ mod tests {
 
     /// The bases of a new version where the old one is here.
     fn found(old: &Manifest, new: &Manifest) -> Bases {
-        let mut places = HashMap::new();
+        let mut places = BTreeMap::new();
         for (index, chunk) in (0u32..).zip(old.chunks()) {
             places.insert(chunk.hash, ChunkPlace { blob: old.blob(), index });
         }
@@ -185,7 +185,7 @@ mod tests {
         }
         let asked = neighbours(new, &have);
         places.retain(|hash, _| asked.contains(hash));
-        bases(new, &have, &places, &HashMap::from([(old.blob(), old.clone())]))
+        bases(new, &have, &places, &BTreeMap::from([(old.blob(), old.clone())]))
     }
 
     const KIB: u32 = 1024;

@@ -5,7 +5,7 @@
 //!
 //! Not here: sectors ([`sectors`](super::sectors)).
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 use std::convert::Infallible;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -391,7 +391,7 @@ impl BlobStore for SimBlobs {
         let inner = self.lock();
         let referred = self.referred(&inner, peer);
         let neighbours = basis::neighbours(manifest, have).into_iter();
-        let places: HashMap<_, _> = neighbours.filter_map(|chunk| Some((chunk, inner.index.find(chunk)?))).collect();
+        let places: BTreeMap<_, _> = neighbours.filter_map(|chunk| Some((chunk, inner.index.find(chunk)?))).collect();
         let older = places.values().filter(|place| referred.contains(&place.blob));
         let older = older.filter_map(|place| Some((place.blob, inner.disk.whole.get(&place.blob)?.0.clone())));
         Ok(basis::bases(manifest, have, &places, &older.collect()))

@@ -160,11 +160,12 @@ impl FrameHeader {
     /// [`DecodeFrameError`] if it is not of the form of its type.
     pub fn decode_body(self, body: Bytes) -> Result<Option<Message>, DecodeFrameError> {
         let frame_type = self.frame_type;
-        match frame_type {
+        if frame_type == frame_type::PATCH {
             // It has no flags: what is compressed in it says so itself.
-            frame_type::PATCH => return decode_message(frame_type, &body).map(Some),
-            frame_type::FETCHING | ..OPTIONAL_TYPES_FROM => {}
-            _ => return Ok(None),
+            return decode_message(frame_type, &body).map(Some);
+        }
+        if frame_type >= OPTIONAL_TYPES_FROM && frame_type != frame_type::FETCHING {
+            return Ok(None);
         }
         let body = if self.flags & FLAG_ZSTD == 0 {
             body

@@ -27,7 +27,7 @@ fn cut(bytes: &[u8]) -> Manifest {
     let mut chunks = Vec::new();
     let mut rest = bytes;
     while !rest.is_empty() {
-        let is_cut = |window: &[u8]| blake3::hash(window).as_bytes()[0] as usize % (CHUNK_BYTES / 4) == 0;
+        let is_cut = |window: &[u8]| usize::from(blake3::hash(window).as_bytes()[0]).is_multiple_of(CHUNK_BYTES / 4);
         let at = rest.windows(8).skip(50).position(is_cut).map_or(rest.len(), |at| at + 58);
         let (chunk, after) = rest.split_at(at.min(4 * CHUNK_BYTES).min(rest.len()));
         chunks.push(Chunk { len: chunk.len() as u32, hash: ChunkHash::of(chunk) });
@@ -307,6 +307,9 @@ fn is_chunk_ask(message: &Message) -> bool {
     matches!(message, Message::ChunkAsk { .. } | Message::PatchAsk { .. })
 }
 
+/// What a liar sends in place of the patch that it was asked for.
+type Lie = fn(&Asking) -> Bytes;
+
 #[test]
 fn a_patch_that_makes_something_else_costs_the_liar_its_session_and_is_not_written() {
     let other = |asking: &Asking| {
@@ -318,7 +321,7 @@ fn a_patch_that_makes_something_else_costs_the_liar_its_session_and_is_not_writt
     let shorter = |asking: &Asking| asking.patch_of(&asking.chunk()[1..]);
     let trash = |_: &Asking| Bytes::from_static(b"trash");
     let empty = |_: &Asking| Bytes::new();
-    let lies: [(fn(&Asking) -> Bytes, &str); 5] = [
+    let lies: [(Lie, &str); 5] = [
         (other, "does not match its hash"),
         (bomb, "a patch of"),
         (shorter, "does not match its hash"),

@@ -5,7 +5,7 @@
 //!
 //! Not here: chunks that are the same in both, which are copied ([`receive`](super::receive)).
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 
 use alexandria_sync::chunk::basis::{self, OLDER_BLOBS_MAX};
 use alexandria_sync::chunk::{Bases, BlobHash, ChunkHash, Chunking, Have, Manifest};
@@ -22,10 +22,10 @@ impl Blobs {
             return Ok(Bases::new());
         }
         let neighbours = basis::neighbours(manifest, have);
-        let places: HashMap<_, _> = self.with_chunk_index(|known| {
+        let places: BTreeMap<_, _> = self.with_chunk_index(|known| {
             neighbours.into_iter().filter_map(|chunk| Some((chunk, known.find(chunk)?))).collect()
         })?;
-        let mut older: HashMap<BlobHash, Manifest> = HashMap::new();
+        let mut older: BTreeMap<BlobHash, Manifest> = BTreeMap::new();
         for place in places.values() {
             if older.len() < OLDER_BLOBS_MAX
                 && !older.contains_key(&place.blob)
