@@ -201,6 +201,7 @@ impl Replication {
             clock_quality: ClockQuality::Trusted,
             software: concat!("alexandria-bridge/", env!("CARGO_PKG_VERSION")).into(),
             features: feature::OWN_ROWS,
+            standing: None,
         }
     }
 

@@ -179,6 +179,7 @@ impl Node {
             clock_quality: ClockQuality::Trusted,
             software: "a test".into(),
             features: 0,
+            standing: None,
         };
         let scope = Scope { site: own.node_id(), collections: Collections::All };
         let session = Session::new(session::Config::default(), hello, self.answer.bridge_id, scope, 0);

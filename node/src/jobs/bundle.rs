@@ -145,6 +145,7 @@ impl Bundles {
             clock_quality: records.clock_quality(),
             software: concat!("alexandria ", env!("CARGO_PKG_VERSION")).to_owned(),
             features: 0,
+            standing: None,
         })
     }
 

@@ -57,6 +57,7 @@ impl Prepared {
             clock_quality: store.records.clock_quality(),
             software: concat!("alexandria ", env!("CARGO_PKG_VERSION")).to_owned(),
             features: feature::OWN_ROWS,
+            standing: None,
         };
         let selected = match store.records.selected().await {
             Ok(selected) => selected,

@@ -303,6 +303,7 @@ impl Replicator {
             clock_quality: store.records.clock_quality(),
             software: concat!("alexandria ", env!("CARGO_PKG_VERSION")).to_owned(),
             features: feature::OWN_ROWS,
+            standing: None,
         };
         let scope = Scope { site: node.node, collections: Collections::All };
         let following = Following::begin(store.clone(), membership.bridge).await?;

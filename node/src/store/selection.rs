@@ -248,7 +248,7 @@ impl Records {
             let returning = rows.with_prefix(&[keys::RETURNING])?;
             let returning = returning.iter().map(|(key, _)| collection_of(key)).collect::<Result<_, _>>()?;
             let version = *shared.selection.borrow();
-            Ok(Selected { version, selection: Selection { collections, returning } })
+            Ok(Selected { version, selection: Selection { collections, returning, all_anew } })
         };
         self.inner.writer.submit(Room::Freed, work).await
     }

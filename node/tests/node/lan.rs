@@ -290,6 +290,7 @@ mod asking {
             clock_quality: ClockQuality::Untrusted,
             software: "test".into(),
             features: 0,
+            standing: None,
         };
         control.write_all(&Message::Hello(hello).to_frame()).await.expect("the connection is open");
         for &blob in blobs {

@@ -108,6 +108,7 @@ impl Bridge {
                     clock_quality: ClockQuality::Trusted,
                     software: "test".into(),
                     features: 0,
+                    standing: None,
                 };
                 let session = Session::new(session::Config::default(), hello, node, scope, 0);
                 let (host, inputs) = mpsc::channel(HOST_INPUTS_MAX);

@@ -78,6 +78,7 @@ fn hello(store: &Store) -> Hello {
         clock_quality: ClockQuality::Trusted,
         software: "test".into(),
         features: feature::OWN_ROWS,
+        standing: None,
     }
 }
 

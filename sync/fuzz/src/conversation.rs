@@ -104,6 +104,7 @@ fn hello() -> Hello {
         clock_quality: ClockQuality::Trusted,
         software: String::new(),
         features: 0,
+        standing: None,
     }
 }
 

@@ -199,6 +199,7 @@ impl Site {
             clock_quality: ClockQuality::Trusted,
             software: "test".into(),
             features: 0,
+            standing: None,
         }
     }
 

@@ -106,6 +106,7 @@ impl World<'_> {
             clock_quality,
             software: "simulator".into(),
             features: 0,
+            standing: None,
         };
         Session::new(self.session_config(), hello, self.replicas[peer].node, scope, self.now_us / 1000)
     }
