@@ -175,7 +175,10 @@ impl Replication {
         self.end_earlier(node);
         shared.running().insert(number, Running { node, stop: host.clone() });
         shared.metrics.sessions_open.inc();
-        let helpers = [tokio::spawn(self.clone().tell(node, host, stop)), tokio::spawn(self.clone().hear(node, standing, heard).in_current_span())];
+        let helpers = [
+            tokio::spawn(self.clone().tell(node, host, stop)),
+            tokio::spawn(self.clone().hear(node, standing, heard).in_current_span()),
+        ];
 
         let scope = Scope { site: node, collections: Collections::All };
         let config = session::Config {

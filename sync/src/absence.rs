@@ -106,8 +106,10 @@ impl Marks {
 /// A record that was here before everything was read anew, and that the bridge did not have.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Unconfirmed {
-    /// Whether the bridge is known to have had it: it came from there, or was sent there.
+    /// Whether it came from the bridge, or was sent there.
     pub bridge_had_it: bool,
+    /// Whether it is held back already: cursors have passed it, and it was not sent all the same.
+    pub is_held_back: bool,
     /// Whether its bucket was read.
     pub is_read: bool,
 }
@@ -124,7 +126,7 @@ pub enum Verdict {
 impl Unconfirmed {
     /// Decides.
     pub fn verdict(self) -> Verdict {
-        if self.bridge_had_it && self.is_read { Verdict::Forget } else { Verdict::HoldBack }
+        if self.bridge_had_it && self.is_read && !self.is_held_back { Verdict::Forget } else { Verdict::HoldBack }
     }
 }
 

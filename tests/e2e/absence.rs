@@ -13,8 +13,7 @@ const LEASE_S: &str = "5";
 
 #[tokio::test]
 async fn a_node_that_comes_back_after_its_lease_brings_nothing_back_and_loses_nothing() {
-    let fleet =
-        Fleet::start_with(|settings, _| settings.environment("ALEXANDRIA_BRIDGE_FLEET_LEASE_S", LEASE_S)).await;
+    let fleet = Fleet::start_with(|settings, _| settings.environment("ALEXANDRIA_BRIDGE_FLEET_LEASE_S", LEASE_S)).await;
     let mut node = NodeSettings::default().bare().by_hand().start().await;
     fleet.enrol(&node).await;
     let stays = created(&node, "Stays").await;

@@ -37,42 +37,54 @@ pub struct Node {
     pub iot_error: Option<String>,
 }
 
-#[derive(sqlx::FromRow)]
-struct Row {
-    id: Uuid,
-    name: String,
-    site: String,
-    enrolled_at: String,
-    revoked_at: Option<String>,
-    last_session_at: Option<String>,
-    in_step_at: Option<String>,
-    lease_until: Option<String>,
-    lapsed: bool,
-    iot_state: String,
-    iot_error: Option<String>,
-}
+type Row = (
+    Uuid,
+    String,
+    String,
+    String,
+    Option<String>,
+    Option<String>,
+    Option<String>,
+    Option<String>,
+    bool,
+    String,
+    Option<String>,
+);
 
 impl From<Row> for Node {
     fn from(row: Row) -> Self {
+        let (
+            id,
+            name,
+            site,
+            enrolled_at,
+            revoked_at,
+            last_session_at,
+            in_step_at,
+            lease_until,
+            lapsed,
+            iot_state,
+            iot_error,
+        ) = row;
         Self {
-            id: NodeId::from_bytes(row.id.into_bytes()),
-            name: row.name,
-            site: row.site,
-            enrolled_at: row.enrolled_at,
-            revoked_at: row.revoked_at,
-            last_session_at: row.last_session_at,
-            in_step_at: row.in_step_at,
-            lease_until: row.lease_until,
-            lapsed: row.lapsed,
-            iot_state: row.iot_state,
-            iot_error: row.iot_error,
+            id: NodeId::from_bytes(id.into_bytes()),
+            name,
+            site,
+            enrolled_at,
+            revoked_at,
+            last_session_at,
+            in_step_at,
+            lease_until,
+            lapsed,
+            iot_state,
+            iot_error,
         }
     }
 }
 
 /// A time in a row, as RFC 3339.
 fn rfc3339(column: &str) -> String {
-    format!("to_char({column} AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS\"Z\"')")
+    format!("to_char(({column}) AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS\"Z\"')")
 }
 
 impl Fleet {
@@ -176,11 +188,13 @@ impl Fleet {
     ///
     /// If PostgreSQL is away.
     pub async fn note_in_step(&self, node: NodeId, in_step_ms: u64) -> Result<(), sqlx::Error> {
-        sqlx::query("UPDATE node SET in_step_at = greatest(in_step_at, to_timestamp($2::bigint / 1000.0)) WHERE id = $1")
-            .bind(Uuid::from_bytes(*node.as_bytes()))
-            .bind(in_step_ms as i64)
-            .execute(self.pool())
-            .await?;
+        sqlx::query(
+            "UPDATE node SET in_step_at = greatest(in_step_at, to_timestamp($2::bigint / 1000.0)) WHERE id = $1",
+        )
+        .bind(Uuid::from_bytes(*node.as_bytes()))
+        .bind(in_step_ms as i64)
+        .execute(self.pool())
+        .await?;
         Ok(())
     }
 

@@ -375,7 +375,8 @@ impl Replicator {
             (left, kept) = (left + forgotten, kept + held_back);
         }
         tracing::warn!(
-            deleted_elsewhere = left, held_back = kept,
+            deleted_elsewhere = left,
+            held_back = kept,
             "all was read anew after a long absence; `alexandria heldback` shows what was not sent before"
         );
         self.inner.library.store().records.try_again();

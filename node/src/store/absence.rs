@@ -272,6 +272,7 @@ fn caught_up(
             }
             let sweeping = State::Sweeping { bridge, in_step_ms: theirs.in_step_ms, place: vec![keys::RECORD] };
             rows.put(state_key(), sweeping.encode());
+            hold_back_what_is_aside(rows)?;
             shared.selection.send_modify(|version| *version += 1);
             return Ok(());
         }
@@ -339,7 +340,6 @@ fn sweep_some(rows: &mut Overlay<'_>, shared: &Shared) -> Result<Swept, StoreErr
             match judge(rows, bridge, &row)? {
                 None => {}
                 Some(Verdict::Forget) => {
-                    rows.remove(keys::held_back(of));
                     tables::remove(rows, row)?;
                     forgotten += 1;
                 }
@@ -359,7 +359,6 @@ fn sweep_some(rows: &mut Overlay<'_>, shared: &Shared) -> Result<Swept, StoreErr
         marks.into_iter().for_each(|mark| rows.remove(mark));
         return Ok(Swept::More { forgotten, held_back });
     }
-    hold_back_what_is_aside(rows)?;
     for (key, _) in rows.with_prefix(&[keys::SENT])? {
         rows.remove(key);
     }
@@ -376,7 +375,7 @@ fn hold_back_what_is_aside(rows: &mut Overlay<'_>) -> Result<(), StoreError> {
     let aside = rows.with_prefix(&[keys::QUARANTINE])?;
     for (key, _) in aside {
         let of = keys::record_of(&key).ok_or(StoreError::DamagedRow { what: "quarantined record" })?;
-        if tables::read(rows, of)?.is_none() {
+        if tables::read(rows, of)?.is_none() && !rows.contains(&keys::confirmed(of))? {
             rows.put(keys::held_back(of), Vec::new());
         }
     }
@@ -393,7 +392,8 @@ fn judge(rows: &Overlay<'_>, bridge: NodeId, row: &RecordRow) -> Result<Option<V
     let sent = rows.get(&keys::sent(bucket))?.map_or(Ok(0), |value| decode_number(&value)).map(Seq)?;
     let came_from_bridge = row.arrived_from.is_some_and(|peer| peer.node == bridge);
     let is_read = level(rows, bucket)? != Level::None;
-    Ok(Some(Unconfirmed { bridge_had_it: came_from_bridge || row.seq <= sent, is_read }.verdict()))
+    let is_held_back = rows.contains(&keys::held_back(row.record.key))?;
+    Ok(Some(Unconfirmed { bridge_had_it: came_from_bridge || row.seq <= sent, is_held_back, is_read }.verdict()))
 }
 
 fn times(rows: &Overlay<'_>) -> Result<Option<Times>, StoreError> {

@@ -228,8 +228,16 @@ enum Found {
 }
 
 /// The tables that are worth keeping. What is held comes before the records, so that none of it is taken for wanted.
-const SALVAGED: [u8; 8] =
-    [keys::HELD_BACK, keys::HELD, keys::MEDIA_TYPE, keys::RECORD, keys::CURSOR, keys::QUARANTINE, keys::UNNAMED, keys::PENDING_ERASURE];
+const SALVAGED: [u8; 8] = [
+    keys::HELD_BACK,
+    keys::HELD,
+    keys::MEDIA_TYPE,
+    keys::RECORD,
+    keys::CURSOR,
+    keys::QUARANTINE,
+    keys::UNNAMED,
+    keys::PENDING_ERASURE,
+];
 
 /// Sends all rows of a damaged tree that are worth keeping.
 fn read_damaged(dir: &Path, cache_bytes: u64, found: &mpsc::SyncSender<Found>) -> Result<(), mpsc::SendError<Found>> {
@@ -237,8 +245,7 @@ fn read_damaged(dir: &Path, cache_bytes: u64, found: &mpsc::SyncSender<Found>) -
         found.send(Found::Gap)?;
         return found.send(Found::End);
     };
-    for key in
-        [meta::identity_key(), meta::hlc_key(), guard::commit_key(), absence::times_key(), absence::state_key()]
+    for key in [meta::identity_key(), meta::hlc_key(), guard::commit_key(), absence::times_key(), absence::state_key()]
     {
         if let Ok(Some(value)) = damaged.get(&key) {
             found.send(Found::Row((key, value)))?;

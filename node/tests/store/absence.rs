@@ -127,7 +127,7 @@ async fn who_was_away_for_longer_than_its_lease_loses_nothing_and_brings_nothing
 #[tokio::test]
 async fn a_backup_of_who_was_away_holds_back_the_same() {
     let dir = folder();
-    let (store, had) = away(&dir).await;
+    let (store, _) = away(&dir).await;
     let file = dir.path().join("while-reading");
     store.records.meet(bridge(), standing(9000, 5000)).await.unwrap();
     give(&store, 1..=2, 11).await.unwrap();
@@ -138,6 +138,8 @@ async fn a_backup_of_who_was_away_holds_back_the_same() {
     assert_eq!(restored.records.reading_anew().unwrap(), Some(ReadingAnew::Reading));
     assert_eq!(restored.records.cursor(bridge().node, shelf()).await.unwrap(), None);
 
+    let dir = folder();
+    let (store, had) = away(&dir).await;
     let store = come_back(store, &dir, had).await;
     let file = dir.path().join("afterwards");
     backup::export(&store.records, &file).unwrap();
@@ -146,6 +148,24 @@ async fn a_backup_of_who_was_away_holds_back_the_same() {
     let restored = open(&restored_dir);
     assert_eq!(restored.records.held_back_count().unwrap(), 3);
     assert_eq!(restored.records.in_step_ms().unwrap(), Some(9000));
+}
+
+/// Cursors pass what is held back, so that it looks as if it had been sent.
+#[tokio::test]
+async fn what_is_held_back_stays_through_a_second_absence() {
+    let dir = folder();
+    let (store, had) = away(&dir).await;
+    let store = come_back(store, &dir, had).await;
+    let head = store.records.heads_now().into_iter().find(|head| head.bucket == shelf()).unwrap();
+    let page = store.records.page(shelf(), Seq(0), bridge(), 1 << 20).await.unwrap();
+    assert_eq!(page.next, head.head);
+    store.records.meet(bridge(), standing(20_000, 15_000)).await.unwrap();
+    give(&store, 1..=3, 30).await.unwrap();
+    store.records.caught_up(bridge(), standing(20_000, 15_000), vec![head]).await.unwrap();
+    while store.records.sweep_some().await.unwrap() != Swept::Done {}
+    let (held_back, _) = store.records.held_back(None).unwrap();
+    assert_eq!(held_back.iter().map(|held| held.record.key.id).collect::<Vec<_>>(), [id(4), id(8), id(21)]);
+    assert!(store.records.get(key(30)).unwrap().is_none(), "that was sent, and deleted since");
 }
 
 #[tokio::test]

@@ -51,7 +51,15 @@ fn accepts(_: &Issuer, bucket: BucketId) -> bool {
 fn receiver(local: NodeId) -> Receiver<'static> {
     let clock = ReceiverClock { unix_ms: NOW_UNIX_MS, quality: ClockQuality::Trusted, drift_bound_ms: DRIFT_BOUND_MS };
     let local = Peer { node: local, epoch: EPOCH };
-    Receiver { local, clock, identity: None, unsigned: true, accepts: &accepts, selection: &EVERYTHING, standing: Standing::default() }
+    Receiver {
+        local,
+        clock,
+        identity: None,
+        unsigned: true,
+        accepts: &accepts,
+        selection: &EVERYTHING,
+        standing: Standing::default(),
+    }
 }
 
 fn import(file: &[u8]) {

@@ -65,6 +65,12 @@ enum State {
 }
 
 impl Absence {
+    /// In a new life, reading all anew begins again.
+    pub(super) fn begin_again(&self) -> Option<Self> {
+        let again = Self { state: Some(State::Reading), confirmed: BTreeSet::new(), ..self.clone() };
+        self.reads_anew().then_some(again)
+    }
+
     pub(super) fn reads_anew(&self) -> bool {
         self.state.is_some()
     }
@@ -124,10 +130,11 @@ impl SimRecords {
             let row = &inner.tables.records[&key];
             let sent = absence.sent.get(&key.bucket).copied().unwrap_or_default();
             let came_from_bridge = row.origin.is_some_and(|peer| peer.node == bridge);
-            let unconfirmed = Unconfirmed { bridge_had_it: came_from_bridge || row.seq <= sent, is_read: true };
+            let bridge_had_it = came_from_bridge || row.seq <= sent;
+            let is_held_back = absence.held_back.contains(&key);
+            let unconfirmed = Unconfirmed { bridge_had_it, is_held_back, is_read: true };
             match unconfirmed.verdict() {
                 Verdict::Forget => {
-                    absence.held_back.remove(&key);
                     changes.push(Change::Forget(key));
                 }
                 Verdict::HoldBack => {
@@ -138,9 +145,6 @@ impl SimRecords {
         let is_done = keys.len() < SWEPT_AT_ONCE;
         absence.state = Some(State::Sweeping { in_step_ms, place: keys.last().copied().or(place) });
         if is_done {
-            let aside = inner.tables.quarantine.iter().map(|record| record.key);
-            let unknown = aside.filter(|key| !inner.tables.records.contains_key(key));
-            absence.held_back.extend(unknown);
             let collected_ms = absence.times.unwrap_or_default().collected_ms;
             absence.times = Some(Times { in_step_ms, in_step_nearby_ms: in_step_ms, collected_ms });
             (absence.state, absence.confirmed, absence.sent) = (None, BTreeSet::new(), BTreeMap::new());
@@ -235,6 +239,10 @@ impl SimRecords {
             if is_bridge && matches!(absence.state, Some(State::Reading)) {
                 absence.sent = has.iter().map(|head| (head.bucket, head.head)).collect();
                 absence.state = Some(State::Sweeping { in_step_ms: theirs.in_step_ms, place: None });
+                let aside = inner.tables.quarantine.iter().map(|record| record.key);
+                let known = |key: &RecordKey| absence.confirmed.contains(key) || inner.tables.records.contains_key(key);
+                let unknown: Vec<RecordKey> = aside.filter(|key| !known(key)).collect();
+                absence.held_back.extend(unknown);
                 inner.commit(vec![Change::Absence(Box::new(absence))]);
             }
             return;

@@ -87,7 +87,8 @@ impl World<'_> {
             if peer.records.epoch() != cursor.epoch {
                 continue;
             }
-            for (seq, row) in peer.records.feed(bucket) {
+            let held_back = peer.records.held_back();
+            for (seq, row) in peer.records.feed(bucket).into_iter().filter(|(_, row)| !held_back.contains(&row.key)) {
                 let seen = contains(here.records.get(row.key).as_ref(), &row) || set_aside.contains(&row);
                 let may_be_forgotten = || {
                     let held = here.records.get(row.key);
@@ -240,7 +241,8 @@ impl World<'_> {
             }
             for edit in edits.iter().filter(|edit| here.is_bridge() || here.scope.contains(edit.record.key.bucket)) {
                 let held = here.records.get(edit.record.key);
-                let is_away = held_back.contains(&edit.record.key) || self.may_be_forgotten(edit.record.key, held.as_ref());
+                let is_away =
+                    held_back.contains(&edit.record.key) || self.may_be_forgotten(edit.record.key, held.as_ref());
                 if !shows(held.as_ref(), &edit.record) && !is_away {
                     faults.push(format!("replica {at} does not show an edit of {:?}", edit.record.key));
                 }

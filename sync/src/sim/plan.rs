@@ -145,7 +145,7 @@ impl Plan {
             put_on_one_network(&mut rng, &mut residents);
         }
         let mut steps = steps(&mut rng, residents.len());
-        let has_leases = seed % LEASES_ONE_IN == LEASES_ONE_IN - 2;
+        let has_leases = seed % LEASES_ONE_IN == 1;
         if has_leases {
             stay_away(&mut rng, &mut residents, &mut steps);
         }
@@ -167,7 +167,8 @@ fn stay_away(rng: &mut Seeded, residents: &mut [Resident], steps: &mut [Step]) {
     let mut later_us = 0;
     for step in steps {
         step.at_us += later_us;
-        if rng.chance(25) {
+        // The steps after a silence count on it.
+        if !matches!(step.deed, Deed::Silence { .. }) && rng.chance(25) {
             let others_us = rng.between(DAY_US, LEASE_DAYS * DAY_US);
             let for_us = others_us + if rng.chance(60) { rng.below(3 * LEASE_DAYS * DAY_US) } else { 0 };
             step.replica = 1 + rng.below(residents.len() as u64 - 1) as usize;

@@ -8,8 +8,8 @@ mod evict;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use super::seeded::Seeded;
 use super::absence::{Absence, Leased};
+use super::seeded::Seeded;
 use super::{Sabotage, erase};
 use crate::absence::Standing;
 use crate::hlc::{Clock, ClockQuality, DRIFT_BOUND_MS, HlcTime, Stamp};
@@ -345,7 +345,11 @@ impl SimRecords {
         *inner = Inner::recover(inner.node, copy.0, inner.sabotage);
         (inner.now, inner.full) = (now, full);
         let incarnation = Incarnation(inner.tables.incarnation.0 + epoch.0 as u32);
-        inner.commit(vec![Change::Life(incarnation, epoch)]);
+        let mut changes = vec![Change::Life(incarnation, epoch)];
+        if let Some(again) = inner.tables.absence.begin_again() {
+            changes.extend([Change::ForgetCursors, Change::Absence(Box::new(again))]);
+        }
+        inner.commit(changes);
         inner.unsynced = 0;
         inner.clock = inner.fresh_clock();
     }

@@ -75,7 +75,14 @@ impl Place {
         for peer in 0..10 {
             site.blobs.permit(node_id(peer), scope.clone());
         }
-        Self { site, identity, now_ms: NOW_MS, unsigned: false, selection: Selection::default(), standing: Standing::default() }
+        Self {
+            site,
+            identity,
+            now_ms: NOW_MS,
+            unsigned: false,
+            selection: Selection::default(),
+            standing: Standing::default(),
+        }
     }
 
     fn peer(&self) -> Peer {
