@@ -13,6 +13,7 @@
 use minicbor::{Decode, Encode};
 
 use crate::id::Seq;
+use crate::record::Record;
 
 /// How a replica stands, as its hello tells it.
 #[derive(Clone, Copy, Debug, Decode, Default, Encode, Eq, PartialEq)]
@@ -39,6 +40,12 @@ impl Standing {
 /// Whether one replica may give its records to another.
 pub fn may_give(giver: Standing, taker: Standing) -> bool {
     giver.in_step_ms >= taker.collected_ms
+}
+
+/// Whether a record is a tombstone that may be forgotten one day. An id that follows from other things will be used again, by whoever
+/// finds the same things: whoever had not forgotten yet would not see that.
+pub fn is_forgettable(record: &Record) -> bool {
+    record.is_tombstone() && record.key.id.minted_unix_ms().is_some()
 }
 
 /// A moment at which the end of a feed was seen.

@@ -4,7 +4,8 @@
 //! processes of the bridge. What had arrived longer ago than a lease, and a little more against clocks that are set, goes. First
 //! that is made durable, and told in every hello from then on (`bridge.collected_at`); then rows are deleted, some at a time.
 //!
-//! What stays: tombstones of what an erasure names, which it would make again; those of which a version is set aside; and what
+//! What stays: tombstones of what an erasure names, which it would make again; those of which a version is set aside; those with
+//! ids that will be used again; and what
 //! deleted records named, so that they can still be erased.
 
 use std::time::Duration;
@@ -21,8 +22,9 @@ const AT_ONCE: i64 = 500;
 const INTERVAL_MIN: Duration = Duration::from_secs(1);
 const INTERVAL_MAX: Duration = Duration::from_hours(6);
 
-/// Whether a tombstone of table `record` may go.
-const IS_NOT_NEEDED: &str = "NOT EXISTS (SELECT FROM quarantine AS aside WHERE aside.bucket_no = record.bucket_no \
+/// Whether a tombstone of table `record` may go (see `is_forgettable` of `alexandria_sync::absence`, too).
+const IS_NOT_NEEDED: &str = "get_byte(uuid_send(record.id), 6) >> 4 = 7 \
+    AND NOT EXISTS (SELECT FROM quarantine AS aside WHERE aside.bucket_no = record.bucket_no \
         AND aside.kind = record.kind AND aside.id = record.id) \
     AND NOT EXISTS (SELECT FROM erasure WHERE erasure.bucket_no = record.bucket_no \
         AND erasure.record = record.id AND erasure.kind = record.kind)";

@@ -6,7 +6,7 @@ use std::sync::{Mutex, PoisonError};
 
 use super::Sabotage;
 use super::records::{Change, Inner, SimRecords};
-use crate::absence::{Mark, Marks, Standing, Unconfirmed, Verdict};
+use crate::absence::{Mark, Marks, Standing, Unconfirmed, Verdict, is_forgettable};
 use crate::domain::{Erasure, ErasureReceipt, Typed};
 use crate::id::{BucketId, NodeId, Seq};
 use crate::record::{Record, RecordKey};
@@ -185,7 +185,7 @@ impl SimRecords {
             .tables
             .records
             .iter()
-            .filter(|(key, row)| row.record.is_tombstone() && is_old(key, row.seq))
+            .filter(|(key, row)| is_forgettable(&row.record) && is_old(key, row.seq))
             .filter(|(key, _)| !inner.tables.quarantine.iter().any(|aside| aside.key == **key))
             .filter(|(key, _)| !absence.held_back.contains(key) && !erased.contains(key))
             .map(|(&key, _)| Change::Forget(key))

@@ -6,7 +6,7 @@
 
 use std::ops::Bound;
 
-use alexandria_sync::absence::{Mark, Marks};
+use alexandria_sync::absence::{Mark, Marks, is_forgettable};
 use alexandria_sync::id::{BucketId, Seq};
 use alexandria_sync::record::RecordKey;
 use alexandria_sync::store::BucketHead;
@@ -111,7 +111,7 @@ fn collect_some(rows: &mut Overlay<'_>, bucket: BucketId) -> Result<Option<u64>,
         let (kind, id) = decode_feed(&named)?;
         let of = RecordKey { bucket, kind, id };
         let Some(found) = tables::read(rows, of)? else { continue };
-        if found.seq != seq || !found.record.is_tombstone() || is_needed(rows, of)? {
+        if found.seq != seq || !is_forgettable(&found.record) || is_needed(rows, of)? {
             continue;
         }
         tables::forget_tombstone(rows, found)?;
