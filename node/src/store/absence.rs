@@ -22,7 +22,7 @@ use std::sync::Arc;
 
 use alexandria_sync::absence::{Standing, Unconfirmed, Verdict};
 use alexandria_sync::domain::{Erasure, ErasureReceipt, Typed};
-use alexandria_sync::id::{BucketId, NodeId, Seq};
+use alexandria_sync::id::{BucketId, Epoch, NodeId, Seq};
 use alexandria_sync::record::RecordKey;
 use alexandria_sync::store::{BucketHead, Peer};
 
@@ -41,6 +41,7 @@ const ROWS_AT_ONCE: usize = 256;
 
 /// The times of this node, by the clock of the bridge's store.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+#[expect(clippy::struct_field_names, reason = "names end in the unit")]
 pub(crate) struct Times {
     /// In step with the bridge.
     in_step_ms: u64,
@@ -78,13 +79,13 @@ impl Times {
 #[derive(Clone, Debug, Eq, PartialEq)]
 enum State {
     Reading { bridge: NodeId },
-    Sweeping { bridge: NodeId, in_step_ms: u64, place: Vec<u8> },
+    Sweeping { bridge: Peer, in_step_ms: u64, place: Vec<u8> },
 }
 
 impl State {
     fn bridge(&self) -> NodeId {
         match self {
-            Self::Reading { bridge } | Self::Sweeping { bridge, .. } => *bridge,
+            Self::Reading { bridge } | Self::Sweeping { bridge: Peer { node: bridge, .. }, .. } => *bridge,
         }
     }
 
@@ -92,7 +93,8 @@ impl State {
         match self {
             Self::Reading { bridge } => [&[0], bridge.as_bytes().as_slice()].concat(),
             Self::Sweeping { bridge, in_step_ms, place } => {
-                [&[1], bridge.as_bytes().as_slice(), &in_step_ms.to_be_bytes(), place].concat()
+                let numbers = [bridge.epoch.0, *in_step_ms].map(u64::to_be_bytes).concat();
+                [&[1], bridge.node.as_bytes().as_slice(), &numbers, place].concat()
             }
         }
     }
@@ -104,7 +106,9 @@ impl State {
         match tag {
             0 => Some(Self::Reading { bridge }),
             1 => {
+                let (epoch, rest) = rest.split_first_chunk()?;
                 let (in_step_ms, place) = rest.split_first_chunk()?;
+                let bridge = Peer { node: bridge, epoch: Epoch(u64::from_be_bytes(*epoch)) };
                 Some(Self::Sweeping { bridge, in_step_ms: u64::from_be_bytes(*in_step_ms), place: place.to_vec() })
             }
             _ => None,
@@ -169,7 +173,7 @@ impl Records {
         let is_bridge = self.bridge_id() == Some(with.node);
         let shared = Arc::clone(&self.inner.shared);
         let work = move |transaction: &mut Transaction<'_>| {
-            caught_up(&mut transaction.rows, &shared, (with.node, is_bridge), standing, &has)
+            caught_up(&mut transaction.rows, &shared, (with, is_bridge), standing, &has)
         };
         self.inner.writer.submit(Room::Freed, work).await
     }
@@ -261,16 +265,17 @@ fn begin(rows: &mut Overlay<'_>, bridge: NodeId) -> Result<(), StoreError> {
 fn caught_up(
     rows: &mut Overlay<'_>,
     shared: &Shared,
-    (with, is_bridge): (NodeId, bool),
+    (with, is_bridge): (Peer, bool),
     theirs: Standing,
     has: &[BucketHead],
 ) -> Result<(), StoreError> {
     match state(rows)? {
-        Some(State::Reading { bridge }) if bridge == with => {
+        Some(State::Reading { bridge }) if bridge == with.node => {
             for &BucketHead { bucket, head } in has {
                 rows.put(keys::sent(bucket), head.0.to_be_bytes().to_vec());
             }
-            let sweeping = State::Sweeping { bridge, in_step_ms: theirs.in_step_ms, place: vec![keys::RECORD] };
+            let (in_step_ms, place) = (theirs.in_step_ms, vec![keys::RECORD]);
+            let sweeping = State::Sweeping { bridge: with, in_step_ms, place };
             rows.put(state_key(), sweeping.encode());
             hold_back_what_is_aside(rows)?;
             shared.selection.send_modify(|version| *version += 1);
@@ -356,7 +361,9 @@ fn sweep_some(rows: &mut Overlay<'_>, shared: &Shared) -> Result<Swept, StoreErr
     let marks = rows.engine().scan_prefix(&[keys::CONFIRMED]).take(ROWS_AT_ONCE);
     let marks = marks.map(|row| row.map(|(key, _)| key)).collect::<Result<Vec<_>, _>>()?;
     if !marks.is_empty() {
-        marks.into_iter().for_each(|mark| rows.remove(mark));
+        for mark in marks {
+            rows.remove(mark);
+        }
         return Ok(Swept::More { forgotten, held_back });
     }
     for (key, _) in rows.with_prefix(&[keys::SENT])? {
@@ -383,14 +390,15 @@ fn hold_back_what_is_aside(rows: &mut Overlay<'_>) -> Result<(), StoreError> {
 }
 
 /// What becomes of a record that the bridge has not confirmed; `None` if it stays as it is.
-fn judge(rows: &Overlay<'_>, bridge: NodeId, row: &RecordRow) -> Result<Option<Verdict>, StoreError> {
+fn judge(rows: &Overlay<'_>, bridge: Peer, row: &RecordRow) -> Result<Option<Verdict>, StoreError> {
     // Nobody deletes these: what is unknown to the bridge was not sent.
     if [Erasure::KIND, ErasureReceipt::KIND].contains(&row.record.key.kind) {
         return Ok(None);
     }
     let bucket = row.record.key.bucket;
     let sent = rows.get(&keys::sent(bucket))?.map_or(Ok(0), |value| decode_number(&value)).map(Seq)?;
-    let came_from_bridge = row.arrived_from.is_some_and(|peer| peer.node == bridge);
+    // From a bridge that was restored since, it may be what that has lost.
+    let came_from_bridge = row.arrived_from == Some(bridge);
     let is_read = level(rows, bucket)? != Level::None;
     let is_held_back = rows.contains(&keys::held_back(row.record.key))?;
     Ok(Some(Unconfirmed { bridge_had_it: came_from_bridge || row.seq <= sent, is_held_back, is_read }.verdict()))

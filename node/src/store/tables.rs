@@ -95,7 +95,7 @@ pub(crate) fn remove(rows: &mut Overlay<'_>, row: RecordRow) -> Result<(), Store
 }
 
 /// Takes a tombstone out. What the record named once stays, for when it is erased.
-pub(crate) fn forget_tombstone(rows: &mut Overlay<'_>, row: RecordRow) -> Result<(), StoreError> {
+pub(crate) fn forget_tombstone(rows: &mut Overlay<'_>, row: &RecordRow) -> Result<(), StoreError> {
     let key = row.record.key;
     rows.remove(keys::record(key));
     rows.remove(keys::feed(key.bucket, row.seq));

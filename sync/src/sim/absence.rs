@@ -52,6 +52,7 @@ pub(super) struct Absence {
 }
 
 #[derive(Clone, Copy, Debug, Default)]
+#[expect(clippy::struct_field_names, reason = "names end in the unit")]
 struct Times {
     in_step_ms: u64,
     in_step_nearby_ms: u64,
@@ -61,7 +62,7 @@ struct Times {
 #[derive(Clone, Copy, Debug)]
 enum State {
     Reading,
-    Sweeping { in_step_ms: u64, place: Option<RecordKey> },
+    Sweeping { bridge: Peer, in_step_ms: u64, place: Option<RecordKey> },
 }
 
 impl Absence {
@@ -116,10 +117,9 @@ impl SimRecords {
 
     /// Takes a step of the sweep, if one is due, and says whether nothing is left to be swept.
     pub fn sweep_some(&self) -> bool {
-        let Some(Lease { bridge: Some(bridge), .. }) = self.leased.get() else { return true };
         let mut inner = self.lock();
         let mut absence = inner.tables.absence.clone();
-        let Some(State::Sweeping { in_step_ms, place }) = absence.state else { return true };
+        let Some(State::Sweeping { bridge, in_step_ms, place }) = absence.state else { return true };
         let after = |key: &RecordKey| place.is_none_or(|place| *key > place);
         let keys: Vec<RecordKey> = inner.tables.records.keys().copied().filter(after).take(SWEPT_AT_ONCE).collect();
         let mut changes = Vec::new();
@@ -129,7 +129,7 @@ impl SimRecords {
             }
             let row = &inner.tables.records[&key];
             let sent = absence.sent.get(&key.bucket).copied().unwrap_or_default();
-            let came_from_bridge = row.origin.is_some_and(|peer| peer.node == bridge);
+            let came_from_bridge = row.origin == Some(bridge);
             let bridge_had_it = came_from_bridge || row.seq <= sent;
             let is_held_back = absence.held_back.contains(&key);
             let unconfirmed = Unconfirmed { bridge_had_it, is_held_back, is_read: true };
@@ -143,7 +143,7 @@ impl SimRecords {
             }
         }
         let is_done = keys.len() < SWEPT_AT_ONCE;
-        absence.state = Some(State::Sweeping { in_step_ms, place: keys.last().copied().or(place) });
+        absence.state = Some(State::Sweeping { bridge, in_step_ms, place: keys.last().copied().or(place) });
         if is_done {
             let collected_ms = absence.times.unwrap_or_default().collected_ms;
             absence.times = Some(Times { in_step_ms, in_step_nearby_ms: in_step_ms, collected_ms });
@@ -238,7 +238,8 @@ impl SimRecords {
         if absence.reads_anew() {
             if is_bridge && matches!(absence.state, Some(State::Reading)) {
                 absence.sent = has.iter().map(|head| (head.bucket, head.head)).collect();
-                absence.state = Some(State::Sweeping { in_step_ms: theirs.in_step_ms, place: None });
+                let in_step_ms = theirs.in_step_ms;
+                absence.state = Some(State::Sweeping { bridge: with, in_step_ms, place: None });
                 let aside = inner.tables.quarantine.iter().map(|record| record.key);
                 let known = |key: &RecordKey| absence.confirmed.contains(key) || inner.tables.records.contains_key(key);
                 let unknown: Vec<RecordKey> = aside.filter(|key| !known(key)).collect();

@@ -12,8 +12,8 @@ use alexandria_sync::wire::{CloseReason, Hello, Lane, Message, Offered};
 
 use crate::fleet::{Site, node_id};
 
-fn standing(in_step_ms: u64, collected_ms: u64) -> Option<Standing> {
-    Some(Standing { in_step_ms, collected_ms, keeps_all: true })
+fn standing(in_step_ms: u64, collected_ms: u64) -> Standing {
+    Standing { in_step_ms, collected_ms, keeps_all: true }
 }
 
 /// One end of a session by hand: node 1, whose peer is bridge 2.
@@ -26,10 +26,10 @@ struct End {
 }
 
 impl End {
-    fn new(standing: Option<Standing>, selection: Selection) -> Self {
+    fn new(standing: Standing, selection: Selection) -> Self {
         let site = Site::new(1);
         site.write_authors(3);
-        let hello = Hello { standing, ..site.hello() };
+        let hello = Hello { standing: Some(standing), ..site.hello() };
         let scope = Scope { site: node_id(1), collections: Collections::All };
         let session = Session::new(Config::default(), hello, node_id(2), scope, 0).selecting(selection);
         let (records, blobs) = (site.records, site.blobs);
@@ -60,8 +60,8 @@ impl End {
         }
     }
 
-    fn hears_hello(&mut self, standing: Option<Standing>) {
-        let hello = Hello { standing, ..Site::new(2).hello() };
+    fn hears_hello(&mut self, standing: impl Into<Option<Standing>>) {
+        let hello = Hello { standing: standing.into(), ..Site::new(2).hello() };
         self.hears(Lane::Control, Message::Hello(hello));
     }
 
@@ -113,7 +113,7 @@ fn who_is_in_step_gives_as_ever() {
 fn while_all_is_read_anew_nothing_is_given() {
     let mut end = End::new(standing(10, 0), Selection { all_anew: true, ..Selection::default() });
     let hello = Hello {
-        standing: standing(100, 20),
+        standing: Some(standing(100, 20)),
         features: alexandria_sync::wire::feature::OWN_ROWS,
         ..Site::new(2).hello()
     };

@@ -114,7 +114,7 @@ fn collect_some(rows: &mut Overlay<'_>, bucket: BucketId) -> Result<Option<u64>,
         if found.seq != seq || !is_forgettable(&found.record) || is_needed(rows, of)? {
             continue;
         }
-        tables::forget_tombstone(rows, found)?;
+        tables::forget_tombstone(rows, &found)?;
         collected += 1;
     }
     rows.put(key, marked.encode());

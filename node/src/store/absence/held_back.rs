@@ -100,7 +100,9 @@ fn as_edit_of_now(transaction: &Transaction<'_>, record: Record) -> Record {
     match record.body {
         Body::Tombstone(_) => record.deleted(stamp),
         Body::Live(mut fields) => {
-            fields.values_mut().for_each(|field| field.stamp = stamp);
+            for field in fields.values_mut() {
+                field.stamp = stamp;
+            }
             Record { key: record.key, body: Body::Live(fields) }
         }
     }

@@ -32,7 +32,9 @@ impl World<'_> {
         let here = &mut self.replicas[replica];
         here.away_until_us = here.away_until_us.max(self.now_us + for_us);
         let peers: Vec<u64> = here.conversations.values().map(|conversation| conversation.connection).collect();
-        peers.into_iter().for_each(|connection| self.cut(connection));
+        for connection in peers {
+            self.cut(connection);
+        }
     }
 
     /// What hosts do between sessions. Whether the two may open one now.
