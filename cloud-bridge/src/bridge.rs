@@ -24,6 +24,7 @@ use crate::fleet::iot::Reconciler;
 use crate::fleet::listener::{self, TlsListener};
 use crate::http::{self, Served};
 use crate::metrics::Metrics;
+use crate::postgres::absence::collect_interval;
 use crate::postgres::{self, Records};
 use crate::replication::Replication;
 
@@ -153,7 +154,7 @@ pub async fn start(config: Config, stop: CancellationToken) -> anyhow::Result<Ru
 
     tasks.spawn(records.clone().watch_heads(stop.clone()));
     if config.iot.enabled {
-        let reconciler = Reconciler::new(fleet, aws_sdk_iot::Client::new(&aws), metrics.clone());
+        let reconciler = Reconciler::new(fleet.clone(), aws_sdk_iot::Client::new(&aws), metrics.clone());
         tasks.spawn(reconciler.run(stop.clone()));
     }
     if let Some(publisher) =
@@ -174,6 +175,14 @@ pub async fn start(config: Config, stop: CancellationToken) -> anyhow::Result<Ru
     repeat(&tasks, &stop, SWEEP_INTERVAL, "sweep", move || {
         let content = content.clone();
         async move { content.sweep().await.map_err(anyhow::Error::from) }
+    });
+    let lease = fleet.lease();
+    repeat(&tasks, &stop, collect_interval(lease), "forget tombstones", {
+        let records = records.clone();
+        move || {
+            let records = records.clone();
+            async move { records.collect_tombstones(lease).await.map(|_| ()).map_err(anyhow::Error::from) }
+        }
     });
     repeat(&tasks, &stop, QUARANTINE_INTERVAL, "replay the quarantine", move || {
         let records = records.clone();

@@ -141,8 +141,16 @@ async fn list_nodes(fleet: &Fleet, json: bool) -> anyhow::Result<()> {
                 continue;
             }
             let state = node.revoked_at.as_ref().map_or("active", |_| "revoked");
+            let lease = match &node.lease_until {
+                Some(_) if node.lapsed => "lapsed",
+                Some(until) => until,
+                None => "none",
+            };
             let seen = node.last_session_at.as_deref().unwrap_or("never");
-            println!("{}  {state:8}  iot {:10}  seen {seen:20}  {}  {}", node.id, node.iot_state, node.site, node.name);
+            println!(
+                "{}  {state:8}  iot {:10}  seen {seen:20}  lease {lease:20}  {}  {}",
+                node.id, node.iot_state, node.site, node.name
+            );
         }
         after = nodes.last().map(|node| node.id);
         if (nodes.len() as i64) < PAGE_SIZE_MAX {

@@ -23,6 +23,9 @@ const FILE_BYTES_MAX: u64 = 1024 * 1024;
 /// Characters of an operator's token, at least.
 pub const OPERATOR_TOKEN_CHARS_MIN: usize = 16;
 
+/// The longest lease, in seconds: ten years.
+const LEASE_S_MAX: u64 = 10 * 366 * 24 * 60 * 60;
+
 /// Everything that can be set.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -233,6 +236,9 @@ impl Config {
         if self.http.operator_token.chars().count() < OPERATOR_TOKEN_CHARS_MIN {
             let problem = format!("must have at least {OPERATOR_TOKEN_CHARS_MIN} characters");
             return Err(bad("http.operator_token", &problem));
+        }
+        if !(1..=LEASE_S_MAX).contains(&self.fleet.lease_s) {
+            return Err(bad("fleet.lease_s", &format!("must be between 1 and {LEASE_S_MAX}")));
         }
         let ticket_secret = self.fleet.ticket_secret.as_deref();
         if ticket_secret.is_some_and(|secret| secret.chars().count() < fleet::TICKET_SECRET_CHARS_MIN) {

@@ -22,6 +22,7 @@ pub mod token;
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use sqlx::PgPool;
 use tokio::sync::Notify;
@@ -41,6 +42,9 @@ pub struct Config {
     pub token_hours: u32,
     /// For how many days a node's certificate is good.
     pub certificate_days: u32,
+    /// For how long after its last complete session a node may come back as if nothing were, in seconds. Deletes that are older are
+    /// forgotten; a node that was away for longer reads all anew.
+    pub lease_s: u64,
     /// What the bridge's processes share so that a node's session resumes at any of them. It follows from the authority's
     /// key, which they share too, if not given.
     pub ticket_secret: Option<String>,
@@ -56,6 +60,7 @@ impl Default for Config {
             ca_key_pem: None,
             token_hours: 7 * 24,
             certificate_days: 825,
+            lease_s: 180 * 24 * 60 * 60,
             ticket_secret: None,
         }
     }
@@ -86,6 +91,11 @@ impl Fleet {
         let authority = Authority::open(&pool, &config).await?;
         let iot_waiting = Notify::new();
         Ok(Self { shared: Arc::new(Shared { pool, authority, config, metrics, iot_waiting }) })
+    }
+
+    /// How long a lease is.
+    pub fn lease(&self) -> Duration {
+        Duration::from_secs(self.shared.config.lease_s)
     }
 
     /// Who signs the fleet's certificates.

@@ -26,6 +26,8 @@ pub struct Metrics {
     pub quarantine_bytes: Gauge,
     /// Pages that were not applied because too much of their sender is set aside.
     pub quarantine_full: Counter,
+    /// Tombstones that were forgotten, older than a lease.
+    pub tombstones_collected: Counter,
     /// Blobs received whole.
     pub blobs_stored: Counter,
     /// Bytes of blobs received whole.
@@ -98,6 +100,8 @@ impl Metrics {
         let records_applied = counter("records_applied", "Records received that changed something");
         let records_superseded = counter("records_superseded", "Records received that said nothing new");
         let records_quarantined = counter("records_quarantined", "Records received that were set aside");
+        let tombstones_collected =
+            counter("tombstones_collected", "Tombstones that were forgotten, older than a lease");
         let quarantine_full = counter("quarantine_full", "Pages refused because too much of their sender is set aside");
         let blobs_stored = counter("blobs_stored", "Blobs received whole");
         let blob_bytes_stored = counter("blob_bytes_stored", "Bytes of blobs received whole");
@@ -131,6 +135,7 @@ impl Metrics {
             quarantine_records,
             quarantine_bytes,
             quarantine_full,
+            tombstones_collected,
             blobs_stored,
             blob_bytes_stored,
             blobs_mismatched,

@@ -6,6 +6,7 @@
 //! - `handover`: what belongs to a site goes to the node that replaces its own.
 //! - [`tables`]: the typed tables that SQL can ask, written in that transaction.
 //! - [`erase`]: the right to be forgotten.
+//! - [`absence`]: tombstones that nobody needs any more.
 //! - [`quarantine`]: what was set aside, and its replay.
 //! - [`watcher`]: who is told that a feed has grown.
 //!
@@ -16,6 +17,7 @@
 //!
 //! Not here: the merge (`alexandria_sync::merge`), publishing events (`events`), content (`content`).
 
+pub mod absence;
 pub mod erase;
 pub mod feed;
 mod handover;

@@ -8,6 +8,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use alexandria_sync::absence::Standing;
 use alexandria_sync::driver::{self, HOST_INPUTS_MAX, HostInput, Reports};
 use alexandria_sync::hlc::ClockQuality;
 use alexandria_sync::id::NodeId;
@@ -156,6 +157,17 @@ impl Replication {
             tracing::warn!(error = &error as &dyn std::error::Error, "a session could not begin");
             return;
         }
+        let looked_up = async {
+            // Before the feeds are looked at: whatever had arrived by then is in them.
+            Ok::<_, RecordStoreError>((shared.records.standing().await?, shared.fleet.known_standing(node).await?))
+        };
+        let (standing, standing_unless_told) = match looked_up.await {
+            Ok(found) => found,
+            Err(error) => {
+                tracing::warn!(error = &error as &dyn std::error::Error, "a session could not begin");
+                return;
+            }
+        };
         let (host, inputs) = mpsc::channel(HOST_INPUTS_MAX);
         let (events, heard) = mpsc::channel(EVENTS_MAX);
         let (progress, _) = watch::channel(Progress::default());
@@ -163,11 +175,18 @@ impl Replication {
         self.end_earlier(node);
         shared.running().insert(number, Running { node, stop: host.clone() });
         shared.metrics.sessions_open.inc();
-        let helpers = [tokio::spawn(self.clone().tell(node, host, stop)), tokio::spawn(hear(heard).in_current_span())];
+        let helpers = [
+            tokio::spawn(self.clone().tell(node, host, stop)),
+            tokio::spawn(self.clone().hear(node, standing, heard).in_current_span()),
+        ];
 
         let scope = Scope { site: node, collections: Collections::All };
-        let config = session::Config { window_bytes_max: shared.config.session_window_bytes, ..Default::default() };
-        let session = Session::new(config, self.hello(), node, scope, 0);
+        let config = session::Config {
+            window_bytes_max: shared.config.session_window_bytes,
+            standing_unless_told,
+            ..Default::default()
+        };
+        let session = Session::new(config, self.hello(standing), node, scope, 0);
         let records = Arc::new(shared.records.for_node(node));
         let content = Arc::new(shared.content.clone());
         let ended = driver::run(session, node, records, content, link, inputs, Reports { events, progress }).await;
@@ -189,7 +208,7 @@ impl Replication {
         }
     }
 
-    fn hello(&self) -> Hello {
+    fn hello(&self, standing: Standing) -> Hello {
         let identity = self.shared.records.identity();
         Hello {
             protocol_min: PROTOCOL_MIN,
@@ -202,6 +221,31 @@ impl Replication {
             software: concat!("alexandria-bridge/", env!("CARGO_PKG_VERSION")).into(),
             features: feature::OWN_ROWS | feature::PATCHES,
             name: None,
+            standing: Some(standing),
+        }
+    }
+
+    /// Hears what a session tells, and keeps how the node stands.
+    async fn hear(self, node: NodeId, standing: Standing, mut events: mpsc::Receiver<Event>) {
+        let fleet = &self.shared.fleet;
+        while let Some(event) = events.recv().await {
+            let noted = match event {
+                Event::PeerHello(hello) => {
+                    tracing::info!(software = hello.software, epoch = hello.epoch.0, "a session began");
+                    fleet.note_standing(node, hello.standing).await
+                }
+                Event::Quiet => {
+                    tracing::debug!("both ends hold the same");
+                    fleet.note_in_step(node, standing.in_step_ms).await
+                }
+                event => {
+                    tell(&event);
+                    Ok(())
+                }
+            };
+            if let Err(error) = noted {
+                tracing::warn!(error = &error as &dyn std::error::Error, "how a node stands could not be noted");
+            }
         }
     }
 
@@ -289,22 +333,18 @@ fn refusal(error: &ConnectError) -> Option<Refusal> {
     }
 }
 
-async fn hear(mut events: mpsc::Receiver<Event>) {
-    while let Some(event) = events.recv().await {
-        match event {
-            Event::PeerHello(hello) => {
-                tracing::info!(software = hello.software, epoch = hello.epoch.0, "a session began");
-            }
-            Event::BlobReceived { blob, size_bytes } => tracing::info!(blob.hash = %blob, size_bytes, "a blob arrived"),
-            Event::ContentBlocked => tracing::warn!("there is no room for content"),
-            Event::Applied(bucket, applied) => tracing::debug!(%bucket, ?applied, "a page was merged"),
-            Event::Quiet => tracing::debug!("both ends hold the same"),
-            // Told only to who has a budget, or pulls less than all.
-            Event::CreditShort(_)
-            | Event::HeldByPeer { .. }
-            | Event::Returned(_)
-            | Event::BlobChecked { .. }
-            | Event::PeerFetches { .. } => {}
-        }
+fn tell(event: &Event) {
+    match event {
+        Event::BlobReceived { blob, size_bytes } => tracing::info!(blob.hash = %blob, size_bytes, "a blob arrived"),
+        Event::ContentBlocked => tracing::warn!("there is no room for content"),
+        Event::Applied(bucket, applied) => tracing::debug!(%bucket, ?applied, "a page was merged"),
+        // Heard above, or told only to who has a budget, or pulls less than all.
+        Event::PeerHello(_)
+        | Event::Quiet
+        | Event::CreditShort(_)
+        | Event::HeldByPeer { .. }
+        | Event::Returned(_)
+        | Event::BlobChecked { .. }
+        | Event::PeerFetches { .. } => {}
     }
 }

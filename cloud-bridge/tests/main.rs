@@ -2,6 +2,7 @@
 //!
 //! Where one of the two is not installed, its tests say so and are skipped.
 
+mod absence;
 mod catalogue;
 mod content;
 mod erasure;

@@ -180,6 +180,7 @@ impl Node {
             software: "a test".into(),
             features: 0,
             name: None,
+            standing: None,
         };
         let scope = Scope { site: own.node_id(), collections: Collections::All };
         let session = Session::new(session::Config::default(), hello, self.answer.bridge_id, scope, 0);

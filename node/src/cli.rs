@@ -6,6 +6,7 @@
 
 mod bundle;
 mod collections;
+mod held_back;
 mod import;
 mod quarantine;
 mod report;
@@ -146,6 +147,9 @@ enum Command {
     /// Received records that were set aside, because their stamps lie in the future
     #[command(subcommand)]
     Quarantine(QuarantineCommand),
+    /// Records that were not sent before this node was away for longer than its lease
+    #[command(subcommand, name = "heldback")]
+    HeldBack(held_back::HeldBackCommand),
     /// Show the token that lets programs on other machines write
     Token,
 }
@@ -244,6 +248,7 @@ async fn run_in(session: &NodeSession, command: Command) -> anyhow::Result<ExitC
             quarantine::replay(client, ReplayRequest { id, as_new_edit }).await
         }
         Command::Quarantine(QuarantineCommand::Drop { id }) => quarantine::discard(client, id).await,
+        Command::HeldBack(command) => held_back::run(client, command).await,
         Command::Token => {
             println!("{}", client.token().await?.token);
             Ok(ExitCode::SUCCESS)

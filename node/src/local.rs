@@ -7,6 +7,7 @@
 
 pub mod bundles;
 pub mod client;
+pub mod held_back;
 pub mod messages;
 pub mod selection;
 

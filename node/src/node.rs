@@ -4,6 +4,7 @@
 
 mod backup;
 mod bundle;
+mod held_back;
 mod local;
 mod quarantine;
 mod selection;

@@ -16,7 +16,7 @@
 //! ```
 //!
 //! Read in this order: [`records`] and [`change`] (what callers do), `writer` (group commit), `tables` and `keys`
-//! (what a change writes), [`replication`], [`quarantine`], [`erase`], [`blobs`]; [`selection`], [`align`] and `demand` (what
+//! (what a change writes), [`replication`], [`quarantine`], [`erase`], [`absence`], [`blobs`]; [`selection`], [`align`] and `demand` (what
 //! of a fleet's library is kept here); then [`backup`] and [`rebuild`].
 //!
 //! What always holds:
@@ -27,6 +27,7 @@
 //!
 //! Not here: what a library is (`library`), search, and which peers are spoken to.
 
+pub mod absence;
 pub mod align;
 pub mod backup;
 pub mod blobs;

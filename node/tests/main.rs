@@ -8,6 +8,7 @@ mod node {
 }
 
 mod store {
+    mod absence;
     mod blobs;
     mod crash;
     mod damage;

@@ -39,6 +39,7 @@ pub use receipt::{LACKS_MAX, Receipt};
 pub use segment::{SEGMENT_BYTES, SEGMENT_BYTES_MAX, SEGMENT_FRAMES_MAX, SEGMENTS_MAX, WriteSegmentError};
 pub use survey::{KindCounts, Survey, SurveyError, survey};
 
+use crate::absence::Standing;
 use crate::id::{BucketId, Seq};
 use crate::identity::{Identity, PeerRole};
 use crate::merge::ReceiverClock;
@@ -88,6 +89,8 @@ pub struct Receiver<'r> {
     pub accepts: &'r (dyn Fn(&Issuer, BucketId) -> bool + Sync),
     /// Which of these it wants, as in a session.
     pub selection: &'r Selection,
+    /// How it stands after an absence.
+    pub standing: Standing,
 }
 
 /// Why the records of a bucket were not taken.

@@ -15,6 +15,7 @@
 //! - [`bundle`]: the same frames in a file, signed, for where no link reaches.
 //! - `sim` (feature `sim`): virtual time, lossy links and crashing stores, to check the invariants of docs/ARCHITECTURE.md.
 
+pub mod absence;
 pub mod budget;
 pub mod bundle;
 mod cbor;

@@ -25,6 +25,7 @@ mod credit;
 mod disk;
 mod schedule;
 mod scope;
+mod standing;
 
 use std::collections::VecDeque;
 
@@ -32,6 +33,7 @@ pub use disk::{Begun, DiskDone, DiskRequest, WriteFailure};
 pub use schedule::READER_WAITS_BYTES_MAX;
 pub use scope::{Chosen, Collections, Scope, Selection};
 
+use crate::absence::Standing;
 use crate::budget::Word;
 use crate::chunk::BlobHash;
 use crate::id::{BucketId, NodeId, Seq};
@@ -65,6 +67,8 @@ pub struct Config {
     pub backlog_bytes_max: usize,
     /// What may cross the wire until [`Input::Credit`] says how much more; `None` on a link without a budget or a rate.
     pub credit: Option<Word>,
+    /// How a peer stands that does not tell it (`absence`), as far as it is known here.
+    pub standing_unless_told: Standing,
 }
 
 impl Default for Config {
@@ -81,6 +85,7 @@ impl Default for Config {
             hello_deadline_ms: 30_000,
             backlog_bytes_max: pull::BACKLOG_BYTES_MAX,
             credit: None,
+            standing_unless_told: Standing::default(),
         }
     }
 }
@@ -287,6 +292,8 @@ pub struct Session {
     config: Config,
     local: Hello,
     expected_peer: NodeId,
+    /// Whether the site that moves is that of this end.
+    is_site: bool,
     phase: Phase,
     opened_at_ms: u64,
     outbox: Outbox,
@@ -296,6 +303,7 @@ pub struct Session {
     provider: provide::Provider,
     checks: check::Checks,
     credit: credit::Credit,
+    standings: standing::Standings,
     quiet: QuietState,
 }
 
@@ -315,6 +323,7 @@ impl Session {
     pub fn new(config: Config, local: Hello, expected_peer: NodeId, scope: Scope, now_ms: u64) -> Self {
         let mut outbox = Outbox::default();
         outbox.control(Message::Hello(local.clone()));
+        let is_site = scope.site == local.node;
         let mut credit = credit::Credit::default();
         if let Some(word) = config.credit {
             credit.set(word);
@@ -326,9 +335,11 @@ impl Session {
             provider: provide::Provider::default(),
             checks: check::Checks::default(),
             credit,
+            standings: standing::Standings::new(local.standing),
             config,
             local,
             expected_peer,
+            is_site,
             phase: Phase::AwaitingHello,
             opened_at_ms: now_ms,
             outbox,
@@ -339,6 +350,7 @@ impl Session {
     /// The same, reading only what this end wants of what is in scope. Before the first input.
     #[must_use]
     pub fn selecting(mut self, selection: Selection) -> Self {
+        self.standings.reads_anew = selection.all_anew;
         self.puller.select(selection.clone());
         self.server.select(selection);
         self
@@ -353,7 +365,7 @@ impl Session {
             self.close(CloseReason::Violation, text);
             return;
         }
-        if self.phase == Phase::Open {
+        if self.phase == Phase::Open && self.standings.met {
             self.puller.pump(&mut self.outbox);
             self.server.pump(&mut self.credit, &mut self.outbox);
             self.credit.try_again();
@@ -363,6 +375,7 @@ impl Session {
             if let Some(bytes) = self.credit.newly_short_of() {
                 self.outbox.event(Event::CreditShort(bytes));
             }
+            self.note_caught_up();
             self.settle();
         }
     }
@@ -475,6 +488,7 @@ impl Session {
             (_, Message::Hello(_)) => Err(Violation::new("a second hello")),
             (_, Message::Offer(offered)) => self.puller.take_offer(&offered),
             (_, Message::Page { bucket, next, more, records }) => {
+                self.standings.check_page(records.len())?;
                 self.credit.note_page(&records);
                 self.puller.take_page(bucket, next, more, &records)
             }
@@ -535,6 +549,10 @@ impl Session {
             self.close(CloseReason::NoCommonVersion, text);
             return;
         }
+        if let Err(why) = self.standings.take(hello.standing, self.config.standing_unless_told) {
+            self.close(CloseReason::NotWelcome, why.into());
+            return;
+        }
         let peer = Peer { node: hello.node, epoch: hello.epoch };
         self.phase = Phase::Open;
         let gives_back = hello.features & feature::OWN_ROWS != 0;
@@ -542,12 +560,24 @@ impl Session {
         self.server.open(peer, gives_back);
         self.fetcher.open(hello.features & feature::PATCHES != 0);
         self.outbox.event(Event::PeerHello(hello));
-        self.outbox.disk(DiskRequest::Heads);
+        self.outbox.disk(DiskRequest::Meet(peer, self.standings.theirs()));
     }
 
     fn take_disk(&mut self, done: DiskDone, now_ms: u64) -> Result<(), Violation> {
         let out = &mut self.outbox;
         match done {
+            DiskDone::Met if self.standings.lapsed => {
+                let text = "this end was away for longer than its lease, and reads all anew first";
+                self.close(CloseReason::GoingAway, text.into());
+            }
+            DiskDone::Met => {
+                self.standings.met = true;
+                out.disk(DiskRequest::Heads);
+            }
+            DiskDone::CaughtUp if self.standings.reads_anew => {
+                self.close(CloseReason::GoingAway, "everything was read anew".into());
+            }
+            DiskDone::CaughtUp => {}
             DiskDone::Heads(heads) => self.server.take_heads(&heads, out),
             DiskDone::Cursor(bucket, cursor) => self.puller.take_cursor(bucket, cursor, out),
             DiskDone::Page(bucket, page) => self.server.take_page(bucket, &page),
@@ -571,6 +601,18 @@ impl Session {
             DiskDone::Finished(blob, result) => return self.fetcher.take_finished(blob, result, out),
         }
         Ok(())
+    }
+
+    /// Tells the store, once, when all is read that the peer held at its hello. Whoever is this session's site waits until it
+    /// knows how far the peer has the feeds here, too.
+    fn note_caught_up(&mut self) {
+        let knows = self.server.is_pulled_whole() || !self.is_site;
+        if self.standings.told || !knows || !self.puller.has_read_all() {
+            return;
+        }
+        self.standings.told = true;
+        let (with, has) = self.server.pulled();
+        self.outbox.disk(DiskRequest::CaughtUp { with, standing: self.standings.theirs(), has });
     }
 
     /// Tells the peer, and the host, when there is nothing left to want.

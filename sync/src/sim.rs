@@ -10,6 +10,7 @@
 //!
 //! Not here: real sockets and disks, whose own tests live with them.
 
+pub mod absence;
 pub mod blobs;
 pub mod records;
 pub mod seeded;
@@ -90,6 +91,10 @@ pub enum Sabotage {
     NodesPassNothingOn,
     /// What belongs to a site is given to its neighbours.
     SitesCrossTheLan,
+    /// The bridge forgets tombstones at once, and tells nobody (invariant 6).
+    TombstonesGoTooEarly,
+    /// Who was away for longer than its lease goes on as if nothing were (invariants 1 and 6).
+    WhoWasAwayGivesAll,
     /// A record goes back to whoever sent it. Breaks no invariant; costs the link twice.
     EverythingIsEchoed,
 }

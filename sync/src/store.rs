@@ -14,6 +14,7 @@ use std::future::Future;
 
 use bytes::Bytes;
 
+use crate::absence::Standing;
 use crate::chunk::{Bases, BlobHash, ChunkHash, Have, Manifest};
 use crate::id::{BucketId, Epoch, NodeId, Seq};
 use crate::record::Record;
@@ -109,6 +110,25 @@ pub trait RecordStore: Send + Sync {
         records: Vec<Record>,
         next: Seq,
     ) -> impl Future<Output = Result<Applied, Self::Error>> + Send;
+
+    /// Takes note of how a peer stands (`absence`), before anything of it is read here. Whoever forgets no tombstones and is
+    /// never away need not.
+    fn meet(&self, peer: Peer, standing: Standing) -> impl Future<Output = Result<(), Self::Error>> + Send {
+        let _ = (peer, standing);
+        async { Ok(()) }
+    }
+
+    /// Takes note that whatever the peer held when it introduced itself, of what is read here, was applied; and how far it
+    /// has the feeds here, durably.
+    fn caught_up(
+        &self,
+        with: Peer,
+        standing: Standing,
+        has: Vec<BucketHead>,
+    ) -> impl Future<Output = Result<(), Self::Error>> + Send {
+        let _ = (with, standing, has);
+        async { Ok(()) }
+    }
 }
 
 /// What receiving a chunk or ending a blob can run into.

@@ -5,6 +5,7 @@
 //! - `apart`: edits on both sides while there is no link come together
 //! - `bundles`: a library that travels on a stick
 //! - `cuts`: node and bridge killed in the middle of a transfer
+//! - `absence`: a node that comes back after its lease
 //! - `budget`: a link with a budget, and content that is read while it comes
 //! - `outages`: PostgreSQL, S3 and SNS away for a while
 //! - `lan`: nodes that find each other, and need no bridge for it
@@ -21,6 +22,7 @@
 //! - `pages`: the library in a browser
 //! - `api`: the limits and errors of `/v1`, and schemathesis
 
+mod absence;
 mod apart;
 mod api;
 mod budget;

@@ -1,5 +1,6 @@
 //! The list of nodes, revocation, and who may open a session.
 
+use alexandria_sync::absence::Standing;
 use alexandria_sync::id::NodeId;
 use uuid::Uuid;
 
@@ -24,13 +25,67 @@ pub struct Node {
     pub revoked_at: Option<String>,
     /// When its last session began.
     pub last_session_at: Option<String>,
+    /// As of when it has met whatever the bridge held.
+    pub in_step_at: Option<String>,
+    /// Until when it may come back as if nothing were.
+    pub lease_until: Option<String>,
+    /// Whether that has passed: it reads all anew when it comes back.
+    pub lapsed: bool,
     /// Where AWS IoT stands: register, registered, revoke, revoked.
     pub iot_state: String,
     /// Why AWS IoT is not there yet.
     pub iot_error: Option<String>,
 }
 
-type Row = (Uuid, String, String, String, Option<String>, Option<String>, String, Option<String>);
+type Row = (
+    Uuid,
+    String,
+    String,
+    String,
+    Option<String>,
+    Option<String>,
+    Option<String>,
+    Option<String>,
+    bool,
+    String,
+    Option<String>,
+);
+
+impl From<Row> for Node {
+    fn from(row: Row) -> Self {
+        let (
+            id,
+            name,
+            site,
+            enrolled_at,
+            revoked_at,
+            last_session_at,
+            in_step_at,
+            lease_until,
+            lapsed,
+            iot_state,
+            iot_error,
+        ) = row;
+        Self {
+            id: NodeId::from_bytes(id.into_bytes()),
+            name,
+            site,
+            enrolled_at,
+            revoked_at,
+            last_session_at,
+            in_step_at,
+            lease_until,
+            lapsed,
+            iot_state,
+            iot_error,
+        }
+    }
+}
+
+/// A time in a row, as RFC 3339.
+fn rfc3339(column: &str) -> String {
+    format!("to_char(({column}) AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS\"Z\"')")
+}
 
 impl Fleet {
     /// Nodes by id, after a place.
@@ -39,31 +94,21 @@ impl Fleet {
     ///
     /// If PostgreSQL is away.
     pub async fn nodes(&self, after: Option<NodeId>, limit: i64) -> Result<Vec<Node>, sqlx::Error> {
-        let rows: Vec<Row> = sqlx::query_as(
-            "SELECT id, name, site, \
-                to_char(enrolled_at AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS\"Z\"'), \
-                to_char(revoked_at AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS\"Z\"'), \
-                to_char(last_session_at AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS\"Z\"'), \
-                iot_state, iot_error \
+        let [enrolled, revoked, session, in_step, lease] =
+            ["enrolled_at", "revoked_at", "last_session_at", "in_step_at", "in_step_at + make_interval(secs => $3)"]
+                .map(rfc3339);
+        let rows: Vec<Row> = sqlx::query_as(sqlx::AssertSqlSafe(format!(
+            "SELECT id, name, site, {enrolled} AS enrolled_at, {revoked} AS revoked_at, {session} AS last_session_at, \
+                {in_step} AS in_step_at, {lease} AS lease_until, \
+                coalesce(in_step_at + make_interval(secs => $3) < now(), false) AS lapsed, iot_state, iot_error \
              FROM node WHERE $1::uuid IS NULL OR id > $1 ORDER BY id LIMIT $2",
-        )
+        )))
         .bind(after.map(|node| Uuid::from_bytes(*node.as_bytes())))
         .bind(limit.clamp(1, PAGE_SIZE_MAX))
+        .bind(self.lease().as_secs_f64())
         .fetch_all(self.pool())
         .await?;
-        Ok(rows
-            .into_iter()
-            .map(|(id, name, site, enrolled_at, revoked_at, last_session_at, iot_state, iot_error)| Node {
-                id: NodeId::from_bytes(id.into_bytes()),
-                name,
-                site,
-                enrolled_at,
-                revoked_at,
-                last_session_at,
-                iot_state,
-                iot_error,
-            })
-            .collect())
+        Ok(rows.into_iter().map(Node::from).collect())
     }
 
     /// Shuts a node out, for good. `false` if there is no such node. Revoking twice is fine.
@@ -99,6 +144,58 @@ impl Fleet {
             Some(true) => Err(Refusal::Revoked),
             Some(false) => Ok(()),
         })
+    }
+
+    /// As of when a node is in step whose version cannot say so, in milliseconds since 1970: its last complete session, or else its
+    /// enrolment, when it held nothing.
+    ///
+    /// # Errors
+    ///
+    /// If PostgreSQL is away.
+    pub async fn known_standing(&self, node: NodeId) -> Result<Standing, sqlx::Error> {
+        let in_step_ms: Option<i64> = sqlx::query_scalar(
+            "SELECT (extract(epoch FROM coalesce(in_step_at, enrolled_at)) * 1000)::bigint FROM node WHERE id = $1",
+        )
+        .bind(Uuid::from_bytes(*node.as_bytes()))
+        .fetch_optional(self.pool())
+        .await?;
+        Ok(Standing { in_step_ms: in_step_ms.unwrap_or_default() as u64, ..Standing::default() })
+    }
+
+    /// Keeps what a node says of how it stands, or that it says nothing.
+    ///
+    /// # Errors
+    ///
+    /// If PostgreSQL is away.
+    pub async fn note_standing(&self, node: NodeId, told: Option<Standing>) -> Result<(), sqlx::Error> {
+        // One that holds nothing of anybody is in step.
+        let in_step_ms = told.map(|standing| i64::try_from(standing.in_step_ms).ok());
+        sqlx::query(
+            "UPDATE node SET tells_standing = $2, in_step_at = CASE WHEN NOT $2 THEN in_step_at \
+                WHEN $3::bigint IS NULL THEN now() ELSE to_timestamp($3::bigint / 1000.0) END WHERE id = $1",
+        )
+        .bind(Uuid::from_bytes(*node.as_bytes()))
+        .bind(told.is_some())
+        .bind(in_step_ms.flatten())
+        .execute(self.pool())
+        .await?;
+        Ok(())
+    }
+
+    /// Notes that a session has come to its end in which a node has met whatever was here at a time, in milliseconds since 1970.
+    ///
+    /// # Errors
+    ///
+    /// If PostgreSQL is away.
+    pub async fn note_in_step(&self, node: NodeId, in_step_ms: u64) -> Result<(), sqlx::Error> {
+        sqlx::query(
+            "UPDATE node SET in_step_at = greatest(in_step_at, to_timestamp($2::bigint / 1000.0)) WHERE id = $1",
+        )
+        .bind(Uuid::from_bytes(*node.as_bytes()))
+        .bind(in_step_ms as i64)
+        .execute(self.pool())
+        .await?;
+        Ok(())
     }
 
     /// The node that this one replaces, if its site is still to be handed over.

@@ -63,8 +63,9 @@ impl Records {
             return Err(EraseError::NotErasable);
         }
         let names: Vec<String> = sqlx::query_scalar(
-            "SELECT bucket.name FROM record JOIN bucket ON bucket.no = record.bucket_no \
-             WHERE record.kind = $1 AND record.id = $2 ORDER BY bucket.name",
+            // Of a record whose tombstone was forgotten it may still be known what it named.
+            "SELECT bucket.name FROM bucket WHERE no IN (SELECT bucket_no FROM record WHERE kind = $1 AND id = $2 \
+                UNION SELECT bucket_no FROM unnamed_blob WHERE kind = $1 AND id = $2) ORDER BY bucket.name",
         )
         .bind(i32::from(kind.0))
         .bind(uuid(id))

@@ -63,6 +63,15 @@ pub(super) fn status(status: &Status) {
             HumanCount(status.quarantined)
         );
     }
+    if status.absence.reading_anew {
+        println!("  absence      away for longer than its lease: all is read anew before anything is given to others");
+    }
+    if status.absence.held_back > 0 {
+        println!(
+            "  held back    {} records were not sent before; `alexandria heldback list` shows them",
+            HumanCount(status.absence.held_back)
+        );
+    }
     if status.erasures_pending > 0 {
         println!("  erasing      {} erasures are not yet gone from this disk", HumanCount(status.erasures_pending));
     }

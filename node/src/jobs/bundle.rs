@@ -19,6 +19,7 @@ use std::io::{self, BufReader};
 use std::path::Path;
 use std::sync::Arc;
 
+use alexandria_sync::absence::Standing;
 use alexandria_sync::bundle::{Issuer, Receiver};
 use alexandria_sync::hlc::DRIFT_BOUND_MS;
 use alexandria_sync::id::{BucketId, NodeId};
@@ -131,7 +132,7 @@ impl Bundles {
     }
 
     /// Who this node is, at a time when its certificate is valid: a clock that was never set may be before that.
-    fn hello(&self) -> Result<Hello, BundleError> {
+    fn hello(&self, standing: Standing) -> Result<Hello, BundleError> {
         let records = self.records();
         let identity = records.identity();
         let valid_from_s = self.identity().map_or(Ok(0), Identity::valid_from_unix_s)?;
@@ -146,6 +147,7 @@ impl Bundles {
             software: concat!("alexandria ", env!("CARGO_PKG_VERSION")).to_owned(),
             features: 0,
             name: None,
+            standing: Some(standing),
         })
     }
 
@@ -164,17 +166,22 @@ impl Bundles {
             unsigned,
             accepts: &*takes.accepts,
             selection: &takes.selected.selection,
+            standing: takes.selected.nearby,
         }
     }
 
     /// Which buckets this node takes from whom: those that it would pull in a session that began now.
     async fn takes(&self) -> Result<Takes, StoreError> {
+        let selected = self.records().selected().await?;
+        if selected.selection.all_anew {
+            return Err(StoreError::ReadsAnew);
+        }
         let own = self.local().node;
         let accepts = move |issuer: &Issuer, bucket| match bucket {
             BucketId::Catalogue | BucketId::Collection(_) => true,
             BucketId::Site(site) => site == own && issuer.vouched && issuer.role == PeerRole::Bridge,
         };
-        Ok(Takes { accepts: Box::new(accepts), selected: self.records().selected().await? })
+        Ok(Takes { accepts: Box::new(accepts), selected })
     }
 }
 

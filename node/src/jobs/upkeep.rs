@@ -1,4 +1,4 @@
-//! What keeps a node sound over months: a copy of its records beside them, content that nobody needs swept away, and
+//! What keeps a node sound over months: a copy of its records beside them, content and tombstones that nobody needs swept away, and
 //! content read again slowly, so that damage is found before a reader does.
 
 use std::time::Duration;
@@ -91,6 +91,11 @@ async fn sweep(library: &Library, config: &UpkeepConfig) {
             }
             Ok(_) => {}
             Err(error) => tracing::warn!(%error, "content that nothing names could not be removed"),
+        }
+        match library.store().records.collect_tombstones().await {
+            Ok(0) => {}
+            Ok(tombstones) => tracing::info!(tombstones, "forgot deletes that everybody has heard of"),
+            Err(error) => tracing::warn!(%error, "old deletes could not be forgotten"),
         }
     }
 }

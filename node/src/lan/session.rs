@@ -1,6 +1,7 @@
 //! One session with another node: what it may touch, what it hears, and when it ends.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use alexandria_sync::driver::{self, HOST_INPUTS_MAX, HostInput, Reports, RunError};
 use alexandria_sync::id::NodeId;
@@ -20,6 +21,9 @@ const EVENTS_MAX: usize = 64;
 /// What the other node does not have is asked for again after this, should its word that it has it now be lost among too many
 /// others: here asking costs nothing.
 const ABSENT_RETRY_MS: u64 = 15_000;
+
+/// A session is begun anew after this: how the two stand is told at its beginning.
+const SESSION_TIME: Duration = Duration::from_hours(24);
 
 /// How a session is told things, and what it is busy with.
 #[derive(Clone, Debug)]
@@ -48,6 +52,17 @@ impl Prepared {
     pub(super) async fn run(self, library: &Library, name: String, peer: NodeId, link: AnyLink) -> bool {
         let store = library.store();
         let here = store.records.identity();
+        let selected = match store.records.selected().await {
+            Ok(selected) => selected,
+            Err(error) => {
+                tracing::error!(%error, "no session with another node: what is kept here cannot be read");
+                return false;
+            }
+        };
+        if selected.selection.all_anew {
+            tracing::debug!("no session with another node before all was read anew from the bridge");
+            return false;
+        }
         let hello = Hello {
             protocol_min: PROTOCOL_MIN,
             protocol_max: PROTOCOL_MAX,
@@ -59,13 +74,7 @@ impl Prepared {
             software: concat!("alexandria ", env!("CARGO_PKG_VERSION")).to_owned(),
             features: feature::OWN_ROWS | feature::PATCHES,
             name: Some(name),
-        };
-        let selected = match store.records.selected().await {
-            Ok(selected) => selected,
-            Err(error) => {
-                tracing::error!(%error, "no session with another node: what is kept here cannot be read");
-                return false;
-            }
+            standing: Some(selected.nearby),
         };
         let config = session::Config { absent_retry_ms: ABSENT_RETRY_MS, ..session::Config::default() };
         let session = Session::new(config, hello, peer, Scope::between_nodes(), 0).selecting(selected.selection);
@@ -85,11 +94,12 @@ impl Prepared {
     }
 }
 
-/// Ends the session once something else is chosen to be kept here: the next one pulls that.
+/// Ends the session once something else is chosen to be kept here, which the next one pulls, or after a day.
 async fn end_when_chosen(store: Store, version: u64, session: mpsc::Sender<HostInput>) {
-    // Fails only if the store is gone.
-    let _ = store.records.selection_changes().wait_for(|now| *now != version).await;
-    let why = "something else is kept here now".to_owned();
+    let mut choices = store.records.selection_changes();
+    // Fails only if the store is gone, or the time is over.
+    let _ = tokio::time::timeout(SESSION_TIME, choices.wait_for(|now| *now != version)).await;
+    let why = "a new session tells how this node stands now".to_owned();
     // A session that is gone needs no stopping.
     let _ = session.send(HostInput::Stop(CloseReason::GoingAway, why)).await;
 }

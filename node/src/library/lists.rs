@@ -138,7 +138,8 @@ pub(super) fn store_error(error: StoreError) -> CatalogueError {
         StoreError::Engine(_)
         | StoreError::DamagedRow { .. }
         | StoreError::QuarantineFull(_)
-        | StoreError::SelectionChanged => CatalogueError::store(error),
+        | StoreError::SelectionChanged
+        | StoreError::ReadsAnew => CatalogueError::store(error),
     }
 }
 

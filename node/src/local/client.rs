@@ -13,6 +13,7 @@ use serde::de::DeserializeOwned;
 use tokio::net::UnixStream;
 
 use super::bundles::{BundleExportLine, BundleExportRequest, BundleImportLine, BundleRequest, BundleSurvey};
+use super::held_back::{HeldBackLine, ReleaseAnswer, ReleaseRequest};
 use super::messages::{
     BackupLine, BackupRequest, DropRequest, EnrollRequest, Enrolled, EraseAnswer, EraseRequest, ImportLine,
     ImportRequest, QuarantineLine, ReplayAnswer, ReplayRequest, RestoreLine, RestoreRequest, SetAsideRecord, Status,
@@ -151,6 +152,21 @@ impl Client {
     /// Lets in what is set aside.
     pub async fn replay(&self, request: &ReplayRequest) -> Result<ReplayAnswer, ClientError> {
         self.post("/quarantine/replay", request).await
+    }
+
+    /// Shows what is held back after a long absence.
+    pub async fn held_back(&self) -> Result<Lines<HeldBackLine>, ClientError> {
+        self.stream("/heldback", &()).await
+    }
+
+    /// Sends it.
+    pub async fn send_held_back(&self, request: &ReleaseRequest) -> Result<ReleaseAnswer, ClientError> {
+        self.post("/heldback/send", request).await
+    }
+
+    /// Throws it away.
+    pub async fn drop_held_back(&self, request: &ReleaseRequest) -> Result<ReleaseAnswer, ClientError> {
+        self.post("/heldback/drop", request).await
     }
 
     /// Throws a record away that is set aside.

@@ -7,6 +7,7 @@ use alexandria_sync::outlook::{Outlook, Wait};
 use alexandria_sync::quarantine::{QuarantineId, QuarantineUse};
 use serde::{Deserialize, Serialize};
 
+use super::held_back::AbsenceStatus;
 use super::selection::SelectionStatus;
 
 /// Take in files.
@@ -99,6 +100,9 @@ pub struct Status {
     pub selection: SelectionStatus,
     /// Received records that were set aside.
     pub quarantined: u64,
+    /// How it stands with its bridge after an absence.
+    #[serde(default)]
+    pub absence: AbsenceStatus,
     /// Erasures that are out of sight and may still be on this disk.
     pub erasures_pending: u64,
     /// Replication; `None` if the node is not enrolled.

@@ -15,7 +15,7 @@ use serde::Serialize;
 use tokio::sync::{Notify, mpsc};
 use tokio_stream::wrappers::ReceiverStream;
 
-use super::{backup, bundle, quarantine, selection, status};
+use super::{backup, bundle, held_back, quarantine, selection, status};
 use crate::jobs::import::LINES_WAITING_MAX;
 use crate::jobs::{Importer, verify};
 use crate::lan::Lan;
@@ -69,6 +69,7 @@ pub(super) fn router(state: LocalState) -> Router {
         .route("/quarantine", post(quarantine::list))
         .route("/quarantine/replay", post(quarantine::replay))
         .route("/quarantine/drop", post(quarantine::discard))
+        .merge(held_back::router())
         .merge(selection::router())
         .fallback(alexandria_api::problem::not_found)
         .with_state(state)

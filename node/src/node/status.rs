@@ -3,6 +3,7 @@
 use alexandria_sync::domain::{Author, Category, Collection, Media, Typed};
 use alexandria_sync::record::Kind;
 
+use super::held_back;
 use super::local::LocalState;
 use crate::lan::Lan;
 use crate::local::Status;
@@ -47,6 +48,7 @@ pub(super) fn gather(state: &LocalState) -> Result<Status, StoreError> {
         },
         selection: state.library.selection_status()?,
         quarantined: records.quarantined.records,
+        absence: held_back::status(&store.records)?,
         erasures_pending: store.records.pending_erasures()?.len() as u64,
         replication: replication.map(|replication| ReplicationStatus { outlook, ..replication }),
         lan: state.lan.as_ref().and_then(Lan::status),

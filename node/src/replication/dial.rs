@@ -25,9 +25,13 @@ use super::transport_choice::Why;
 use crate::library::Library;
 use crate::local::messages::ReplicationStatus;
 use crate::store::StoreError;
+use crate::store::absence::{ReadingAnew, Swept};
 
 /// Events that may wait for the host; the session waits when they are more.
 const EVENTS_MAX: usize = 64;
+
+/// A session is begun anew after this: each one renews the lease.
+const SESSION_TIME: Duration = Duration::from_hours(24);
 
 /// A session that was open before a replication was asked for, and moves nothing for this long, holds what its peer
 /// holds, or has not heard of it.
@@ -96,6 +100,8 @@ pub(super) struct State {
     pub(super) wait: Option<Wait>,
     /// Attempts that have ended.
     attempts: u64,
+    /// The last session ended because the next one is to read something else.
+    is_outdated: bool,
     /// Times that both sides held the same.
     quiets: u64,
 }
@@ -189,7 +195,7 @@ impl Replicator {
                 return SyncEnd::Quiet;
             }
             if now.attempts > before.attempts {
-                if !may_be_quiet && !now.connected {
+                if !may_be_quiet && !now.connected && !now.is_outdated {
                     return SyncEnd::Failed(now.last_error.unwrap_or_else(|| "the session ended early".into()));
                 }
                 // The session that was open before has ended; the next one counts.
@@ -281,6 +287,7 @@ impl Replicator {
         let address = inner.connector.address(&membership, Transport::Quic).to_owned();
         inner.state.send_modify(|state| state.bridge = Some((membership.bridge, address.clone())));
         inner.connector.check_route(&membership).await?;
+        self.sweep().await?;
         let link_use = inner.link.open().await?;
         let store = inner.library.store();
         let now_unix_ms = store.records.now_unix_ms();
@@ -293,6 +300,7 @@ impl Replicator {
         };
         let (over, why) = (connected.link.transport(), connected.why);
 
+        let following = Following::begin(store.clone(), membership.bridge).await?;
         let node = store.records.identity();
         let hello = Hello {
             protocol_min: PROTOCOL_MIN,
@@ -305,9 +313,9 @@ impl Replicator {
             software: concat!("alexandria ", env!("CARGO_PKG_VERSION")).to_owned(),
             features: feature::OWN_ROWS | feature::PATCHES,
             name: None,
+            standing: Some(following.selected().to_bridge),
         };
         let scope = Scope { site: node.node, collections: Collections::All };
-        let following = Following::begin(store.clone(), membership.bridge).await?;
         let config = session::Config { credit: link_use.credit(), ..session::Config::default() };
         let session =
             Session::new(config, hello, membership.bridge, scope, 0).selecting(following.selected().selection.clone());
@@ -330,11 +338,11 @@ impl Replicator {
         let watching = link_use.watch(measured, host.clone(), self.waits());
         let measuring = tokio::spawn(connect::measure(progressed.clone(), connected.link.wire_bytes()));
         let listening = tokio::spawn(self.clone().listen(heard, progressed, watching.short(), following.clone()));
-        let probe = (why == Why::Probe).then_some(connect::PROBE_TIME);
+        let time = if why == Why::Probe { connect::PROBE_TIME } else { SESSION_TIME };
         let asking = tokio::spawn(following.clone().ask(host.clone()));
         let nearby = inner.library.nearby().clone();
         let looking = tokio::spawn(nearby.clone().look_again(store.blobs.arrivals(), host.clone()));
-        let ends = stop_with(inner.library.clone(), inner.renew.subscribe(), probe, following.clone(), host);
+        let ends = stop_with(inner.library.clone(), inner.renew.subscribe(), time, following.clone(), host);
         let stopping = tokio::spawn(ends);
         let records = Arc::new(store.records.as_selected(following.selected().version));
         let is_asked_for = *inner.asked.borrow() > 0;
@@ -350,7 +358,9 @@ impl Replicator {
         let goodput = measuring.await.ok().flatten();
         let is_broken = matches!(ended, Err(RunError::Link(_)));
         inner.connector.note_end(&connected.way, goodput, is_broken, store.records.now_unix_ms());
-        if following.is_outdated() {
+        let is_outdated = following.is_outdated();
+        inner.state.send_modify(|state| state.is_outdated = is_outdated);
+        if is_outdated {
             return Ok(());
         }
         match ended? {
@@ -358,6 +368,25 @@ impl Replicator {
             Closed { reason, text, by_peer: true } => Err(AttemptError::ClosedByBridge(reason, text)),
             Closed { reason, text, by_peer: false } => Err(AttemptError::ClosedHere(reason, text)),
         }
+    }
+
+    /// Looks through the records once all was read anew, if that is due: no session is open now.
+    async fn sweep(&self) -> Result<(), StoreError> {
+        let records = &self.inner.library.store().records;
+        if records.reading_anew()? != Some(ReadingAnew::Sweeping) {
+            return Ok(());
+        }
+        let (mut left, mut kept) = (0, 0);
+        while let Swept::More { forgotten, held_back } = records.sweep_some().await? {
+            (left, kept) = (left + forgotten, kept + held_back);
+        }
+        tracing::warn!(
+            deleted_elsewhere = left,
+            held_back = kept,
+            "all was read anew after a long absence; `alexandria heldback` shows what was not sent before"
+        );
+        self.inner.library.store().records.try_again();
+        Ok(())
     }
 
     async fn listen(
@@ -446,7 +475,7 @@ impl Drop for Asked<'_> {
 async fn stop_with(
     library: Library,
     mut renew: watch::Receiver<u64>,
-    time: Option<Duration>,
+    time: Duration,
     following: Following,
     host: mpsc::Sender<HostInput>,
 ) {
@@ -454,7 +483,7 @@ async fn stop_with(
         () = library.closed() => {}
         _ = renew.changed() => {}
         () = following.outdated() => {}
-        () = tokio::time::sleep(time.unwrap_or(Duration::MAX)) => {}
+        () = tokio::time::sleep(time) => {}
     }
     // A session that is gone needs no stopping.
     let _ = host.send(HostInput::Stop(CloseReason::GoingAway, String::new())).await;

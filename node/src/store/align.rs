@@ -254,6 +254,10 @@ impl Aligning<'_, '_> {
         if row.seq > upto {
             return Ok(false);
         }
+        // Cursors pass what is held back; nobody has it.
+        if self.transaction.rows.contains(&keys::held_back(row.record.key))? {
+            return Ok(false);
+        }
         // An erasure stays until this disk has forgotten what it erases, and has said so.
         if self.transaction.rows.contains(&keys::pending_erasure(row.record.key))? {
             return Ok(false);

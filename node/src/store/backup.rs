@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! backup = magic(8) zstd(row* end) hash(32)
-//! row    = key length u32, value length u32, key, value      rows of what was chosen, of `c`, `q`, `o`, `x`, `r` and meta
+//! row    = key length u32, value length u32, key, value      rows of what was chosen, of `A`, `c`, `q`, `o`, `x`, `r` and meta
 //! end    = 0 u32, 0 u32
 //! ```
 //! The hash is BLAKE3 over all before it, so that half a backup is never restored.
@@ -24,7 +24,7 @@ use super::meta::{self, Identity};
 use super::overlay::Overlay;
 use super::rebuild::{CHOSEN, Restored, restore_row};
 use super::records::Records;
-use super::{FolderLock, disk, keys};
+use super::{FolderLock, absence, disk, keys};
 
 const MAGIC: &[u8; 8] = b"ALEXBK\x00\x01";
 /// Name of the backup that a node keeps of itself.
@@ -114,7 +114,13 @@ fn write(records: &Records, path: &Path, partial: &Path) -> Result<BackupSummary
     let engine = &records.shared().engine;
     let mut summary = BackupSummary::default();
     write_row(&mut rows, &meta::identity_key(), &records.identity().encode()).map_err(on)?;
-    let others = [keys::CURSOR, keys::QUARANTINE, keys::UNNAMED, keys::PENDING_ERASURE, keys::RECORD];
+    // Read before the records: the node knows no less than they say.
+    for key in [absence::times_key(), absence::state_key()] {
+        if let Some(value) = engine.get(&key)? {
+            write_row(&mut rows, &key, &value).map_err(on)?;
+        }
+    }
+    let others = [keys::HELD_BACK, keys::CURSOR, keys::QUARANTINE, keys::UNNAMED, keys::PENDING_ERASURE, keys::RECORD];
     for table in CHOSEN.into_iter().chain(others) {
         for row in engine.scan_prefix(&[table]) {
             let (key, value) = row?;

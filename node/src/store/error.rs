@@ -39,6 +39,9 @@ pub enum StoreError {
     /// The operator has chosen other collections since the session was opened; a new one is to be opened.
     #[error("other collections were selected since the session began")]
     SelectionChanged,
+    /// All is read anew after a long absence: nothing is taken from others meanwhile, and nothing given.
+    #[error("this node was away for longer than its lease, and reads all anew from the bridge first")]
+    ReadsAnew,
     /// The store was closed while the call waited.
     #[error("the record store is closed")]
     Closed,

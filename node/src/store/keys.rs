@@ -28,9 +28,13 @@
 //! | `V` collections that are returning | id 16 | |
 //! | `E` collections to be brought in line | id 16 | the key of table `r` that was reached |
 //! | `L` records that left, to be taken out of the search index | kind 2, id 16 | |
+//! | `A` records held back after a long absence | bucket 17, kind 2, id 16 | |
+//! | `K` records confirmed while all is read anew | bucket 17, kind 2, id 16 | |
+//! | `Z` how far the bridge had a feed then | bucket 17 | seq 8 |
+//! | `M` when the bridge had how much of a feed | bucket 17 | see `absence::collect` |
 //! | `m` meta | name | see `meta` |
 //!
-//! `r`, `c`, `q`, `h`, `y`, `o`, `x`, `S`, `P`, `V`, `O` and `m` are what is known; all others follow
+//! `r`, `c`, `q`, `h`, `y`, `o`, `x`, `S`, `P`, `V`, `O`, `A` and `m` are what is known; all others follow
 //! from them and are made anew by `rebuild`, or in time.
 
 use alexandria_sync::chunk::BlobHash;
@@ -67,6 +71,10 @@ pub(crate) const PIN: u8 = b'P';
 pub(crate) const RETURNING: u8 = b'V';
 pub(crate) const UNALIGNED: u8 = b'E';
 pub(crate) const LEFT: u8 = b'L';
+pub(crate) const HELD_BACK: u8 = b'A';
+pub(crate) const CONFIRMED: u8 = b'K';
+pub(crate) const SENT: u8 = b'Z';
+pub(crate) const MARKS: u8 = b'M';
 pub(crate) const META: u8 = b'm';
 
 const PINNED_COLLECTION: u8 = 1;
@@ -88,7 +96,7 @@ pub(crate) fn key(table: u8, parts: &[&[u8]]) -> Vec<u8> {
 }
 
 pub(crate) fn record(of: RecordKey) -> Vec<u8> {
-    key(RECORD, &[&of.bucket.to_bytes(), &of.kind.0.to_be_bytes(), of.id.as_bytes()])
+    of_record(RECORD, of)
 }
 
 /// All records of a bucket.
@@ -126,6 +134,26 @@ pub(crate) fn quarantine(of: RecordKey, digest: [u8; 32]) -> Vec<u8> {
 
 pub(crate) fn quarantine_of(bucket: BucketId) -> Vec<u8> {
     key(QUARANTINE, &[&bucket.to_bytes()])
+}
+
+fn of_record(table: u8, of: RecordKey) -> Vec<u8> {
+    key(table, &[&of.bucket.to_bytes(), &of.kind.0.to_be_bytes(), of.id.as_bytes()])
+}
+
+pub(crate) fn held_back(of: RecordKey) -> Vec<u8> {
+    of_record(HELD_BACK, of)
+}
+
+pub(crate) fn confirmed(of: RecordKey) -> Vec<u8> {
+    of_record(CONFIRMED, of)
+}
+
+pub(crate) fn sent(bucket: BucketId) -> Vec<u8> {
+    key(SENT, &[&bucket.to_bytes()])
+}
+
+pub(crate) fn marks(bucket: BucketId) -> Vec<u8> {
+    key(MARKS, &[&bucket.to_bytes()])
 }
 
 /// The row of `m` that says how much is set aside.
@@ -299,7 +327,7 @@ impl<'k> KeyReader<'k> {
     }
 }
 
-/// The record that a row of `r` or `q` is about.
+/// The record that a row of `r`, `q`, `A` or `K` is about.
 pub(crate) fn record_of(key: &[u8]) -> Option<RecordKey> {
     let mut key = KeyReader::new(key);
     Some(RecordKey { bucket: key.bucket()?, kind: key.kind()?, id: key.id()? })

@@ -26,7 +26,7 @@ use super::keys;
 use super::meta::{self, Identity};
 use super::overlay::Overlay;
 use super::row::{Quarantined, RecordRow, Totals, decode_number};
-use super::{backup, demand, disk, io as on, quarantine, selection, tables};
+use super::{absence, backup, demand, disk, io as on, quarantine, selection, tables};
 
 /// A tree that takes more than this many times what its rows need is rewritten (docs/adr/0001-record-store.md).
 const BLOAT_RATIO_MAX: u64 = 3;
@@ -228,8 +228,16 @@ enum Found {
 }
 
 /// The tables that are worth keeping. What is held comes before the records, so that none of it is taken for wanted.
-const SALVAGED: [u8; 7] =
-    [keys::HELD, keys::MEDIA_TYPE, keys::RECORD, keys::CURSOR, keys::QUARANTINE, keys::UNNAMED, keys::PENDING_ERASURE];
+const SALVAGED: [u8; 8] = [
+    keys::HELD_BACK,
+    keys::HELD,
+    keys::MEDIA_TYPE,
+    keys::RECORD,
+    keys::CURSOR,
+    keys::QUARANTINE,
+    keys::UNNAMED,
+    keys::PENDING_ERASURE,
+];
 
 /// Sends all rows of a damaged tree that are worth keeping.
 fn read_damaged(dir: &Path, cache_bytes: u64, found: &mpsc::SyncSender<Found>) -> Result<(), mpsc::SendError<Found>> {
@@ -237,7 +245,8 @@ fn read_damaged(dir: &Path, cache_bytes: u64, found: &mpsc::SyncSender<Found>) -
         found.send(Found::Gap)?;
         return found.send(Found::End);
     };
-    for key in [meta::identity_key(), meta::hlc_key(), guard::commit_key()] {
+    for key in [meta::identity_key(), meta::hlc_key(), guard::commit_key(), absence::times_key(), absence::state_key()]
+    {
         if let Ok(Some(value)) = damaged.get(&key) {
             found.send(Found::Row((key, value)))?;
         }
@@ -328,13 +337,15 @@ pub(crate) fn restore_row(rows: &mut Overlay<'_>, key: &[u8], value: Vec<u8>) ->
             demand::settle(rows, blob)?;
             Ok(Restored::Other)
         }
-        Some(&keys::CURSOR) if is_returning(rows, key)? => Ok(Restored::Other),
+        Some(&keys::META) if absence::restore(rows, key, &value)? => Ok(Restored::Other),
+        Some(&keys::CURSOR) if is_returning(rows, key)? || absence::is_reading_anew(rows)? => Ok(Restored::Other),
         Some(
             &(keys::CURSOR
             | keys::MEDIA_TYPE
             | keys::UNNAMED
             | keys::PENDING_ERASURE
             | keys::UNALIGNED
+            | keys::HELD_BACK
             | keys::ON_DEMAND),
         ) => {
             rows.put(key.to_vec(), value);

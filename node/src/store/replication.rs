@@ -2,11 +2,13 @@
 
 use std::sync::Arc;
 
+use alexandria_sync::absence::Standing;
 use alexandria_sync::id::{BucketId, Epoch, NodeId, Seq};
 use alexandria_sync::merge::{self, Admission};
 use alexandria_sync::record::Record;
 use alexandria_sync::store::{Applied, BucketHead, Cursor, Page, Peer, RecordStore};
 
+use super::absence;
 use super::erase;
 use super::error::StoreError;
 use super::keys;
@@ -54,6 +56,14 @@ impl RecordStore for Records {
     ) -> Result<Applied, StoreError> {
         self.apply_as_selected(None, from, bucket, records, next).await
     }
+
+    async fn meet(&self, peer: Peer, standing: Standing) -> Result<(), StoreError> {
+        self.note_standing(peer, standing).await
+    }
+
+    async fn caught_up(&self, with: Peer, standing: Standing, has: Vec<BucketHead>) -> Result<(), StoreError> {
+        self.note_caught_up(with, standing, has).await
+    }
 }
 
 impl Records {
@@ -73,9 +83,19 @@ impl Records {
             if version.is_some_and(|version| version != *shared.selection.borrow()) {
                 return Err(StoreError::SelectionChanged);
             }
+            let confirms = absence::confirms(&transaction.rows, from.node)?;
             let mut applied = Applied::default();
             for record in records {
-                match receive(transaction, from, record)? {
+                if confirms {
+                    absence::confirm(&mut transaction.rows, record.key);
+                }
+                let held_back = keys::held_back(record.key);
+                let received = receive(transaction, from, record)?;
+                if !matches!(received, Received::SetAside(_)) && transaction.rows.contains(&held_back)? {
+                    // It lives elsewhere, so they were joined as ever.
+                    transaction.rows.remove(held_back);
+                }
+                match received {
                     Received::Applied => applied.applied += 1,
                     Received::Superseded => applied.superseded += 1,
                     Received::SetAside(quarantined) => {
@@ -101,10 +121,17 @@ fn read_page(
     budget_bytes: usize,
 ) -> Result<Page, StoreError> {
     let mut page = Page { records: Vec::new(), next: after, more: false };
+    let holds_back = records.shared().engine.scan_prefix(&[keys::HELD_BACK]).next().transpose()?.is_some();
     let mut size_bytes = 0;
     for (examined, row) in records.shared().feed_rows(bucket, after, head).enumerate() {
         let (seq, row) = row?;
-        let row = row.filter(|row| row.arrived_from != Some(reader));
+        let mut row = row.filter(|row| row.arrived_from != Some(reader));
+        if holds_back
+            && let Some(here) = &row
+            && records.shared().engine.contains(&keys::held_back(here.record.key))?
+        {
+            row = None;
+        }
         if let Some(row) = row {
             size_bytes += row.record.encode().len() + RECORD_FRAMING_BYTES;
             if !page.records.is_empty() && size_bytes > budget_bytes {

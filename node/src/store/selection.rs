@@ -14,6 +14,7 @@
 
 use std::collections::BTreeSet;
 
+use alexandria_sync::absence::Standing;
 use alexandria_sync::domain::{Collection, Media, Typed};
 use alexandria_sync::erase::blobs_named;
 use alexandria_sync::id::{BucketId, Epoch, NodeId, RecordId, Seq};
@@ -29,7 +30,7 @@ use super::keys::{self, KeyReader};
 use super::overlay::Overlay;
 use super::records::Records;
 use super::writer::{Room, Transaction};
-use super::{demand, tables};
+use super::{absence, demand, tables};
 
 /// Collections that something was chosen for, at most.
 pub const CHOICES_MAX: usize = 10_000;
@@ -107,6 +108,10 @@ pub struct Selected {
     pub version: u64,
     /// What to pull.
     pub selection: Selection,
+    /// How this node stands, for the bridge.
+    pub to_bridge: Standing,
+    /// The same for other nodes.
+    pub nearby: Standing,
 }
 
 /// One collection's state.
@@ -248,7 +253,10 @@ impl Records {
             let returning = rows.with_prefix(&[keys::RETURNING])?;
             let returning = returning.iter().map(|(key, _)| collection_of(key)).collect::<Result<_, _>>()?;
             let version = *shared.selection.borrow();
-            Ok(Selected { version, selection: Selection { collections, returning } })
+            let all_anew = absence::is_reading_anew(rows)?;
+            let selection = Selection { collections, returning, all_anew };
+            let [to_bridge, nearby] = absence::standings(rows, selection.is_all())?;
+            Ok(Selected { version, selection, to_bridge, nearby })
         };
         self.inner.writer.submit(Room::Freed, work).await
     }
@@ -313,6 +321,14 @@ impl RecordStore for SelectedRecords {
         next: Seq,
     ) -> Result<Applied, StoreError> {
         self.records.apply_as_selected(Some(self.version), from, bucket, records, next).await
+    }
+
+    async fn meet(&self, peer: Peer, standing: Standing) -> Result<(), StoreError> {
+        self.records.note_standing(peer, standing).await
+    }
+
+    async fn caught_up(&self, with: Peer, standing: Standing, has: Vec<BucketHead>) -> Result<(), StoreError> {
+        self.records.note_caught_up(with, standing, has).await
     }
 }
 

@@ -18,7 +18,7 @@ use super::error::StoreError;
 use super::overlay::Overlay;
 use super::row::{RecordRow, Totals, decode_number, encode_feed};
 use super::selection::{Level, Pinned, level};
-use super::{demand, keys};
+use super::{absence, demand, keys};
 
 /// The kinds that are listed by popularity, and found by search.
 const POPULAR_KINDS: [Kind; 4] = [Author::KIND, Media::KIND, Category::KIND, Collection::KIND];
@@ -45,6 +45,10 @@ pub(crate) fn put(rows: &mut Overlay<'_>, record: Record, arrived_from: Option<P
     rows.put(keys::head(key.bucket), seq.0.to_be_bytes().to_vec());
     rows.put(keys::id(key), vec![u8::from(record.is_tombstone())]);
 
+    if before.is_none() && arrived_from.is_none() && absence::is_reading_anew(rows)? {
+        // Made here just now: nobody else can have deleted it.
+        absence::confirm(rows, key);
+    }
     let before = before.map(|row| row.record);
     let popularity = popularity(rows, key.id)?;
     let stale = before.as_ref().map_or_else(BTreeSet::new, |before| index_rows(before, popularity));
@@ -88,6 +92,15 @@ pub(crate) fn remove(rows: &mut Overlay<'_>, row: RecordRow) -> Result<(), Store
     count_totals(rows, Some(&record), None)?;
     count_opened(rows, Some(&record), None)?;
     settle_blobs(rows, [&record])
+}
+
+/// Takes a tombstone out. What the record named once stays, for when it is erased.
+pub(crate) fn forget_tombstone(rows: &mut Overlay<'_>, row: &RecordRow) -> Result<(), StoreError> {
+    let key = row.record.key;
+    rows.remove(keys::record(key));
+    rows.remove(keys::feed(key.bucket, row.seq));
+    rows.remove(keys::id(key));
+    count_totals(rows, Some(&row.record), None)
 }
 
 /// Says anew of the blobs that versions of a record concern whether they are wanted.

@@ -7,6 +7,7 @@ use std::convert::Infallible;
 use std::ops::ControlFlow;
 use std::sync::{Arc, LazyLock};
 
+use alexandria_sync::absence::Standing;
 use alexandria_sync::bundle::{self, Issuer, Receipt, Receiver};
 use alexandria_sync::hlc::{ClockQuality, DRIFT_BOUND_MS};
 use alexandria_sync::id::{BucketId, Epoch, NodeId};
@@ -50,7 +51,15 @@ fn accepts(_: &Issuer, bucket: BucketId) -> bool {
 fn receiver(local: NodeId) -> Receiver<'static> {
     let clock = ReceiverClock { unix_ms: NOW_UNIX_MS, quality: ClockQuality::Trusted, drift_bound_ms: DRIFT_BOUND_MS };
     let local = Peer { node: local, epoch: EPOCH };
-    Receiver { local, clock, identity: None, unsigned: true, accepts: &accepts, selection: &EVERYTHING }
+    Receiver {
+        local,
+        clock,
+        identity: None,
+        unsigned: true,
+        accepts: &accepts,
+        selection: &EVERYTHING,
+        standing: Standing::default(),
+    }
 }
 
 fn import(file: &[u8]) {

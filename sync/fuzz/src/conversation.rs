@@ -105,6 +105,7 @@ fn hello() -> Hello {
         software: String::new(),
         features: 0,
         name: None,
+        standing: None,
     }
 }
 

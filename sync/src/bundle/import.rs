@@ -75,6 +75,9 @@ pub async fn import<R: RecordStore, B: BlobStore>(
 ) -> Result<Imported, ImportError> {
     let mut opened = Opened::open(receiver, input)?;
     let places = Places::look_up(receiver, &opened, records).await.map_err(ImportError::Store)?;
+    let (maker, standing) = (opened.issuer.peer(), opened.issuer.hello.standing.unwrap_or_default());
+    // Before anything of it is read: what its maker has forgotten is unknown here from now on, too.
+    records.meet(maker, standing).await.map_err(|error| ImportError::Store(error.into()))?;
     let mut importer = Importer {
         records,
         blobs,
@@ -99,6 +102,11 @@ pub async fn import<R: RecordStore, B: BlobStore>(
     let left = importer.leave_blob().await;
     importer.imported.ending = taken?;
     left?;
+    // Of one that keeps all and carries all, nothing is missing here now.
+    if importer.imported.ending == Ending::Whole && importer.imported.refused.is_empty() && standing.keeps_all {
+        let caught_up = records.caught_up(maker, standing, Vec::new()).await;
+        caught_up.map_err(|error| ImportError::Store(error.into()))?;
+    }
     Ok(importer.imported)
 }
 

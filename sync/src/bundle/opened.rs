@@ -10,6 +10,7 @@ use minicbor::bytes::ByteVec;
 use super::format::{self, BundleHead, VERSION};
 use super::segment::{Frame, ReadSegmentError, Segment, SegmentReader};
 use super::{BUCKETS_MAX, Ending, Issuer, Receiver, VALIDITY_MS_MAX, date};
+use crate::absence::may_give;
 use crate::hlc::ClockQuality;
 use crate::id::{BucketId, Epoch, NodeId, Seq};
 use crate::identity::PeerRole;
@@ -62,6 +63,12 @@ pub enum OpenError {
     Expired {
         /// When, in milliseconds since 1970.
         expired_unix_ms: u64,
+    },
+    /// Its maker was away for too long: what was deleted meanwhile may have been forgotten here, and would come back.
+    #[error("its maker was in step with the bridge last {}; what was deleted since may be forgotten here, and would come back", in_step(*.in_step_ms))]
+    Lapsed {
+        /// As of when, in milliseconds since 1970; 0 if it does not say.
+        in_step_ms: u64,
     },
     /// Valid longer than any bundle may be.
     #[error("it is made to last until {}, longer than {} days", date(*.expires_unix_ms), VALIDITY_MS_MAX / super::DAY_MS)]
@@ -143,6 +150,10 @@ impl<R: Read> Opened<R> {
         }
         if issuer.hello.node == receiver.local.node {
             return Err(OpenError::Own);
+        }
+        let standing = issuer.hello.standing.unwrap_or_default();
+        if !may_give(standing, receiver.standing) {
+            return Err(OpenError::Lapsed { in_step_ms: standing.in_step_ms });
         }
         match head.reader.map(Peer::from) {
             Some(reader) if reader.node != receiver.local.node => {
@@ -244,6 +255,10 @@ pub(super) fn believe(
     let vouched = signatory.is_some() && receiver.identity.is_some();
     let role = signatory.as_ref().filter(|_| vouched).map_or(PeerRole::Node, |signatory| signatory.named().role);
     Ok((Issuer { hello, role, vouched }, signatory))
+}
+
+fn in_step(in_step_ms: u64) -> String {
+    if in_step_ms == 0 { "nobody knows when".into() } else { format!("as of {}", date(in_step_ms)) }
 }
 
 /// A reader that nobody is: no row has come from it.

@@ -18,6 +18,14 @@ pub(crate) async fn carry_out<R: RecordStore, B: BlobStore>(
     blobs: Arc<B>,
 ) -> Result<Option<DiskDone>, StoreError> {
     let done = match request {
+        DiskRequest::Meet(peer, standing) => {
+            records.meet(peer, standing).await?;
+            DiskDone::Met
+        }
+        DiskRequest::CaughtUp { with, standing, has } => {
+            records.caught_up(with, standing, has).await?;
+            DiskDone::CaughtUp
+        }
         DiskRequest::Heads => DiskDone::Heads(records.heads().await?),
         DiskRequest::Cursor(peer, bucket) => DiskDone::Cursor(bucket, records.cursor(peer.node, bucket).await?),
         DiskRequest::Page { bucket, after, reader, budget_bytes } => {

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
+use crate::absence::Standing;
 use crate::chunk::{Bases, BlobHash, ChunkHash, Have, Manifest};
 use crate::id::{BucketId, Seq};
 use crate::record::Record;
@@ -12,6 +13,17 @@ use crate::store::{Applied, BucketHead, Cursor, Page, Peer, Wanted};
 /// One call to a store. Several may run at once; the session never asks for two whose order matters.
 #[derive(Clone, Debug)]
 pub enum DiskRequest {
+    /// `RecordStore::meet`.
+    Meet(Peer, Standing),
+    /// `RecordStore::caught_up`.
+    CaughtUp {
+        /// With whom.
+        with: Peer,
+        /// How it stood when it introduced itself.
+        standing: Standing,
+        /// What it has of the feeds here.
+        has: Vec<BucketHead>,
+    },
     /// `RecordStore::heads`.
     Heads,
     /// `RecordStore::cursor` of the peer.
@@ -131,6 +143,10 @@ pub struct Begun {
 /// A request that was carried out.
 #[derive(Debug)]
 pub enum DiskDone {
+    /// How the peer stands was noted.
+    Met,
+    /// That all of its was read was noted.
+    CaughtUp,
     /// The buckets held here.
     Heads(Vec<BucketHead>),
     /// Where reading the bucket from the peer stands.

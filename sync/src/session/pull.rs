@@ -8,6 +8,7 @@ use super::{DiskRequest, Event, Held, Outbox, Scope, Selection, Violation};
 use crate::id::{BucketId, Seq};
 use crate::record::Record;
 use crate::store::{Cursor, Peer};
+use crate::wire::frame::OFFER_BUCKETS_MAX;
 use crate::wire::{Message, Offered};
 
 /// Buckets pulled in one session, at most.
@@ -28,6 +29,8 @@ pub(super) struct Puller {
     /// Whether the peer can be asked for rows that came from here.
     gives_back: bool,
     offers_seen: u64,
+    /// More offers are on their way: the last one was full.
+    more_offers: bool,
     buckets: BTreeMap<BucketId, Pulled>,
     /// Buckets of which more is to come, or something waits to be applied.
     behind: BTreeSet<BucketId>,
@@ -80,6 +83,7 @@ impl Puller {
             peer: Peer::NOBODY,
             gives_back: false,
             offers_seen: 0,
+            more_offers: false,
             buckets: BTreeMap::new(),
             behind: BTreeSet::new(),
             returned: Vec::new(),
@@ -111,6 +115,7 @@ impl Puller {
 
     pub(super) fn take_offer(&mut self, offered: &[Offered]) -> Result<(), Violation> {
         self.offers_seen += 1;
+        self.more_offers = offered.len() >= OFFER_BUCKETS_MAX;
         self.dealt_with += 1;
         for &Offered { bucket, head } in offered {
             if !self.reads(bucket) || self.buckets.contains_key(&bucket) {
@@ -240,6 +245,11 @@ impl Puller {
     /// Whether everything that the peer has offered is applied.
     pub(super) fn is_idle(&self) -> bool {
         self.offers_seen > 0 && self.applying.is_none() && self.behind.is_empty()
+    }
+
+    /// Whether everything is applied that the peer held when it introduced itself, of what is read here.
+    pub(super) fn has_read_all(&self) -> bool {
+        self.is_idle() && !self.more_offers
     }
 
     /// Pages, offers and haves dealt with.

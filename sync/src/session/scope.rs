@@ -69,9 +69,17 @@ pub struct Selection {
     /// Those of them that were evicted here and not read to their end since: the peer is to send everything, also what
     /// came from here.
     pub returning: BTreeSet<RecordId>,
+    /// Everything is read anew after a long absence (`absence`): of all buckets the peer is to send everything.
+    pub all_anew: bool,
 }
 
 impl Selection {
+    /// Whether the catalogue and all collections are kept here, and are here.
+    pub fn is_all(&self) -> bool {
+        let all = matches!(&self.collections, Chosen::AllBut(ids) if ids.is_empty());
+        all && self.returning.is_empty() && !self.all_anew
+    }
+
     /// Whether the bucket is wanted here.
     pub fn wants(&self, bucket: BucketId) -> bool {
         match bucket {
@@ -85,7 +93,7 @@ impl Selection {
 
     /// Whether rows that came from here are to be sent back.
     pub(crate) fn is_returning(&self, bucket: BucketId) -> bool {
-        matches!(bucket, BucketId::Collection(id) if self.returning.contains(&id))
+        self.all_anew || matches!(bucket, BucketId::Collection(id) if self.returning.contains(&id))
     }
 
     /// Notes that a bucket was read to its end, and says whether that was news.

@@ -21,7 +21,7 @@ pub const PAGE_BUDGET_BYTES_MIN: u32 = 4 * 1024;
 #[derive(Debug)]
 pub(super) struct Server {
     scope: Scope,
-    /// What this end wants itself: of the rest it follows how far the peer has it.
+    /// What this end wants itself: of the rest it follows how far the peer has it. While all is read anew, nothing is given.
     selection: Selection,
     epoch: Epoch,
     peer: Peer,
@@ -44,6 +44,8 @@ pub(super) struct Server {
 
 #[derive(Debug)]
 struct Serving {
+    /// Where the peer began to read.
+    from: Seq,
     at: Seq,
     /// The last row of the pages that were sent, and of what the peer is known to have made durable.
     sent: Seq,
@@ -162,6 +164,7 @@ impl Server {
             out.event(Event::HeldByPeer { bucket, upto: after });
         }
         let serving = Serving {
+            from: after,
             at: after,
             sent: after,
             held_by_peer: told.then_some(after),
@@ -213,7 +216,8 @@ impl Server {
             }
             out.send(Lane::Records, message);
         }
-        if self.reading.is_none()
+        if !self.selection.all_anew
+            && self.reading.is_none()
             && self.waiting.is_none()
             && let Some(bucket) = self.queue.pop_front()
             && let Some(serving) = self.serving.get_mut(&bucket)
@@ -245,6 +249,17 @@ impl Server {
                 out.event(Event::HeldByPeer { bucket, upto: serving.sent });
             }
         }
+    }
+
+    /// Whether the peer has said of all that was offered how far it has it.
+    pub(super) fn is_pulled_whole(&self) -> bool {
+        self.heads_known && self.serving.len() == self.offered.len()
+    }
+
+    /// Who the peer is, and how far it had the feeds here when it began to read them.
+    pub(super) fn pulled(&self) -> (Peer, Vec<BucketHead>) {
+        let pulled = self.serving.iter().map(|(&bucket, serving)| BucketHead { bucket, head: serving.from });
+        (self.peer, pulled.collect())
     }
 
     pub(super) fn held(&self) -> Held {

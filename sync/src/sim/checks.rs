@@ -30,7 +30,8 @@ impl World<'_> {
         let here = &self.replicas[replica];
         let mut faults: Vec<(u8, String)> = Vec::new();
         for written in here.written.iter().filter(|written| written.kept) {
-            if !contains(here.records.get(written.record.key).as_ref(), &written.record) {
+            let held = here.records.get(written.record.key);
+            if !contains(held.as_ref(), &written.record) && !self.may_be_forgotten(written.record.key, held.as_ref()) {
                 faults.push((2, format!("replica {replica} lost an acknowledged write of {:?}", written.record.key)));
             }
         }
@@ -86,9 +87,15 @@ impl World<'_> {
             if peer.records.epoch() != cursor.epoch {
                 continue;
             }
-            for (seq, row) in peer.records.feed(bucket) {
+            let held_back = peer.records.held_back();
+            for (seq, row) in peer.records.feed(bucket).into_iter().filter(|(_, row)| !held_back.contains(&row.key)) {
                 let seen = contains(here.records.get(row.key).as_ref(), &row) || set_aside.contains(&row);
-                if seq <= cursor.seq && !seen {
+                let may_be_forgotten = || {
+                    let held = here.records.get(row.key);
+                    row.is_tombstone() && self.has_leases() && held.is_none()
+                        || self.may_be_forgotten(row.key, held.as_ref())
+                };
+                if seq <= cursor.seq && !seen && !may_be_forgotten() {
                     let (seq, cursor) = (seq.0, cursor.seq.0);
                     fault = Some(format!("replica {replica} is at row {cursor} of {bucket} and never saw row {seq}"));
                 }
@@ -112,8 +119,8 @@ impl World<'_> {
             {
                 continue;
             }
-            let theirs = by_bucket(&bridge.records.all());
-            let here = by_bucket(&node.records.all());
+            let theirs = by_bucket(&self.to_be_equal(bridge));
+            let here = by_bucket(&self.to_be_equal(node));
             let buckets: BTreeSet<BucketId> = theirs.keys().chain(here.keys()).copied().collect();
             for bucket in buckets.into_iter().filter(|&bucket| self.keeps(at, bucket) && self.keeps(0, bucket)) {
                 let (mine, theirs) = (here.get(&bucket), theirs.get(&bucket));
@@ -127,6 +134,16 @@ impl World<'_> {
         for fault in faults {
             self.violate(1, &fault);
         }
+    }
+
+    /// What two replicas are to hold alike: where tombstones are forgotten, only what lives and is not held back.
+    fn to_be_equal(&self, here: &Replica) -> Vec<Record> {
+        let mut records = here.records.all();
+        if self.has_leases() {
+            let held_back = here.records.held_back();
+            records.retain(|record| !record.is_tombstone() && !held_back.contains(&record.key));
+        }
+        records
     }
 
     /// Whether the replica is to hold the bucket in the end, with all that is in it.
@@ -146,7 +163,7 @@ impl World<'_> {
         let welcome = || self.replicas.iter().enumerate().filter(|(_, replica)| replica.revoked_us.is_none());
         let mut wanted = Vec::new();
         // A delete that only some have let in ends the way to the content.
-        let mut undecided: BTreeSet<RecordKey> = BTreeSet::new();
+        let mut undecided: BTreeSet<RecordKey> = self.held_back();
         for (at, here) in welcome() {
             undecided.extend(here.records.quarantined().into_iter().map(|record| record.key));
             here.records.for_each(|record| {
@@ -193,7 +210,9 @@ impl World<'_> {
             pieces += BUCKETS_MAX;
         }
         let retry_us = 2 * ABSENT_RETRY_MS * 1000;
-        let dial_us = IDLE_US + NOTICE_US + RESTART_US + REDIAL_US;
+        // Who was away reads all in a session of its own, and looks through its records between two.
+        let again = if self.has_leases() { 20 } else { 1 };
+        let dial_us = IDLE_US + NOTICE_US + RESTART_US + again * REDIAL_US;
         dial_us + retry_us + pieces * trip_us + 2 * bytes * 1_000_000 / quality.rate
     }
 
@@ -210,6 +229,7 @@ impl World<'_> {
             here.clock_is_right && here.revoked_us.is_none() && here.has_way
         };
         let writers = (0..self.replicas.len()).filter(right).flat_map(|at| &self.replicas[at].written);
+        let held_back = self.held_back();
         let edits: Vec<&Written> = writers.filter(|written| written.kept).collect();
         for at in (0..self.replicas.len()).filter(right) {
             let here = &self.replicas[at];
@@ -220,7 +240,10 @@ impl World<'_> {
                 }
             }
             for edit in edits.iter().filter(|edit| here.is_bridge() || here.scope.contains(edit.record.key.bucket)) {
-                if !shows(here.records.get(edit.record.key).as_ref(), &edit.record) {
+                let held = here.records.get(edit.record.key);
+                let is_away =
+                    held_back.contains(&edit.record.key) || self.may_be_forgotten(edit.record.key, held.as_ref());
+                if !shows(held.as_ref(), &edit.record) && !is_away {
                     faults.push(format!("replica {at} does not show an edit of {:?}", edit.record.key));
                 }
             }
@@ -241,6 +264,7 @@ impl World<'_> {
             }
         }
         let mut faults: Vec<(u8, String)> = Vec::new();
+        let held_back = self.held_back();
         for (key, versions) in &versions {
             let all = join(versions.iter().map(|(record, _)| record));
             let mut shuffled: Vec<&Record> =
@@ -253,10 +277,14 @@ impl World<'_> {
             }
             let kept = join(versions.iter().filter(|(_, kept)| *kept).map(|(record, _)| record));
             for (at, replica) in self.replicas.iter().enumerate() {
-                if !self.keeps(at, key.bucket) || replica.revoked_us.is_some() {
+                let held = replica.records.get(*key);
+                if !self.keeps(at, key.bucket)
+                    || replica.revoked_us.is_some()
+                    || held_back.contains(key)
+                    || self.may_be_forgotten(*key, held.as_ref())
+                {
                     continue;
                 }
-                let held = replica.records.get(*key);
                 if let Some(kept) = &kept {
                     if !keeps_unknown(held.as_ref(), kept) {
                         faults.push((10, format!("replica {at} has lost unknown fields of {key:?}")));

@@ -144,6 +144,12 @@ impl Inner {
         all.filter(|record| record.key.bucket == bucket && !record.is_tombstone()).cloned().collect()
     }
 
+    /// What erasures that are held name.
+    pub(super) fn erased(&self) -> BTreeSet<RecordKey> {
+        let held = self.tables.records.values();
+        held.filter_map(|row| Order::read(&row.record)).map(|order| order.target).collect()
+    }
+
     fn formerly_named(&self, key: RecordKey, joined: &Joined) -> BTreeSet<BlobHash> {
         let former = [&self.tables.former, &joined.former].into_iter().filter_map(|former| former.get(&key));
         former.flatten().copied().collect()

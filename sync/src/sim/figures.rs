@@ -47,6 +47,10 @@ pub struct Figures {
     pub wire_bytes: u64,
     /// What they cost, in thousandths of a cent.
     pub cost: u64,
+    /// Tombstones that were forgotten, in worlds with leases.
+    pub tombstones_forgotten: u64,
+    /// Times that a node came back after its lease and began to read all anew, or to sweep.
+    pub read_anew: u64,
     /// Events.
     pub events: u64,
     /// Virtual time, in milliseconds.
@@ -84,6 +88,8 @@ impl Figures {
         self.packets_twice += other.packets_twice;
         self.wire_bytes += other.wire_bytes;
         self.cost += other.cost;
+        self.tombstones_forgotten += other.tombstones_forgotten;
+        self.read_anew += other.read_anew;
         self.events += other.events;
         self.virtual_ms += other.virtual_ms;
         self.replica_ms += other.replica_ms;
@@ -115,6 +121,8 @@ impl Figures {
             ("packets twice", self.packets_twice),
             ("wire bytes", self.wire_bytes),
             ("cost", self.cost),
+            ("tombstones forgotten", self.tombstones_forgotten),
+            ("read anew", self.read_anew),
             ("events", self.events),
             ("virtual ms", self.virtual_ms),
             ("replica ms", self.replica_ms),

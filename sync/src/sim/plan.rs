@@ -23,6 +23,12 @@ const OF_MONTHS_PERCENT: u64 = 12;
 const AWAY_DAYS_MAX: u64 = 60;
 /// Records that arrive at once from a catalogue, at most.
 const CATALOGUE_RECORDS_MAX: u64 = 400;
+/// In one world in this many there are leases, and nodes that stay away for longer.
+const LEASES_ONE_IN: u64 = 8;
+/// For so long there are links between two times of which nobody has any.
+const MEETING_US: u64 = 300 * SECOND_US;
+/// How long a lease is there.
+const LEASE_DAYS: u64 = 30;
 /// A black hole is open for this long at most; one that is open for longer than a connection may be idle ends it.
 const HOLE_US_MAX: u64 = 120 * SECOND_US;
 
@@ -34,6 +40,8 @@ pub struct Plan {
     pub(super) residents: Vec<Resident>,
     /// What befalls it, in order of time.
     pub steps: Vec<Step>,
+    /// How long a lease is, if there are any.
+    pub(super) lease_ms: Option<u64>,
 }
 
 /// A replica as it is at the start.
@@ -118,6 +126,12 @@ pub(super) enum Deed {
     WantNow(u64),
     /// A session is ended in good order.
     EndSession,
+    /// A node is away for months, and people go on there.
+    Away {
+        for_us: u64,
+        /// And for so long nobody has a link.
+        others_us: u64,
+    },
     /// The node is no longer welcome.
     Revoke,
 }
@@ -130,14 +144,38 @@ impl Plan {
         if is_lan(seed) {
             put_on_one_network(&mut rng, &mut residents);
         }
-        let steps = steps(&mut rng, residents.len());
-        Self { seed, residents, steps }
+        let mut steps = steps(&mut rng, residents.len());
+        let has_leases = seed % LEASES_ONE_IN == 1;
+        if has_leases {
+            stay_away(&mut rng, &mut residents, &mut steps);
+        }
+        let lease_ms = has_leases.then_some(LEASE_DAYS * DAY_US / 1000);
+        Self { seed, residents, steps, lease_ms }
     }
 }
 
 /// Certain seeds, so that the other worlds stay what they are.
 fn is_lan(seed: u64) -> bool {
     seed % LAN_ONE_IN == LAN_ONE_IN - 1
+}
+
+/// Weeks go by between some of the steps, in which nobody has a link; then there is one for a while, but not for some.
+fn stay_away(rng: &mut Seeded, residents: &mut [Resident], steps: &mut [Step]) {
+    for resident in residents.iter_mut() {
+        resident.has_way = true;
+    }
+    let mut later_us = 0;
+    for step in steps {
+        step.at_us += later_us;
+        // The steps after a silence count on it.
+        if !matches!(step.deed, Deed::Silence { .. }) && rng.chance(25) {
+            let others_us = rng.between(DAY_US, LEASE_DAYS * DAY_US);
+            let for_us = others_us + if rng.chance(60) { rng.below(3 * LEASE_DAYS * DAY_US) } else { 0 };
+            step.replica = 1 + rng.below(residents.len() as u64 - 1) as usize;
+            step.deed = Deed::Away { for_us, others_us };
+            later_us += others_us + MEETING_US;
+        }
+    }
 }
 
 /// All nodes meet, and in half of the worlds one of them never meets the bridge.

@@ -8,8 +8,10 @@ mod evict;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use super::absence::{Absence, Leased};
 use super::seeded::Seeded;
 use super::{Sabotage, erase};
+use crate::absence::Standing;
 use crate::hlc::{Clock, ClockQuality, DRIFT_BOUND_MS, HlcTime, Stamp};
 use crate::id::{BucketId, Epoch, Incarnation, NodeId, Seq};
 use crate::merge::{Admission, ReceiverClock, admit};
@@ -30,6 +32,7 @@ pub struct Full;
 #[derive(Debug)]
 pub struct SimRecords {
     inner: Mutex<Inner>,
+    pub(super) leased: Leased,
 }
 
 /// What was durable at one moment; a card that was copied.
@@ -43,11 +46,11 @@ pub(super) struct Inner {
     pub(super) tables: Tables,
     pub(super) clock: Clock,
     pub(super) now: ReceiverClock,
-    sabotage: Option<Sabotage>,
+    pub(super) sabotage: Option<Sabotage>,
     /// Batches at the end of the log that only look durable; none unless sabotaged.
     unsynced: usize,
     /// There is room for deletes only.
-    full: bool,
+    pub(super) full: bool,
 }
 
 #[derive(Clone, Debug)]
@@ -80,6 +83,14 @@ pub(super) enum Change {
     PendingErasure(RecordKey),
     SettledErasures,
     Clock(HlcTime),
+    /// How long absences stand now.
+    Absence(Box<Absence>),
+    /// The bridge has this record, or it was made here, while all is read anew.
+    Confirm(RecordKey),
+    NoLongerHeldBack(RecordKey),
+    ForgetCursors,
+    /// A record leaves without a tombstone.
+    Forget(RecordKey),
     /// All that was before, written anew.
     Whole(Box<Tables>),
 }
@@ -109,6 +120,7 @@ pub(super) struct Tables {
     pub(super) quarantine: Vec<Record>,
     pub(super) former: erase::Former,
     pub(super) pending_erasures: BTreeSet<RecordKey>,
+    pub(super) absence: Absence,
     clock: HlcTime,
     keep_old_rows: bool,
 }
@@ -116,8 +128,8 @@ pub(super) struct Tables {
 #[derive(Clone, Debug)]
 pub(super) struct Row {
     pub(super) record: Record,
-    seq: Seq,
-    origin: Option<Peer>,
+    pub(super) seq: Seq,
+    pub(super) origin: Option<Peer>,
 }
 
 impl Tables {
@@ -169,6 +181,21 @@ impl Tables {
             }
             Change::SettledErasures => self.pending_erasures.clear(),
             Change::Clock(last) => self.clock = last,
+            Change::Absence(absence) => self.absence = *absence,
+            Change::Confirm(key) => {
+                self.absence.confirmed.insert(key);
+            }
+            Change::NoLongerHeldBack(key) => {
+                self.absence.held_back.remove(&key);
+            }
+            Change::ForgetCursors => self.cursors.clear(),
+            Change::Forget(key) => {
+                if let Some(row) = self.records.remove(&key)
+                    && let Some(feed) = self.feeds.get_mut(&key.bucket)
+                {
+                    feed.remove(&row.seq);
+                }
+            }
             Change::Whole(tables) => *self = Self { keep_old_rows: self.keep_old_rows, ..*tables },
         }
     }
@@ -178,7 +205,7 @@ impl SimRecords {
     /// An empty store of `node`.
     pub fn new(node: NodeId, epoch: Epoch, sabotage: Option<Sabotage>) -> Self {
         let life = Batch { changes: vec![Change::Life(Incarnation(1), epoch)], sealed: true };
-        Self { inner: Mutex::new(Inner::recover(node, vec![life], sabotage)) }
+        Self { inner: Mutex::new(Inner::recover(node, vec![life], sabotage)), leased: Leased::default() }
     }
 
     /// Sets the clock by which records are stamped and judged.
@@ -217,13 +244,18 @@ impl SimRecords {
         let now = inner.now.unix_ms;
         let stamp = inner.clock.stamp(now);
         let held = inner.tables.records.get(&key).map(|row| &row.record);
+        let is_new = held.is_none();
         let Some(record) = edit(held, stamp) else { return Ok(None) };
         if inner.full && (!record.is_tombstone() || inner.sabotage == Some(Sabotage::FullDiskRefusesDeletes)) {
             return Err(Full);
         }
         let bytes = record.encode().into();
-        let clock = Change::Clock(inner.clock.last());
-        inner.commit(vec![Change::Put { bucket: key.bucket, bytes, origin: None }, clock]);
+        let mut changes =
+            vec![Change::Put { bucket: key.bucket, bytes, origin: None }, Change::Clock(inner.clock.last())];
+        if is_new && inner.tables.absence.reads_anew() {
+            changes.push(Change::Confirm(key));
+        }
+        inner.commit(changes);
         Ok(Some(record))
     }
 
@@ -313,7 +345,11 @@ impl SimRecords {
         *inner = Inner::recover(inner.node, copy.0, inner.sabotage);
         (inner.now, inner.full) = (now, full);
         let incarnation = Incarnation(inner.tables.incarnation.0 + epoch.0 as u32);
-        inner.commit(vec![Change::Life(incarnation, epoch)]);
+        let mut changes = vec![Change::Life(incarnation, epoch)];
+        if let Some(again) = inner.tables.absence.begin_again() {
+            changes.extend([Change::ForgetCursors, Change::Absence(Box::new(again))]);
+        }
+        inner.commit(changes);
         inner.unsynced = 0;
         inner.clock = inner.fresh_clock();
     }
@@ -360,6 +396,10 @@ impl Inner {
     fn fresh_clock(&self) -> Clock {
         let floor = self.tables.clock.max(HlcTime::from_unix_ms(BUILD_DATE_UNIX_MS));
         Clock::new(self.node, self.tables.incarnation, self.now.quality, floor)
+    }
+
+    pub(super) fn heads(&self) -> Vec<BucketHead> {
+        self.tables.heads.iter().map(|(&bucket, &head)| BucketHead { bucket, head }).collect()
     }
 
     pub(super) fn commit(&mut self, changes: Vec<Change>) {
@@ -466,7 +506,7 @@ impl RecordStore for SimRecords {
     }
 
     async fn heads(&self) -> Result<Vec<BucketHead>, Full> {
-        Ok(self.lock().tables.heads.iter().map(|(&bucket, &head)| BucketHead { bucket, head }).collect())
+        Ok(self.lock().heads())
     }
 
     async fn page(&self, bucket: BucketId, after: Seq, reader: Peer, budget_bytes: u32) -> Result<Page, Full> {
@@ -479,7 +519,8 @@ impl RecordStore for SimRecords {
         let mut bytes = 0;
         for (&seq, key) in feed.range(after.next()..) {
             let row = &inner.tables.records[key];
-            let is_kept_back = inner.sabotage == Some(Sabotage::NodesPassNothingOn) && row.origin.is_some();
+            let is_kept_back = inner.sabotage == Some(Sabotage::NodesPassNothingOn) && row.origin.is_some()
+                || inner.tables.absence.held_back.contains(key);
             if is_kept_back {
                 page.next = seq;
                 continue;
@@ -506,9 +547,23 @@ impl RecordStore for SimRecords {
         if inner.full {
             return Err(Full);
         }
-        let mut changes = vec![Change::Cursor(from.node, bucket, Cursor { epoch: from.epoch, seq: next })];
+        let mut changes = Vec::new();
+        if !inner.take_page(self.leased.get(), from.node, &records, &mut changes) {
+            return Err(Full);
+        }
+        changes.push(Change::Cursor(from.node, bucket, Cursor { epoch: from.epoch, seq: next }));
         let (applied, _) = inner.admit_all(records, Some(from), &mut changes);
         inner.commit(changes);
         Ok(applied)
+    }
+
+    async fn meet(&self, peer: Peer, standing: Standing) -> Result<(), Full> {
+        self.note_standing(peer, standing);
+        Ok(())
+    }
+
+    async fn caught_up(&self, with: Peer, standing: Standing, has: Vec<BucketHead>) -> Result<(), Full> {
+        self.note_caught_up(with, standing, &has);
+        Ok(())
     }
 }

@@ -147,6 +147,8 @@ pub(super) struct Replica {
     pub(super) replay_us: Option<u64>,
     /// Nothing is let through its links before this.
     pub(super) hole_until_us: u64,
+    /// It is away until then.
+    pub(super) away_until_us: u64,
     /// Since when it is no longer welcome.
     pub(super) revoked_us: Option<u64>,
     pub(super) conversations: BTreeMap<usize, Conversation>,
@@ -185,6 +187,7 @@ impl Replica {
             disk_pace: resident.disk,
             replay_us: None,
             hole_until_us: 0,
+            away_until_us: 0,
             revoked_us: None,
             conversations: BTreeMap::new(),
             local: BTreeMap::new(),
@@ -210,6 +213,8 @@ impl Replica {
     pub(super) fn look_at_clock(&self, world_ms: u64, skipped_ms: u64) -> (u64, ClockQuality) {
         let (unix_ms, quality) = self.wall.read(world_ms, skipped_ms);
         self.records.set_clock(unix_ms, quality);
+        // That of the bridge's database is looked after.
+        self.records.set_store_time(WORLD_BEGINS_UNIX_MS + world_ms);
         (unix_ms, quality)
     }
 

@@ -3,6 +3,7 @@
 //! What the events do is told in `world/`; what must hold, in `checks`. A world ends in two parts: first all faults but wrong
 //! clocks end, and it must come to rest; then clocks are set right, and it must hold everything that anybody wrote.
 
+mod absence;
 mod disks;
 mod links;
 mod sessions;
@@ -93,6 +94,8 @@ pub(super) struct World<'p> {
     /// Nobody has a link before this.
     silent_until_us: u64,
     skipped_ms: u64,
+    /// When sessions were begun anew last, where there are leases.
+    renewed_us: u64,
     pub(super) violations: Vec<Violation>,
     pub(super) figures: Figures,
     trace: blake3::Hasher,
@@ -124,10 +127,12 @@ impl<'p> World<'p> {
             unwritten_serial: u64::MAX,
             silent_until_us: 0,
             skipped_ms: 0,
+            renewed_us: 0,
             violations: Vec::new(),
             figures: Figures { worlds: 1, ..Figures::default() },
             trace: blake3::Hasher::new(),
         };
+        world.give_leases();
         for (number, step) in plan.steps.iter().enumerate() {
             world.schedule(step.at_us, Happening::Step(number));
         }

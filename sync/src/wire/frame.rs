@@ -480,6 +480,7 @@ mod tests {
                 software: "alexandria 0.1.0".into(),
                 features: 0,
                 name: None,
+                standing: Some(crate::absence::Standing { in_step_ms: u64::MAX, collected_ms: 7, keeps_all: true }),
             }),
             Message::Offer(vec![Offered { bucket, head: Seq(7) }]),
             Message::Pull { bucket, after: Seq(1), epoch: Epoch(9), page_bytes: 65_536, own_too: false },

@@ -7,6 +7,7 @@ use bytes::Bytes;
 use minicbor::{Decode, Encode};
 
 use super::class::Class;
+use crate::absence::Standing;
 use crate::chunk::{BlobHash, ChunkHash};
 use crate::hlc::ClockQuality;
 use crate::id::{BucketId, Epoch, Incarnation, NodeId, Seq};
@@ -87,6 +88,9 @@ pub struct Hello {
     #[n(8)]
     #[cbor(default)]
     pub features: u64,
+    /// How it stands after an absence; `None` from who does not know.
+    #[n(9)]
+    pub standing: Option<Standing>,
     /// What people call it, if it says so: at most [`NAME_CHARS_MAX`] are kept.
     #[n(16)]
     pub name: Option<String>,

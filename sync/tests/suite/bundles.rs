@@ -10,6 +10,7 @@ use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::ops::ControlFlow;
 
+use alexandria_sync::absence::Standing;
 use alexandria_sync::bundle::{
     self, Export, Exported, ImportError, Imported, Issuer, Reader, Receipt, Receiver, Survey,
 };
@@ -40,6 +41,7 @@ struct Place {
     now_ms: u64,
     unsigned: bool,
     selection: Selection,
+    standing: Standing,
 }
 
 type State = BTreeMap<RecordKey, Record>;
@@ -73,7 +75,14 @@ impl Place {
         for peer in 0..10 {
             site.blobs.permit(node_id(peer), scope.clone());
         }
-        Self { site, identity, now_ms: NOW_MS, unsigned: false, selection: Selection::default() }
+        Self {
+            site,
+            identity,
+            now_ms: NOW_MS,
+            unsigned: false,
+            selection: Selection::default(),
+            standing: Standing::default(),
+        }
     }
 
     fn peer(&self) -> Peer {
@@ -142,7 +151,8 @@ impl Place {
         reader: Option<&Reader>,
         change: impl FnOnce(Export<'_>) -> Export<'_>,
     ) -> (Vec<u8>, Exported) {
-        let hello = alexandria_sync::wire::Hello { unix_ms: self.now_ms, ..self.site.hello() };
+        let standing = Some(self.standing).filter(|standing| *standing != Standing::default());
+        let hello = alexandria_sync::wire::Hello { unix_ms: self.now_ms, standing, ..self.site.hello() };
         let heads = self.heads();
         let what = change(Export {
             hello: &hello,
@@ -171,6 +181,7 @@ impl Place {
             unsigned: self.unsigned,
             accepts,
             selection: &self.selection,
+            standing: self.standing,
         }
     }
 
@@ -194,7 +205,8 @@ impl Place {
 
     /// The receipt for `exporter`, as bytes.
     fn receipt(&self, exporter: Peer) -> Vec<u8> {
-        let hello = alexandria_sync::wire::Hello { unix_ms: self.now_ms, ..self.site.hello() };
+        let standing = Some(self.standing).filter(|standing| *standing != Standing::default());
+        let hello = alexandria_sync::wire::Hello { unix_ms: self.now_ms, standing, ..self.site.hello() };
         let receipt = now(Receipt::gather(hello, exporter, &*self.site.records, &*self.site.blobs));
         let receipt = receipt.expect("memory never fails");
         receipt.write(self.identity.as_ref(), Vec::new()).expect("memory takes it")

@@ -193,6 +193,7 @@ fn golden_frames_of_every_type_read_and_write_as_released() {
                 software: "alexandria 0.1.0".into(),
                 features: 0,
                 name: None,
+                standing: None,
             }),
         ),
         ("offer", Message::Offer(vec![Offered { bucket, head: Seq(300) }, Offered { bucket: BUCKET, head: Seq(0) }])),

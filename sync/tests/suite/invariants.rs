@@ -99,6 +99,8 @@ fn invariant_05_the_feed_and_the_records_are_a_bijection() {
 fn invariant_06_who_acknowledged_a_delete_never_shows_an_older_stamp_again() {
     holds(6);
     is_noticed(6, Sabotage::TombstonesAreForgotten);
+    is_noticed(6, Sabotage::TombstonesGoTooEarly);
+    is_noticed(6, Sabotage::WhoWasAwayGivesAll);
 }
 
 #[test]

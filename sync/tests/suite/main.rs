@@ -1,6 +1,7 @@
 //! The promises of this crate, tested from outside: over the simulator, over real connections, and against bytes that
 //! released versions wrote.
 
+mod absence;
 mod budget;
 mod bundles;
 mod bystanders;

@@ -50,3 +50,9 @@ fn regression_quiet_says_nothing_about_what_is_written_while_it_is_on_its_way() 
 fn regression_a_session_is_ended_with_a_revoked_node_that_has_gone_already() {
     is_good(6939);
 }
+
+/// The record of a blob has the same id for whoever imports the content: its tombstone was forgotten here and not yet there.
+#[test]
+fn regression_a_tombstone_stays_whose_id_will_be_used_again() {
+    is_good(153);
+}

@@ -1,7 +1,5 @@
 //! What one end does not want it does not pull; what it evicted comes back whole.
 
-use std::collections::BTreeSet;
-
 use alexandria_sync::chunk::BlobHash;
 use alexandria_sync::domain::{Author, Typed};
 use alexandria_sync::driver::HostInput;
@@ -20,7 +18,7 @@ fn shelf() -> (RecordId, BucketId) {
 }
 
 fn without_shelf() -> Selection {
-    Selection { collections: Chosen::AllBut([shelf().0].into()), returning: BTreeSet::new() }
+    Selection { collections: Chosen::AllBut([shelf().0].into()), ..Selection::default() }
 }
 
 fn shelf_returning() -> Selection {

@@ -6,6 +6,7 @@ use std::io::{self, BufWriter};
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
+use alexandria_sync::absence::Standing;
 use alexandria_sync::bundle::{
     self, Export, ExportError, Exported, Reader, SEGMENT_BYTES, VALIDITY_MS, VALIDITY_MS_MAX,
 };
@@ -40,7 +41,10 @@ impl Bundles {
         if request.reader == Some(self.local().node) {
             return Err(BundleError::ForItself);
         }
-        let hello = self.hello()?;
+        let nearby = self.takes().await?.selected.nearby;
+        // Who reads all of it misses nothing.
+        let carries_all = request.collections.is_empty() && request.max_bytes.is_none();
+        let hello = self.hello(Standing { keeps_all: nearby.keeps_all && carries_all, ..nearby })?;
         let reader = match request.reader {
             Some(node) => Some(self.reader(node).await?),
             None => None,

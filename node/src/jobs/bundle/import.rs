@@ -6,6 +6,7 @@ use std::io::Read;
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
+use alexandria_sync::absence::Standing;
 use alexandria_sync::bundle::{
     self, BucketRefusal, Ending, FileKind, Imported, Issuer, KindCounts, LACKS_MAX, Receipt, Survey,
 };
@@ -110,19 +111,24 @@ impl Bundles {
         let records = self.records().as_selected(takes.selected.version);
         let imported = bundle::import(&receiver, input, &records, &blobs, &mut progress).await?;
         // All is in; without a receipt the next bundle is only larger.
-        let receipt = self.write_receipt(request, &imported.issuer).await;
+        let receipt = self.write_receipt(request, &imported.issuer, takes.selected.nearby).await;
         Ok(BundleImportLine::Done(summary(&imported, receipt)))
     }
 
     /// Writes what this node now has of the issuer's feeds.
-    async fn write_receipt(&self, request: &BundleRequest, issuer: &Issuer) -> Result<PathBuf, BundleError> {
+    async fn write_receipt(
+        &self,
+        request: &BundleRequest,
+        issuer: &Issuer,
+        standing: Standing,
+    ) -> Result<PathBuf, BundleError> {
         let path = request.receipt.clone().unwrap_or_else(|| {
             let mut name = request.file.file_name().unwrap_or_default().to_owned();
             name.push(format!(".{}.receipt", self.local().node));
             request.file.with_file_name(name)
         });
         let blobs = self.blobs().session();
-        let receipt = Receipt::gather(self.hello()?, issuer.peer(), self.records(), &blobs).await;
+        let receipt = Receipt::gather(self.hello(standing)?, issuer.peer(), self.records(), &blobs).await;
         let bytes = receipt.map_err(BundleError::Gather)?.write(self.identity(), Vec::new())?;
         write_durably(&path, &bytes).map_err(failed("write", &path))?;
         Ok(path)

@@ -95,6 +95,10 @@ impl fmt::Display for Step {
             Deed::Scrub => write!(f, "its blobs are checked"),
             Deed::WantNow(content) => write!(f, "a reader waits for content {content}"),
             Deed::EndSession => write!(f, "a session is ended"),
+            Deed::Away { for_us, others_us } => {
+                let days = |us: &u64| us / 86_400_000_000;
+                write!(f, "it is away for {} days, and nobody has a link for {}", days(for_us), days(others_us))
+            }
             Deed::Revoke => write!(f, "it is revoked"),
         }
     }

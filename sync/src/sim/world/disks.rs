@@ -61,6 +61,7 @@ impl World<'_> {
         }
         let Some(done) = done else { return Ok(None) };
         match &done {
+            DiskDone::Met | DiskDone::CaughtUp => self.end_others_if_reading_anew(replica, peer),
             DiskDone::Applied(bucket, applied) => {
                 let sum = applied.applied + applied.superseded + applied.quarantined;
                 if sum as usize != received {

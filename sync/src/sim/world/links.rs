@@ -34,13 +34,23 @@ impl World<'_> {
             return;
         }
         let is_away = self.now_us < self.silent_until_us
+            || self.now_us < self.replicas[node].away_until_us
+            || self.now_us < self.replicas[bridge].away_until_us
             || self.now_us < self.replicas[node].hole_until_us
             || self.now_us < self.replicas[bridge].hole_until_us;
         let is_revoked = [node, bridge].iter().any(|&end| self.replicas[end].revoked_us.is_some());
         let is_refused = is_revoked && self.sabotage != Some(Sabotage::RevokedAreLetIn);
         if !self.replicas[bridge].up || is_away || is_refused {
             let longest = if is_refused { 60_000_000 } else { 5_000_000 };
-            let after = self.rng.between(500_000, longest).max(self.silent_until_us.saturating_sub(self.now_us));
+            let away_until_us = self.replicas[node].away_until_us.max(self.replicas[bridge].away_until_us);
+            let until_us = self.silent_until_us.max(away_until_us);
+            let after = self.rng.between(500_000, longest).max(until_us.saturating_sub(self.now_us));
+            let life = self.replicas[node].life;
+            self.schedule(after, Happening::Connect { node, to: bridge, life });
+            return;
+        }
+        if !self.prepare_session(node, bridge) {
+            let after = self.rng.between(500_000, 5_000_000);
             let life = self.replicas[node].life;
             self.schedule(after, Happening::Connect { node, to: bridge, life });
             return;
@@ -105,10 +115,16 @@ impl World<'_> {
             unix_ms,
             clock_quality,
             software: "simulator".into(),
-            features: if here.old { 0 } else { feature::PATCHES },
+            features: if here.old {
+                0
+            } else {
+                feature::PATCHES | if self.has_leases() { feature::OWN_ROWS } else { 0 }
+            },
             name: None,
+            standing: here.records.standing(here.is_bridge() || self.replicas[peer].is_bridge()),
         };
-        Session::new(self.session_config(), hello, self.replicas[peer].node, scope, self.now_us / 1000)
+        let session = Session::new(self.session_config(), hello, self.replicas[peer].node, scope, self.now_us / 1000);
+        session.selecting(self.selection(replica))
     }
 
     pub(super) fn session_config(&self) -> Config {

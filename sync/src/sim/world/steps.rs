@@ -16,6 +16,7 @@ impl World<'_> {
         self.steps_left -= 1;
         let step = &self.plan.steps[number];
         self.rng = Seeded::new(step.chance);
+        self.renew_sessions();
         self.take_deed(step.replica, step.deed);
         self.check_running();
     }
@@ -33,11 +34,17 @@ impl World<'_> {
                 let at_us = self.now_us;
                 self.replicas[replica].take_copy(at_us);
             }
+            // A bridge that is older than a lease would bring back what it has forgotten to delete.
+            Deed::GoBack if self.has_leases() && self.replicas[replica].is_bridge() => {}
             Deed::GoBack if up && self.replicas[replica].copy.is_some() => {
                 self.crash(replica);
                 self.figures.restores += 1;
                 self.look_at_clock(replica);
                 self.replicas[replica].go_back();
+            }
+            Deed::Away { for_us, others_us } => {
+                self.go_away(replica, for_us);
+                self.silence(others_us);
             }
             Deed::SetClock(wall) => {
                 self.replicas[replica].wall = wall;
@@ -111,6 +118,7 @@ impl World<'_> {
         }
         for replica in 0..self.replicas.len() {
             self.replicas[replica].hole_until_us = 0;
+            self.replicas[replica].away_until_us = 0;
             self.replicas[replica].disk_pace = DiskPace::Quick;
             self.make_room(replica);
             self.scrub(replica);

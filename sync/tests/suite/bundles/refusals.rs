@@ -1,5 +1,6 @@
 //! Bundles and receipts that are not taken, and nothing of them is.
 
+use alexandria_sync::absence::Standing;
 use alexandria_sync::bundle::{
     BucketRefusal, Export, ImportError, OpenError, Reader, Receipt, VALIDITY_MS, VALIDITY_MS_MAX,
 };
@@ -163,6 +164,23 @@ fn a_bucket_that_is_not_for_this_replica_is_left_out() {
     assert_eq!(imported.refused.keys().copied().collect::<Vec<_>>(), [site]);
     assert!(importer.state().keys().all(|key| key.bucket != site));
     assert_eq!(importer.site.blobs.whole_blobs().len(), 1);
+}
+
+/// What was deleted since may be forgotten here, and would come back.
+#[test]
+fn a_bundle_of_one_that_was_away_for_too_long_is_refused() {
+    let (mut exporter, mut importer) = pair();
+    exporter.add_blob(collection(1), b"perhaps deleted since");
+    let standing = |in_step_ms, collected_ms| Standing { in_step_ms, collected_ms, keeps_all: true };
+    importer.standing = standing(50, 20);
+    assert!(
+        matches!(refused(&importer, &exporter.export(None)), OpenError::Lapsed { in_step_ms: 0 }),
+        "it does not say"
+    );
+    exporter.standing = standing(10, 5);
+    assert!(matches!(refused(&importer, &exporter.export(None)), OpenError::Lapsed { in_step_ms: 10 }));
+    exporter.standing = standing(20, 5);
+    importer.import(&exporter.export(None)).expect("it is taken");
 }
 
 /// As in a session: what this replica does not keep it does not take, from whomever.

@@ -1,0 +1,236 @@
+//! Long absence in a real store, with the bridge played by hand: each step is made durable and the store opened anew, as after
+//! a crash.
+
+use alexandria_node::store::absence::held_back::Release;
+use alexandria_node::store::absence::{ReadingAnew, Swept};
+use alexandria_node::store::{Change, Store, StoreError, backup};
+use alexandria_sync::absence::Standing;
+use alexandria_sync::domain::{Media, Typed};
+use alexandria_sync::id::{BucketId, RecordId, Seq};
+use alexandria_sync::record::{Record, RecordKey};
+use alexandria_sync::store::{BucketHead, Peer, RecordStore};
+use tempfile::TempDir;
+
+use super::samples::{config, folder, id, media, media_record, open, peer, shelf, stamp};
+
+fn bridge() -> Peer {
+    peer(9, 1)
+}
+
+fn key(number: u64) -> RecordKey {
+    RecordKey { bucket: shelf(), kind: Media::KIND, id: id(number) }
+}
+
+fn standing(in_step_ms: u64, collected_ms: u64) -> Standing {
+    Standing { in_step_ms, collected_ms, keeps_all: true }
+}
+
+/// As after a crash.
+fn again(store: Store, dir: &TempDir) -> Store {
+    drop(store);
+    let store = open(dir);
+    store.records.set_bridge(Some(bridge().node));
+    store
+}
+
+fn title(store: &Store, number: u64) -> Option<String> {
+    let stored = store.records.get(key(number)).unwrap()?;
+    Media::from_record(&stored.record).map(|media| media.title)
+}
+
+async fn write(store: &Store, number: u64, title: &str) -> Seq {
+    store.records.change_one(Change::put(shelf(), id(number), media(title))).await.unwrap().seq
+}
+
+fn of_bridge(number: u64) -> Record {
+    media_record(number, &format!("{number} of the bridge"), stamp(1_800_000_000_000, 9))
+}
+
+async fn give(store: &Store, numbers: impl Iterator<Item = u64>, next: u64) -> Result<(), StoreError> {
+    let page = numbers.map(of_bridge).collect();
+    store.records.apply(bridge(), shelf(), page, Seq(next)).await.map(drop)
+}
+
+/// What the bridge would be sent.
+async fn sent(store: &Store) -> Vec<RecordId> {
+    let page = store.records.page(shelf(), Seq(0), bridge(), 1 << 20).await.unwrap();
+    page.records.into_iter().map(|record| record.key.id).collect()
+}
+
+/// A node that was in step at 1000 with the ten records of the bridge, and has since written, of which the bridge got record 20.
+async fn away(dir: &TempDir) -> (Store, Seq) {
+    let store = open(dir);
+    store.records.set_bridge(Some(bridge().node));
+    store.records.meet(bridge(), standing(1000, 0)).await.unwrap();
+    give(&store, 1..=10, 10).await.unwrap();
+    store.records.caught_up(bridge(), standing(1000, 0), Vec::new()).await.unwrap();
+    assert_eq!(store.records.in_step_ms().unwrap(), Some(1000));
+    let had = write(&store, 20, "sent").await;
+    write(&store, 21, "not sent").await;
+    write(&store, 3, "edited where it lives").await;
+    write(&store, 4, "edited where it was deleted").await;
+    (store, had)
+}
+
+/// It comes back when records 4 to 10, and 20, were deleted and forgotten.
+async fn come_back(store: Store, dir: &TempDir, had: Seq) -> Store {
+    store.records.meet(bridge(), standing(9000, 5000)).await.unwrap();
+    let store = again(store, dir);
+    assert_eq!(store.records.reading_anew().unwrap(), Some(ReadingAnew::Reading));
+    assert_eq!(store.records.cursor(bridge().node, shelf()).await.unwrap(), None, "it reads from the beginning");
+    assert!(store.records.selected().await.unwrap().selection.all_anew);
+    let other = store.records.apply(peer(5, 1), shelf(), vec![of_bridge(50)], Seq(1)).await;
+    assert!(matches!(other, Err(StoreError::ReadsAnew)), "{other:?}");
+    give(&store, 1..=2, 11).await.unwrap();
+    let store = again(store, dir);
+    give(&store, 3..=3, 12).await.unwrap();
+    write(&store, 30, "made meanwhile").await;
+    assert_eq!(title(&store, 7).as_deref(), Some("7 of the bridge"), "readers notice nothing");
+    let has = vec![BucketHead { bucket: shelf(), head: had }];
+    store.records.caught_up(bridge(), standing(9000, 5000), has).await.unwrap();
+    // A person edits what is about to go.
+    write(&store, 8, "edited at the last moment").await;
+    let mut store = again(store, dir);
+    while store.records.sweep_some().await.unwrap() != Swept::Done {
+        store = again(store, dir);
+    }
+    store
+}
+
+#[tokio::test]
+async fn who_was_away_for_longer_than_its_lease_loses_nothing_and_brings_nothing_back() {
+    let dir = folder();
+    let (store, had) = away(&dir).await;
+    let store = come_back(store, &dir, had).await;
+    assert_eq!(store.records.reading_anew().unwrap(), None);
+    assert_eq!(store.records.in_step_ms().unwrap(), Some(9000));
+    for gone in [5, 6, 7, 9, 10, 20] {
+        assert!(store.records.get(key(gone)).unwrap().is_none(), "record {gone} was deleted elsewhere");
+    }
+    assert_eq!(title(&store, 3).as_deref(), Some("edited where it lives"));
+    for (number, said) in [(21, "not sent"), (4, "edited where it was deleted"), (8, "edited at the last moment")] {
+        assert_eq!(title(&store, number).as_deref(), Some(said), "kept for readers here");
+    }
+    assert_eq!(sent(&store).await, [id(3), id(30)]);
+    let (held_back, _) = store.records.held_back(None).unwrap();
+    assert_eq!(held_back.iter().map(|held| held.record.key.id).collect::<Vec<_>>(), [id(4), id(8), id(21)]);
+
+    assert_eq!(store.records.release_held_back(Some(id(21)), Release::Send).await.unwrap(), 1);
+    assert_eq!(store.records.release_held_back(None, Release::Drop).await.unwrap(), 2);
+    let store = again(store, &dir);
+    assert_eq!(sent(&store).await, [id(3), id(30), id(21)]);
+    assert!(store.records.get(key(4)).unwrap().is_none() && store.records.held_back_count().unwrap() == 0);
+    assert!(store.records.verify().await.unwrap().is_sound());
+}
+
+/// Half way through reading, or with records held back: a copy knows it, too, and begins to read again.
+#[tokio::test]
+async fn a_backup_of_who_was_away_holds_back_the_same() {
+    let dir = folder();
+    let (store, _) = away(&dir).await;
+    let file = dir.path().join("while-reading");
+    store.records.meet(bridge(), standing(9000, 5000)).await.unwrap();
+    give(&store, 1..=2, 11).await.unwrap();
+    backup::export(&store.records, &file).unwrap();
+    let restored_dir = folder();
+    backup::import(&file, &config(&restored_dir).data_dir, 4 << 20).unwrap();
+    let restored = open(&restored_dir);
+    assert_eq!(restored.records.reading_anew().unwrap(), Some(ReadingAnew::Reading));
+    assert_eq!(restored.records.cursor(bridge().node, shelf()).await.unwrap(), None);
+
+    let dir = folder();
+    let (store, had) = away(&dir).await;
+    let store = come_back(store, &dir, had).await;
+    let file = dir.path().join("afterwards");
+    backup::export(&store.records, &file).unwrap();
+    let restored_dir = folder();
+    backup::import(&file, &config(&restored_dir).data_dir, 4 << 20).unwrap();
+    let restored = open(&restored_dir);
+    assert_eq!(restored.records.held_back_count().unwrap(), 3);
+    assert_eq!(restored.records.in_step_ms().unwrap(), Some(9000));
+}
+
+/// Cursors pass what is held back, so that it looks as if it had been sent.
+#[tokio::test]
+async fn what_is_held_back_stays_through_a_second_absence() {
+    let dir = folder();
+    let (store, had) = away(&dir).await;
+    let store = come_back(store, &dir, had).await;
+    let head = store.records.heads_now().into_iter().find(|head| head.bucket == shelf()).unwrap();
+    let page = store.records.page(shelf(), Seq(0), bridge(), 1 << 20).await.unwrap();
+    assert_eq!(page.next, head.head);
+    store.records.meet(bridge(), standing(20_000, 15_000)).await.unwrap();
+    give(&store, 1..=3, 30).await.unwrap();
+    store.records.caught_up(bridge(), standing(20_000, 15_000), vec![head]).await.unwrap();
+    while store.records.sweep_some().await.unwrap() != Swept::Done {}
+    let (held_back, _) = store.records.held_back(None).unwrap();
+    assert_eq!(held_back.iter().map(|held| held.record.key.id).collect::<Vec<_>>(), [id(4), id(8), id(21)]);
+    assert!(store.records.get(key(30)).unwrap().is_none(), "that was sent, and deleted since");
+}
+
+#[tokio::test]
+async fn a_record_that_somebody_else_has_is_held_back_no_more() {
+    let dir = folder();
+    let (store, had) = away(&dir).await;
+    let store = come_back(store, &dir, had).await;
+    give(&store, 4..=4, 20).await.unwrap();
+    assert_eq!(store.records.held_back_count().unwrap(), 2);
+    assert_eq!(title(&store, 4).as_deref(), Some("edited where it was deleted"), "joined as ever");
+}
+
+#[tokio::test]
+async fn what_a_node_made_before_it_joined_an_old_fleet_is_sent_as_ever() {
+    let dir = folder();
+    let store = open(&dir);
+    store.records.set_bridge(Some(bridge().node));
+    write(&store, 1, "made before").await;
+    store.records.meet(bridge(), standing(9000, 5000)).await.unwrap();
+    assert_eq!(store.records.reading_anew().unwrap(), None);
+    assert_eq!(sent(&store).await, [id(1)]);
+}
+
+#[tokio::test]
+async fn a_tombstone_goes_once_the_bridge_has_had_it_for_a_lease() {
+    let dir = folder();
+    let (store, _) = away(&dir).await;
+    for number in [1, 2, 21] {
+        store.records.change_one(Change::delete(key(number), None)).await.unwrap();
+    }
+    let head = store.records.heads_now().into_iter().find(|head| head.bucket == shelf()).unwrap();
+    let tombstone = |store: &Store, number| store.records.get(key(number)).unwrap().is_some();
+    // Had at the hello at 2000 or soon after, so before 3000.
+    store.records.caught_up(bridge(), standing(2000, 0), vec![head]).await.unwrap();
+    write(&store, 40, "more").await;
+    store.records.change_one(Change::delete(key(40), None)).await.unwrap();
+    let more = BucketHead { bucket: shelf(), head: Seq(head.head.0 + 1) };
+    store.records.caught_up(bridge(), standing(3000, 0), vec![more]).await.unwrap();
+    store.records.meet(bridge(), standing(9000, 2500)).await.unwrap();
+    assert_eq!(store.records.collect_tombstones().await.unwrap(), 0);
+    store.records.meet(bridge(), standing(9100, 3000)).await.unwrap();
+    assert_eq!(store.records.collect_tombstones().await.unwrap(), 3);
+    assert!(!tombstone(&store, 1) && !tombstone(&store, 2) && !tombstone(&store, 21));
+    assert!(tombstone(&store, 40), "the bridge does not have it yet");
+    assert!(store.records.get(key(3)).unwrap().is_some());
+    assert!(store.records.verify().await.unwrap().is_sound());
+    let store = again(store, &dir);
+    assert_eq!(store.records.collect_tombstones().await.unwrap(), 0);
+    assert_eq!(title(&store, 5).as_deref(), Some("5 of the bridge"));
+}
+
+/// An erasure makes the tombstone again wherever it is read; so it stays.
+#[tokio::test]
+async fn the_tombstone_of_what_was_erased_stays() {
+    let dir = folder();
+    let (store, _) = away(&dir).await;
+    store.records.erase(Media::KIND, id(1)).await.unwrap();
+    let head = |store: &Store| {
+        let heads: Vec<BucketHead> = store.records.heads_now();
+        heads.into_iter().filter(|head| matches!(head.bucket, BucketId::Collection(_))).collect::<Vec<_>>()
+    };
+    store.records.caught_up(bridge(), standing(2000, 0), head(&store)).await.unwrap();
+    write(&store, 40, "more").await;
+    store.records.caught_up(bridge(), standing(3000, 0), head(&store)).await.unwrap();
+    store.records.meet(bridge(), standing(9000, 3000)).await.unwrap();
+    assert_eq!(store.records.collect_tombstones().await.unwrap(), 0);
+    assert!(store.records.get(key(1)).unwrap().is_some_and(|held| held.record.is_tombstone()));
+}

@@ -1,0 +1,292 @@
+//! Leases in the store in memory: what `absence` decides, each step in one batch.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
+
+use super::Sabotage;
+use super::records::{Change, Inner, SimRecords};
+use crate::absence::{Mark, Marks, Standing, Unconfirmed, Verdict, is_forgettable};
+use crate::domain::{Erasure, ErasureReceipt, Typed};
+use crate::id::{BucketId, NodeId, Seq};
+use crate::record::{Record, RecordKey};
+use crate::store::{BucketHead, Peer};
+
+/// Records that one step of the sweep looks at.
+const SWEPT_AT_ONCE: usize = 40;
+
+/// A replica of a fleet with leases.
+#[derive(Clone, Copy, Debug)]
+pub struct Lease {
+    /// Its bridge; `None` for the bridge itself.
+    pub bridge: Option<NodeId>,
+    /// How long a lease is, in milliseconds.
+    pub lease_ms: u64,
+    /// Whether it keeps all collections.
+    pub keeps_all: bool,
+}
+
+/// Whether there are leases, and the clock of the bridge's store.
+#[derive(Debug, Default)]
+pub(super) struct Leased {
+    lease: Mutex<Option<Lease>>,
+    store_ms: AtomicU64,
+}
+
+impl Leased {
+    pub(super) fn get(&self) -> Option<Lease> {
+        *self.lease.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// What is durable of it.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Absence {
+    times: Option<Times>,
+    state: Option<State>,
+    pub(super) confirmed: BTreeSet<RecordKey>,
+    pub(super) held_back: BTreeSet<RecordKey>,
+    sent: BTreeMap<BucketId, Seq>,
+    marks: BTreeMap<BucketId, Marks>,
+    met: bool,
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+#[expect(clippy::struct_field_names, reason = "names end in the unit")]
+struct Times {
+    in_step_ms: u64,
+    in_step_nearby_ms: u64,
+    collected_ms: u64,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum State {
+    Reading,
+    Sweeping { bridge: Peer, in_step_ms: u64, place: Option<RecordKey> },
+}
+
+impl Absence {
+    /// In a new life, reading all anew begins again.
+    pub(super) fn begin_again(&self) -> Option<Self> {
+        let again = Self { state: Some(State::Reading), confirmed: BTreeSet::new(), ..self.clone() };
+        self.reads_anew().then_some(again)
+    }
+
+    pub(super) fn reads_anew(&self) -> bool {
+        self.state.is_some()
+    }
+}
+
+impl SimRecords {
+    /// From now on there are leases.
+    pub fn take_lease(&self, lease: Lease) {
+        *self.leased.lease.lock().unwrap_or_else(PoisonError::into_inner) = Some(lease);
+    }
+
+    /// What the clock of the bridge's store shows.
+    pub fn set_store_time(&self, unix_ms: u64) {
+        self.leased.store_ms.store(unix_ms, Ordering::Relaxed);
+    }
+
+    /// How this replica stands, for its bridge or for other nodes; `None` where there are no leases.
+    pub fn standing(&self, to_bridge: bool) -> Option<Standing> {
+        let lease = self.leased.get()?;
+        let inner = self.lock();
+        let absence = &inner.tables.absence;
+        let times = absence.times.unwrap_or_default();
+        let collected_ms = if inner.sabotage == Some(Sabotage::TombstonesGoTooEarly) { 0 } else { times.collected_ms };
+        let in_step_ms = match lease.bridge {
+            None => self.leased.store_ms.load(Ordering::Relaxed),
+            Some(_) if absence.times.is_none() && !absence.met => Standing::FRESH.in_step_ms,
+            Some(_) if inner.sabotage == Some(Sabotage::WhoWasAwayGivesAll) => Standing::FRESH.in_step_ms,
+            Some(_) if to_bridge => times.in_step_ms,
+            Some(_) => times.in_step_nearby_ms,
+        };
+        Some(Standing { in_step_ms, collected_ms, keeps_all: lease.keeps_all && !absence.reads_anew() })
+    }
+
+    /// Whether everything is being read anew.
+    pub fn reads_anew(&self) -> bool {
+        self.lock().tables.absence.reads_anew()
+    }
+
+    /// Records that are held back.
+    pub fn held_back(&self) -> BTreeSet<RecordKey> {
+        self.lock().tables.absence.held_back.clone()
+    }
+
+    /// Takes a step of the sweep, if one is due, and says whether nothing is left to be swept.
+    pub fn sweep_some(&self) -> bool {
+        let mut inner = self.lock();
+        let mut absence = inner.tables.absence.clone();
+        let Some(State::Sweeping { bridge, in_step_ms, place }) = absence.state else { return true };
+        let after = |key: &RecordKey| place.is_none_or(|place| *key > place);
+        let keys: Vec<RecordKey> = inner.tables.records.keys().copied().filter(after).take(SWEPT_AT_ONCE).collect();
+        let mut changes = Vec::new();
+        for &key in &keys {
+            if absence.confirmed.remove(&key) || [Erasure::KIND, ErasureReceipt::KIND].contains(&key.kind) {
+                continue;
+            }
+            let row = &inner.tables.records[&key];
+            let sent = absence.sent.get(&key.bucket).copied().unwrap_or_default();
+            let came_from_bridge = row.origin == Some(bridge);
+            let bridge_had_it = came_from_bridge || row.seq <= sent;
+            let is_held_back = absence.held_back.contains(&key);
+            let unconfirmed = Unconfirmed { bridge_had_it, is_held_back, is_read: true };
+            match unconfirmed.verdict() {
+                Verdict::Forget => {
+                    changes.push(Change::Forget(key));
+                }
+                Verdict::HoldBack => {
+                    absence.held_back.insert(key);
+                }
+            }
+        }
+        let is_done = keys.len() < SWEPT_AT_ONCE;
+        absence.state = Some(State::Sweeping { bridge, in_step_ms, place: keys.last().copied().or(place) });
+        if is_done {
+            let collected_ms = absence.times.unwrap_or_default().collected_ms;
+            absence.times = Some(Times { in_step_ms, in_step_nearby_ms: in_step_ms, collected_ms });
+            (absence.state, absence.confirmed, absence.sent) = (None, BTreeSet::new(), BTreeMap::new());
+        }
+        changes.push(Change::Absence(Box::new(absence)));
+        inner.commit(changes);
+        is_done
+    }
+
+    /// Forgets tombstones that may be forgotten, and says how many.
+    pub fn collect_tombstones(&self) -> usize {
+        let Some(lease) = self.leased.get() else { return 0 };
+        let now_ms = self.leased.store_ms.load(Ordering::Relaxed);
+        let mut inner = self.lock();
+        let mut absence = inner.tables.absence.clone();
+        if absence.reads_anew() || inner.full {
+            return 0;
+        }
+        let heads: Vec<BucketHead> = inner.heads();
+        let until: BTreeMap<BucketId, Seq> = if lease.bridge.is_none() {
+            let is_early = inner.sabotage == Some(Sabotage::TombstonesGoTooEarly);
+            let until_ms = if is_early { now_ms } else { now_ms.saturating_sub(lease.lease_ms) };
+            for head in &heads {
+                absence.marks.entry(head.bucket).or_default().note(Mark { at_ms: now_ms, head: head.head });
+            }
+            absence.marks.iter().map(|(&bucket, marks)| (bucket, marks.head_at(until_ms))).collect()
+        } else {
+            let collected_ms = absence.times.unwrap_or_default().collected_ms;
+            let had = |marks: &Marks| {
+                let until: Vec<&Mark> = marks.kept().iter().filter(|mark| mark.at_ms <= collected_ms).collect();
+                until.len().checked_sub(2).map_or(Seq::default(), |at| until[at].head)
+            };
+            absence.marks.iter().map(|(&bucket, marks)| (bucket, had(marks))).collect()
+        };
+        let is_old = |key: &RecordKey, seq: Seq| until.get(&key.bucket).is_some_and(|&until| seq <= until);
+        let erased = inner.erased();
+        let old: Vec<Change> = inner
+            .tables
+            .records
+            .iter()
+            .filter(|(key, row)| is_forgettable(&row.record) && is_old(key, row.seq))
+            .filter(|(key, _)| !inner.tables.quarantine.iter().any(|aside| aside.key == **key))
+            .filter(|(key, _)| !absence.held_back.contains(key) && !erased.contains(key))
+            .map(|(&key, _)| Change::Forget(key))
+            .collect();
+        let count = old.len();
+        if lease.bridge.is_none() && !old.is_empty() {
+            let mut times = absence.times.unwrap_or_default();
+            times.collected_ms = times.collected_ms.max(now_ms.saturating_sub(lease.lease_ms));
+            absence.times = Some(times);
+        }
+        // First it is durable how far, then they go.
+        inner.commit(vec![Change::Absence(Box::new(absence))]);
+        inner.commit(old);
+        count
+    }
+
+    pub(super) fn note_standing(&self, peer: Peer, theirs: Standing) {
+        let Some(Lease { bridge: Some(bridge), .. }) = self.leased.get() else { return };
+        let mut inner = self.lock();
+        let mut absence = inner.tables.absence.clone();
+        let is_bridge = peer.node == bridge;
+        let mut now = absence.times.unwrap_or_default();
+        if absence.times.is_none() && !absence.met {
+            let in_step_ms = if theirs.in_step_ms == Standing::FRESH.in_step_ms { 0 } else { theirs.in_step_ms };
+            (now.in_step_ms, now.in_step_nearby_ms) = (in_step_ms, in_step_ms);
+        }
+        absence.met = true;
+        let in_step_ms = if is_bridge { now.in_step_ms } else { now.in_step_nearby_ms };
+        let lapsed = in_step_ms < theirs.collected_ms;
+        if is_bridge || !lapsed {
+            now.collected_ms = now.collected_ms.max(theirs.collected_ms);
+        }
+        absence.times = Some(now);
+        let mut changes = Vec::new();
+        if is_bridge && lapsed && !absence.reads_anew() && inner.sabotage != Some(Sabotage::WhoWasAwayGivesAll) {
+            absence.state = Some(State::Reading);
+            absence.sent.clear();
+            absence.confirmed.clear();
+            changes.push(Change::ForgetCursors);
+        }
+        changes.push(Change::Absence(Box::new(absence)));
+        inner.commit(changes);
+    }
+
+    pub(super) fn note_caught_up(&self, with: Peer, theirs: Standing, has: &[BucketHead]) {
+        let Some(Lease { bridge: Some(bridge), .. }) = self.leased.get() else { return };
+        let mut inner = self.lock();
+        let mut absence = inner.tables.absence.clone();
+        let is_bridge = with.node == bridge;
+        if absence.reads_anew() {
+            if is_bridge && matches!(absence.state, Some(State::Reading)) {
+                absence.sent = has.iter().map(|head| (head.bucket, head.head)).collect();
+                let in_step_ms = theirs.in_step_ms;
+                absence.state = Some(State::Sweeping { bridge: with, in_step_ms, place: None });
+                let aside = inner.tables.quarantine.iter().map(|record| record.key);
+                let known = |key: &RecordKey| absence.confirmed.contains(key) || inner.tables.records.contains_key(key);
+                let unknown: Vec<RecordKey> = aside.filter(|key| !known(key)).collect();
+                absence.held_back.extend(unknown);
+                inner.commit(vec![Change::Absence(Box::new(absence))]);
+            }
+            return;
+        }
+        if is_bridge {
+            for head in has.iter().filter(|head| head.head > Seq::default()) {
+                let marks = absence.marks.entry(head.bucket).or_default();
+                marks.note(Mark { at_ms: theirs.in_step_ms, head: head.head });
+            }
+        }
+        let counts = (is_bridge || theirs.keeps_all) && theirs.in_step_ms != Standing::FRESH.in_step_ms;
+        if counts && !inner.tables.quarantine.iter().any(Record::is_tombstone) {
+            let mut now = absence.times.unwrap_or_default();
+            now.in_step_nearby_ms = now.in_step_nearby_ms.max(theirs.in_step_ms);
+            if is_bridge {
+                now.in_step_ms = now.in_step_ms.max(theirs.in_step_ms);
+            }
+            absence.times = Some(now);
+        }
+        inner.commit(vec![Change::Absence(Box::new(absence))]);
+    }
+}
+
+impl Inner {
+    /// Whether a page of a peer may be taken, and what follows for its records.
+    pub(super) fn take_page(
+        &self,
+        lease: Option<Lease>,
+        from: NodeId,
+        records: &[Record],
+        changes: &mut Vec<Change>,
+    ) -> bool {
+        let absence = &self.tables.absence;
+        let is_bridge = lease.and_then(|lease| lease.bridge) == Some(from);
+        match absence.state {
+            None => {}
+            Some(State::Reading) if is_bridge => {
+                changes.extend(records.iter().map(|record| Change::Confirm(record.key)));
+            }
+            Some(_) => return false,
+        }
+        let held_back = records.iter().map(|record| record.key).filter(|key| absence.held_back.contains(key));
+        changes.extend(held_back.map(Change::NoLongerHeldBack));
+        true
+    }
+}
