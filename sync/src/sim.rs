@@ -12,12 +12,14 @@
 
 pub mod blobs;
 pub mod records;
+pub mod secrets;
 pub mod seeded;
 
 mod checks;
 mod erase;
 mod figures;
 mod link;
+mod metered;
 mod ops;
 mod plan;
 mod replica;
@@ -90,6 +92,20 @@ pub enum Sabotage {
     NodesPassNothingOn,
     /// What belongs to a site is given to its neighbours.
     SitesCrossTheLan,
+    /// A receipt is given while the log still remembers (invariant 7).
+    ReceiptsComeFirst,
+    /// Content that was erased stays (invariant 7).
+    ErasedContentStays,
+    /// Content makes way without a word from the bridge (invariant 16).
+    EvictionAsksNobody,
+    /// What no record named once is removed, whatever names it since (invariant 16).
+    SweepLooksOnce,
+    /// What was put on a stick is taken for read (invariant 1, where nothing else goes).
+    ReceiptsAreMadeUp,
+    /// Nobody tells a session how far it may go, or ends it (invariant 13).
+    BudgetIsNotHeld,
+    /// What a link has carried is written down only when its session ends (invariant 13).
+    UseIsKeptInMemory,
     /// A record goes back to whoever sent it. Breaks no invariant; costs the link twice.
     EverythingIsEchoed,
 }

@@ -16,6 +16,8 @@ use crate::store::RecordStore;
 
 /// Chunks, with the manifest and the check of the whole, of a blob in these worlds, at most.
 const CHUNKS_MAX: u64 = 18;
+/// What chunks have on the average, or less, in bytes.
+const CHUNK_BYTES_USUAL: u64 = 1_000;
 /// Buckets that a session reads in these worlds, at most.
 const BUCKETS_MAX: u64 = 8;
 
@@ -103,7 +105,9 @@ impl World<'_> {
     pub(super) fn check_quiet_records(&mut self) {
         let mut faults = Vec::new();
         for (at, node) in self.replicas.iter().enumerate().filter(|(_, node)| node.revoked_us.is_none()) {
-            let Some(bridge) = node.dials.map(|bridge| &self.replicas[bridge]) else { continue };
+            let Some(bridge) = node.dials.map(|bridge| &self.replicas[bridge]).filter(|_| !node.is_cut_off) else {
+                continue;
+            };
             let sets_aside = |end: &&Replica| !end.records.quarantined().is_empty();
             // What one that never reaches the bridge holds may be set aside at a neighbour.
             let is_on_the_way = |end: &&Replica| !node.has_way && !end.is_bridge();
@@ -133,7 +137,7 @@ impl World<'_> {
     fn keeps(&self, at: usize, bucket: BucketId) -> bool {
         let here = &self.replicas[at];
         // The site of a node that never reaches the bridge stays there.
-        let is_apart = |site| self.replicas.iter().any(|node| node.node == site && !node.has_way);
+        let is_apart = |site| self.replicas.iter().any(|node| node.node == site && !node.has_way && !node.by_carrier);
         match bucket {
             BucketId::Site(site) if here.is_bridge() => !is_apart(site),
             _ => here.is_bridge() || here.scope.contains(bucket),
@@ -143,12 +147,14 @@ impl World<'_> {
     /// Content that is sound somewhere and not everywhere where it is wanted.
     pub(super) fn blobs_missing(&self) -> Option<String> {
         let mut holders: BTreeMap<RecordKey, bool> = BTreeMap::new();
-        let welcome = || self.replicas.iter().enumerate().filter(|(_, replica)| replica.revoked_us.is_none());
+        let counts = |here: &Replica| here.revoked_us.is_none() && !here.is_cut_off;
+        let welcome = || self.replicas.iter().enumerate().filter(|(_, replica)| counts(replica));
         let mut wanted = Vec::new();
         // A delete that only some have let in ends the way to the content.
         let mut undecided: BTreeSet<RecordKey> = BTreeSet::new();
         for (at, here) in welcome() {
             undecided.extend(here.records.quarantined().into_iter().map(|record| record.key));
+            let forgotten = self.forgotten(here);
             here.records.for_each(|record| {
                 if record.key.kind != Blob::KIND {
                     return;
@@ -157,11 +163,14 @@ impl World<'_> {
                     undecided.insert(record.key);
                 }
                 let Some(blob) = Blob::from_record(record).and_then(|blob| blob.hash) else { return };
+                if forgotten.contains(&blob) {
+                    undecided.insert(record.key);
+                }
                 let may_give = here.is_bridge() || here.scope.contains(record.key.bucket);
                 let holds = here.blobs.is_sound(blob);
                 *holders.entry(record.key).or_default() |= holds && may_give;
                 // What rots after all faults ended is not looked for.
-                if !holds && here.blobs.whole(blob).is_none() {
+                if !holds && here.blobs.whole(blob).is_none() && !here.blobs.is_on_demand(blob) {
                     wanted.push((at, record.key, blob));
                 }
             });
@@ -187,14 +196,15 @@ impl World<'_> {
                     && here.blobs.whole(hash).is_none()
                 {
                     bytes += 2 * blob.size_bytes;
-                    pieces += 2 * CHUNKS_MAX;
+                    pieces += 2 * CHUNKS_MAX.max(blob.size_bytes / CHUNK_BYTES_USUAL);
                 }
             }
             pieces += BUCKETS_MAX;
         }
         let retry_us = 2 * ABSENT_RETRY_MS * 1000;
         let dial_us = IDLE_US + NOTICE_US + RESTART_US + REDIAL_US;
-        dial_us + retry_us + pieces * trip_us + 2 * bytes * 1_000_000 / quality.rate
+        let days_us = self.days_allowed_us(bytes);
+        days_us + dial_us + retry_us + pieces * trip_us + 2 * bytes * 1_000_000 / quality.rate
     }
 
     /// One bad clock never delays another replica's edit beyond the bound (invariant 9): among replicas whose clocks were right all the
@@ -265,7 +275,7 @@ impl World<'_> {
                         faults.push((2, format!("replica {at} does not show an acknowledged write of {key:?}")));
                     }
                 }
-                if held.is_some_and(|held| !contains(all.as_ref(), &held)) {
+                if held.is_some_and(|held| !contains(all.as_ref(), &held)) && !self.may_be_erased(*key) {
                     faults.push((3, format!("replica {at} shows a version of {key:?} that nobody wrote")));
                 }
             }
@@ -281,6 +291,7 @@ impl World<'_> {
         for replica in 0..self.replicas.len() {
             self.check_cursors(replica);
         }
+        self.check_erased();
         self.check_running();
     }
 }

@@ -43,9 +43,9 @@ pub(super) struct Inner {
     pub(super) tables: Tables,
     pub(super) clock: Clock,
     pub(super) now: ReceiverClock,
-    sabotage: Option<Sabotage>,
+    pub(super) sabotage: Option<Sabotage>,
     /// Batches at the end of the log that only look durable; none unless sabotaged.
-    unsynced: usize,
+    pub(super) unsynced: usize,
     /// There is room for deletes only.
     full: bool,
 }
@@ -163,7 +163,10 @@ impl Tables {
                 self.quarantine.push(record);
             }
             Change::EmptyQuarantine => self.quarantine.clear(),
-            Change::ForgetAside(target) => self.quarantine.retain(|version| !erase::is_about(version, target)),
+            // A tombstone says nothing but its stamp, which the bucket still needs.
+            Change::ForgetAside(target) => {
+                self.quarantine.retain(|version| version.is_tombstone() || !erase::is_about(version, target));
+            }
             Change::PendingErasure(erasure) => {
                 self.pending_erasures.insert(erasure);
             }

@@ -5,10 +5,12 @@ use std::sync::Arc;
 
 use super::Sabotage;
 use super::blobs::{BlobsCopy, SimBlobs};
+use super::metered::MeteredLink;
 use super::ops::LocalOp;
 use super::plan::{DiskPace, Resident};
 use super::records::{RecordsCopy, SimRecords};
 use super::seeded::Seeded;
+use super::world::Receipts;
 use crate::chunk::BlobHash;
 use crate::driver::disk::StoreError;
 use crate::hlc::{ClockQuality, DRIFT_BOUND_MS};
@@ -134,6 +136,8 @@ pub(super) struct Replica {
     pub(super) dials: Option<usize>,
     /// Whether it ever reaches that one.
     pub(super) has_way: bool,
+    /// Whether sticks are carried between it and that one.
+    pub(super) by_carrier: bool,
     /// Whether it is a node that has neighbours.
     pub(super) on_lan: bool,
     /// Other nodes that it dials.
@@ -145,6 +149,8 @@ pub(super) struct Replica {
     pub(super) disk_pace: DiskPace,
     /// Somebody looks through what was set aside at this time.
     pub(super) replay_us: Option<u64>,
+    /// What was erased is seen to some time from now.
+    pub(super) forgets: bool,
     /// Nothing is let through its links before this.
     pub(super) hole_until_us: u64,
     /// Since when it is no longer welcome.
@@ -156,6 +162,20 @@ pub(super) struct Replica {
     pub(super) imported: Vec<(BlobHash, u64)>,
     pub(super) deleted: BTreeSet<RecordKey>,
     pub(super) epochs: u64,
+    /// What its readers have said last, as an exporter of bundles.
+    pub(super) receipts: Receipts,
+    /// Sticks go between it and the bridge in vain, because of a clock.
+    pub(super) is_cut_off: bool,
+    /// It is to use no more than this for content.
+    pub(super) room_wanted: Option<u64>,
+    /// The bridge's life, as far as it is known.
+    pub(super) bridge_epoch: Option<Epoch>,
+    /// Content that no record named when it was last looked at.
+    pub(super) unreferenced: BTreeSet<BlobHash>,
+    /// Content that ever rotted here.
+    pub(super) rotted: BTreeSet<BlobHash>,
+    /// Its link to the one it dials, if that has a budget.
+    pub(super) metered: Option<MeteredLink>,
 }
 
 impl Replica {
@@ -177,6 +197,7 @@ impl Replica {
             scope: Scope { site: node, collections: resident.collections.clone() },
             dials: resident.dials,
             has_way: resident.has_way,
+            by_carrier: resident.by_carrier,
             on_lan: resident.on_lan,
             neighbours: resident.neighbours.clone(),
             takes_time: resident.takes_time,
@@ -184,6 +205,7 @@ impl Replica {
             clock_off_ms: Wall::RIGHT_WITHIN_MS,
             disk_pace: resident.disk,
             replay_us: None,
+            forgets: false,
             hole_until_us: 0,
             revoked_us: None,
             conversations: BTreeMap::new(),
@@ -193,6 +215,13 @@ impl Replica {
             imported: Vec::new(),
             deleted: BTreeSet::new(),
             epochs: 1,
+            receipts: Receipts::new(),
+            is_cut_off: false,
+            room_wanted: None,
+            bridge_epoch: None,
+            unreferenced: BTreeSet::new(),
+            rotted: BTreeSet::new(),
+            metered: resident.link.as_ref().map(MeteredLink::new),
         }
     }
 

@@ -69,6 +69,7 @@ fn invariant_01_equal_buckets_mean_equal_state_once_the_network_is_quiet() {
     holds(1);
     is_noticed(1, Sabotage::LastArrivalWins);
     is_noticed(1, Sabotage::NodesPassNothingOn);
+    is_noticed(1, Sabotage::ReceiptsAreMadeUp);
 }
 
 #[test]
@@ -99,6 +100,13 @@ fn invariant_05_the_feed_and_the_records_are_a_bijection() {
 fn invariant_06_who_acknowledged_a_delete_never_shows_an_older_stamp_again() {
     holds(6);
     is_noticed(6, Sabotage::TombstonesAreForgotten);
+}
+
+#[test]
+fn invariant_07_erased_bytes_are_nowhere_once_all_receipts_are_in() {
+    holds(7);
+    is_noticed(7, Sabotage::ReceiptsComeFirst);
+    is_noticed(7, Sabotage::ErasedContentStays);
 }
 
 #[test]
@@ -135,6 +143,13 @@ fn invariant_12_a_cut_costs_at_most_the_window_again() {
 }
 
 #[test]
+fn invariant_13_wire_bytes_never_pass_the_budget() {
+    holds(13);
+    is_noticed(13, Sabotage::UseIsKeptInMemory);
+    is_noticed(13, Sabotage::BudgetIsNotHeld);
+}
+
+#[test]
 fn invariant_14_class_0_waits_at_most_a_few_round_trips_under_a_full_content_queue() {
     holds(14);
     is_noticed(14, Sabotage::ControlGoesLast);
@@ -144,6 +159,13 @@ fn invariant_14_class_0_waits_at_most_a_few_round_trips_under_a_full_content_que
 fn invariant_15_what_a_session_holds_in_memory_stays_under_its_cap() {
     holds(15);
     is_noticed(15, Sabotage::LanesAreNeverHeldBack);
+}
+
+#[test]
+fn invariant_16_collection_never_deletes_a_chunk_that_is_reachable() {
+    holds(16);
+    is_noticed(16, Sabotage::EvictionAsksNobody);
+    is_noticed(16, Sabotage::SweepLooksOnce);
 }
 
 #[test]

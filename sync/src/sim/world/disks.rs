@@ -60,6 +60,7 @@ impl World<'_> {
             self.tell_all(replica, || Input::WantsChanged);
         }
         let Some(done) = done else { return Ok(None) };
+        self.forget_later(replica);
         match &done {
             DiskDone::Applied(bucket, applied) => {
                 let sum = applied.applied + applied.superseded + applied.quarantined;
@@ -105,7 +106,8 @@ impl World<'_> {
             self.tell_all(replica, || Input::LocalChange(bucket));
         }
         if let Some(blob) = done.blob {
-            if told {
+            // What may be erased some day is not missed.
+            if told && !matches!(wish, Wish::Secret { .. }) {
                 self.replicas[replica].imported.push((blob, at_us));
             }
             self.tell_all(replica, || Input::BlobCompleted(blob));
@@ -120,6 +122,7 @@ impl World<'_> {
         for link in links {
             self.check_lost(link);
         }
+        self.lose_link_count(replica);
         let conversations = std::mem::take(&mut self.replicas[replica].conversations);
         let mut torn = None;
         for (peer, conversation) in conversations {
@@ -153,6 +156,7 @@ impl World<'_> {
         let here = &mut self.replicas[replica];
         here.up = false;
         here.life += 1;
+        here.unreferenced.clear();
         here.records.crash(&mut rng);
         here.blobs.crash(&mut rng);
         self.check_after_crash(replica);
@@ -163,6 +167,7 @@ impl World<'_> {
     pub(super) fn restart(&mut self, replica: usize) {
         self.replicas[replica].up = true;
         self.replay_later(replica);
+        self.forget_later(replica);
         self.dial_all(replica, 3_000_000);
     }
 
@@ -187,6 +192,7 @@ impl World<'_> {
         let here = &mut self.replicas[replica];
         if let Some(blob) = here.blobs.rot(&mut rng) {
             here.imported.retain(|(imported, _)| *imported != blob);
+            here.rotted.insert(blob);
             self.figures.rotten += 1;
         }
     }

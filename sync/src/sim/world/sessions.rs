@@ -101,7 +101,7 @@ impl World<'_> {
         self.heap.insert((at_us, self.serial), timer);
     }
 
-    fn disk_takes_us(&mut self, replica: usize) -> u64 {
+    pub(super) fn disk_takes_us(&mut self, replica: usize) -> u64 {
         let slowest = match self.replicas[replica].disk_pace {
             DiskPace::Slow => 1_000_000,
             // Cards stall now and then, for seconds.
@@ -145,15 +145,16 @@ impl World<'_> {
             Event::ContentBlocked => self.figures.full += 1,
             Event::PeerHello(hello) => {
                 let is_vouched_for = self.replicas[peer].is_bridge();
+                if is_vouched_for {
+                    self.note_bridge(replica, hello.epoch);
+                }
                 if self.replicas[replica].takes_time && is_vouched_for && hello.clock_quality == ClockQuality::Trusted {
                     self.take_time(replica, peer, hello.unix_ms);
                 }
             }
-            Event::Applied(..)
-            | Event::CreditShort(_)
-            | Event::HeldByPeer { .. }
-            | Event::Returned(_)
-            | Event::BlobChecked { .. } => {}
+            Event::CreditShort(_) => self.look_in(replica, 0),
+            Event::BlobChecked { blob, held_by_peer } => self.note_checked(replica, *blob, *held_by_peer),
+            Event::Applied(..) | Event::HeldByPeer { .. } | Event::Returned(_) => {}
         }
     }
 
@@ -196,6 +197,7 @@ impl World<'_> {
     /// What the driver does when a connection ends: waits for the disk, keeps what was received, lets go of the rest.
     pub(super) fn end_conversation(&mut self, replica: usize, peer: usize) {
         let Some(mut conversation) = self.replicas[replica].conversations.remove(&peer) else { return };
+        self.leave_link(replica, conversation.connection);
         let node_there = self.replicas[peer].node;
         for done in std::mem::take(&mut conversation.answers).into_values() {
             conversation.session.settle_after_close(&done);

@@ -69,7 +69,19 @@ impl World<'_> {
                 let after = self.rng.below(REVOCATION_US);
                 self.schedule(after, Happening::LookForRevoked { replica });
             }
-            Deed::Person(_) | Deed::PowerCut | Deed::TakeCopy | Deed::GoBack | Deed::Scrub => {}
+            Deed::Erase(number) if up => self.erase(replica, number),
+            Deed::Carry(carried) if up => self.set_out(replica, carried),
+            Deed::WantRoom(bytes) if up => self.want_room(replica, bytes),
+            Deed::Sweep if up => self.sweep(replica),
+            Deed::WantRoom(_)
+            | Deed::Sweep
+            | Deed::Carry(_)
+            | Deed::Erase(_)
+            | Deed::Person(_)
+            | Deed::PowerCut
+            | Deed::TakeCopy
+            | Deed::GoBack
+            | Deed::Scrub => {}
         }
     }
 
@@ -100,6 +112,8 @@ impl World<'_> {
         self.healed = true;
         self.unwritten_serial = self.serial;
         self.silent_until_us = 0;
+        self.heal_links();
+        self.all_sticks_arrive();
         let ids: Vec<u64> = self.connections.keys().copied().collect();
         for id in ids {
             // What has stopped for want of something must go on by itself, in the session in which it stopped.
@@ -111,6 +125,7 @@ impl World<'_> {
         }
         for replica in 0..self.replicas.len() {
             self.replicas[replica].hole_until_us = 0;
+            self.replicas[replica].room_wanted = None;
             self.replicas[replica].disk_pace = DiskPace::Quick;
             self.make_room(replica);
             self.scrub(replica);
@@ -142,6 +157,7 @@ impl World<'_> {
         here.replay_us = None;
         if here.up {
             let mut buckets = here.records.replay_quarantine();
+            self.forget_later(replica);
             buckets.sort_unstable();
             buckets.dedup();
             if self.healed && !buckets.is_empty() {
