@@ -96,6 +96,8 @@ pub enum Sabotage {
     ReceiptsComeFirst,
     /// Content that was erased stays (invariant 7).
     ErasedContentStays,
+    /// A collection that is not kept leaves, whatever of it the bridge has (invariant 16).
+    EvictionGoesTooFar,
     /// Content makes way without a word from the bridge (invariant 16).
     EvictionAsksNobody,
     /// What no record named once is removed, whatever names it since (invariant 16).

@@ -176,8 +176,8 @@ impl SimBlobs {
             return true;
         }
         let busy = gone.iter().any(|blob| inner.claims.contains(blob));
-        inner.disk.whole.retain(|blob, _| !gone.contains(blob));
         let Inner { disk, claims, .. } = &mut *inner;
+        disk.whole.retain(|blob, _| !gone.contains(blob) || claims.contains(blob));
         disk.parts.retain(|blob, _| !gone.contains(blob) || claims.contains(blob));
         inner.urgent.retain(|blob| !gone.contains(blob));
         !busy

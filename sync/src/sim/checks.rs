@@ -22,7 +22,7 @@ const CHUNK_BYTES_USUAL: u64 = 1_000;
 const BUCKETS_MAX: u64 = 8;
 
 /// Whether `held` says all that `version` says.
-fn contains(held: Option<&Record>, version: &Record) -> bool {
+pub(super) fn contains(held: Option<&Record>, version: &Record) -> bool {
     held.is_some_and(|held| merge(held.clone(), version.clone()) == *held)
 }
 
@@ -31,7 +31,8 @@ impl World<'_> {
     pub(super) fn check_after_crash(&mut self, replica: usize) {
         let here = &self.replicas[replica];
         let mut faults: Vec<(u8, String)> = Vec::new();
-        for written in here.written.iter().filter(|written| written.kept) {
+        let is_here = |written: &&Written| written.kept && !here.evicted.contains(&written.record.key);
+        for written in here.written.iter().filter(is_here) {
             if !contains(here.records.get(written.record.key).as_ref(), &written.record) {
                 faults.push((2, format!("replica {replica} lost an acknowledged write of {:?}", written.record.key)));
             }
@@ -85,7 +86,7 @@ impl World<'_> {
         let mut fault = None;
         for (node, bucket, cursor) in here.records.cursors() {
             let Some(peer) = self.replicas.iter().find(|peer| peer.node == node) else { continue };
-            if peer.records.epoch() != cursor.epoch {
+            if peer.records.epoch() != cursor.epoch || !here.selection.wants(bucket) {
                 continue;
             }
             for (seq, row) in peer.records.feed(bucket) {
@@ -140,7 +141,7 @@ impl World<'_> {
         let is_apart = |site| self.replicas.iter().any(|node| node.node == site && !node.has_way && !node.by_carrier);
         match bucket {
             BucketId::Site(site) if here.is_bridge() => !is_apart(site),
-            _ => here.is_bridge() || here.scope.contains(bucket),
+            _ => here.is_bridge() || here.scope.contains(bucket) && here.selection.wants(bucket),
         }
     }
 
@@ -168,9 +169,10 @@ impl World<'_> {
                 }
                 let may_give = here.is_bridge() || here.scope.contains(record.key.bucket);
                 let holds = here.blobs.is_sound(blob);
+                let is_kept = here.selection.wants(record.key.bucket) && !here.blobs.is_on_demand(blob);
                 *holders.entry(record.key).or_default() |= holds && may_give;
                 // What rots after all faults ended is not looked for.
-                if !holds && here.blobs.whole(blob).is_none() && !here.blobs.is_on_demand(blob) {
+                if !holds && here.blobs.whole(blob).is_none() && is_kept {
                     wanted.push((at, record.key, blob));
                 }
             });
@@ -229,7 +231,8 @@ impl World<'_> {
                     faults.push(format!("replica {at} shows {:?}, {ahead_ms} ms past the bound", record.key));
                 }
             }
-            for edit in edits.iter().filter(|edit| here.is_bridge() || here.scope.contains(edit.record.key.bucket)) {
+            let keeps = |bucket| here.scope.contains(bucket) && here.selection.wants(bucket);
+            for edit in edits.iter().filter(|edit| here.is_bridge() || keeps(edit.record.key.bucket)) {
                 if !shows(here.records.get(edit.record.key).as_ref(), &edit.record) {
                     faults.push(format!("replica {at} does not show an edit of {:?}", edit.record.key));
                 }

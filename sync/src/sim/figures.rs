@@ -29,6 +29,10 @@ pub struct Figures {
     pub evicted: u64,
     /// Blobs that nothing named and that were removed.
     pub swept: u64,
+    /// Choices of what a node keeps.
+    pub choices: u64,
+    /// Records that left with a collection.
+    pub left: u64,
     /// Erasures that somebody ordered.
     pub erased: u64,
     /// Receipts that were given for them.
@@ -93,6 +97,8 @@ impl Figures {
         self.carried += other.carried;
         self.evicted += other.evicted;
         self.swept += other.swept;
+        self.choices += other.choices;
+        self.left += other.left;
         self.erased += other.erased;
         self.receipts += other.receipts;
         self.held += other.held;
@@ -134,6 +140,8 @@ impl Figures {
             ("carried", self.carried),
             ("evicted", self.evicted),
             ("swept", self.swept),
+            ("choices", self.choices),
+            ("left", self.left),
             ("erased", self.erased),
             ("receipts", self.receipts),
             ("held by budgets", self.held),

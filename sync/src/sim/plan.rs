@@ -42,6 +42,8 @@ pub struct Plan {
     pub(super) has_secrets: bool,
     /// Sticks are carried.
     pub(super) has_carriers: bool,
+    /// Operators choose what nodes keep.
+    pub(super) has_choices: bool,
 }
 
 /// A replica as it is at the start.
@@ -136,6 +138,10 @@ pub(super) enum Deed {
     Erase(u8),
     /// No more than this is to be used for content.
     WantRoom(u64),
+    /// One of two collections is no longer kept, or is again.
+    Choose {
+        keeps: bool,
+    },
     /// Content that no record names is looked for, and removed if it was so at the last look, too.
     Sweep,
     /// Somebody sets out with a bundle.
@@ -181,7 +187,15 @@ impl Plan {
             put_on_one_network(&mut rng, &mut residents);
         }
         let steps = steps(&mut rng, residents.len());
-        Self { seed, residents, steps, budgets_stay: false, has_secrets: false, has_carriers: false }
+        Self {
+            seed,
+            residents,
+            steps,
+            budgets_stay: false,
+            has_secrets: false,
+            has_carriers: false,
+            has_choices: false,
+        }
     }
 }
 

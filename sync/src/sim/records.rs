@@ -70,6 +70,8 @@ pub(super) enum Change {
     },
     Cursor(NodeId, BucketId, Cursor),
     Evict(BucketId),
+    EvictRows(Vec<RecordKey>),
+    ForgetCursors(BucketId),
     Quarantine {
         bucket: BucketId,
         bytes: Arc<[u8]>,
@@ -158,6 +160,8 @@ impl Tables {
                 self.cursors.insert((node, bucket), cursor);
             }
             Change::Evict(bucket) => self.evict(bucket),
+            Change::EvictRows(keys) => self.evict_rows(&keys),
+            Change::ForgetCursors(bucket) => self.forget_cursors(bucket),
             Change::Quarantine { bucket, bytes } => {
                 let record = Record::decode(bucket, &bytes).expect("the log holds what was encoded");
                 self.quarantine.push(record);

@@ -14,9 +14,9 @@ use super::world::Receipts;
 use crate::chunk::BlobHash;
 use crate::driver::disk::StoreError;
 use crate::hlc::{ClockQuality, DRIFT_BOUND_MS};
-use crate::id::{Epoch, NodeId};
+use crate::id::{Epoch, NodeId, Seq};
 use crate::record::{Record, RecordKey};
-use crate::session::{DiskDone, DiskRequest, Scope, Session};
+use crate::session::{DiskDone, DiskRequest, Scope, Selection, Session};
 
 /// True time at the start of every world: 2026-06-01, in milliseconds since 1970.
 pub(super) const WORLD_BEGINS_UNIX_MS: u64 = 1_780_272_000_000;
@@ -118,6 +118,8 @@ pub(super) struct OldCopy {
     pub(super) at_us: u64,
     pub(super) records: RecordsCopy,
     pub(super) blobs: BlobsCopy,
+    selection: Selection,
+    evicted: BTreeSet<RecordKey>,
 }
 
 #[derive(Debug)]
@@ -166,6 +168,12 @@ pub(super) struct Replica {
     pub(super) receipts: Receipts,
     /// Sticks go between it and the bridge in vain, because of a clock.
     pub(super) is_cut_off: bool,
+    /// What it keeps of what is in scope.
+    pub(super) selection: Selection,
+    /// The bridge has what is not kept here up to this row.
+    pub(super) held_upto: Option<Seq>,
+    /// What has left, and not come back since.
+    pub(super) evicted: BTreeSet<RecordKey>,
     /// It is to use no more than this for content.
     pub(super) room_wanted: Option<u64>,
     /// The bridge's life, as far as it is known.
@@ -217,6 +225,9 @@ impl Replica {
             epochs: 1,
             receipts: Receipts::new(),
             is_cut_off: false,
+            selection: Selection::default(),
+            held_upto: None,
+            evicted: BTreeSet::new(),
             room_wanted: None,
             bridge_epoch: None,
             unreferenced: BTreeSet::new(),
@@ -248,12 +259,15 @@ impl Replica {
     }
 
     pub(super) fn take_copy(&mut self, at_us: u64) {
-        self.copy = Some(OldCopy { at_us, records: self.records.copy(), blobs: self.blobs.copy() });
+        let (selection, evicted) = (self.selection.clone(), self.evicted.clone());
+        let (records, blobs) = (self.records.copy(), self.blobs.copy());
+        self.copy = Some(OldCopy { at_us, records, blobs, selection, evicted });
     }
 
     /// Goes back to the copy that was taken last, if any.
     pub(super) fn go_back(&mut self) -> bool {
-        let Some(OldCopy { at_us, records, blobs }) = self.copy.take() else { return false };
+        let Some(OldCopy { at_us, records, blobs, selection, evicted }) = self.copy.take() else { return false };
+        (self.selection, self.evicted) = (selection, evicted);
         self.epochs += 1;
         self.records.restore(records, Epoch(self.epochs));
         self.blobs.restore(blobs);

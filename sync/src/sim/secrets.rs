@@ -1,5 +1,7 @@
 //! What somebody will want to be forgotten: media whose every text and content says so, for tests of erasing (invariant 7).
 
+use std::collections::BTreeSet;
+
 use bytes::Bytes;
 
 use super::SimBlobs;
@@ -105,11 +107,22 @@ impl Secret {
 
     /// Where in these stores something of it is left, if anywhere.
     pub fn left_in(self, records: &SimRecords, blobs: &SimBlobs) -> Option<String> {
+        let known = self.blobs().collect();
+        self.known_left_in(records, blobs, &known)
+    }
+
+    /// The same, as far as content is `known` to be of it.
+    pub(super) fn known_left_in(
+        self,
+        records: &SimRecords,
+        blobs: &SimBlobs,
+        known: &BTreeSet<BlobHash>,
+    ) -> Option<String> {
         let text = self.text();
         if records.disk_contains(text.as_bytes()) {
             return Some(format!("the log remembers the {text}"));
         }
-        let blob = self.blobs().find(|blob| blobs.has_any_of(*blob))?;
+        let blob = self.blobs().find(|blob| known.contains(blob) && blobs.has_any_of(*blob))?;
         Some(format!("content {blob} is left of the {text}"))
     }
 }

@@ -5,6 +5,7 @@
 
 mod budgets;
 mod carriers;
+mod choices;
 mod disks;
 mod erasures;
 mod links;
@@ -74,6 +75,7 @@ enum Happening {
     DayPasses,
     PowerFails { replica: usize },
     Forget { replica: usize },
+    Ask { replica: usize, peer: usize, blobs: Vec<BlobHash> },
     StickArrives { stick: u64 },
     Replay { replica: usize },
     Connect { node: usize, to: usize, life: u32 },
@@ -322,6 +324,7 @@ impl<'p> World<'p> {
                 }
             }
             Happening::Forget { replica } => self.forget(replica),
+            Happening::Ask { replica, peer, blobs } => self.tell(replica, peer, Input::CheckBlobs(blobs)),
             Happening::StickArrives { stick } => self.stick_arrives(stick),
             Happening::Replay { replica } => self.replay(replica),
             Happening::Connect { node, to, life } => {

@@ -166,6 +166,7 @@ fn invariant_16_collection_never_deletes_a_chunk_that_is_reachable() {
     holds(16);
     is_noticed(16, Sabotage::EvictionAsksNobody);
     is_noticed(16, Sabotage::SweepLooksOnce);
+    is_noticed(16, Sabotage::EvictionGoesTooFar);
 }
 
 #[test]

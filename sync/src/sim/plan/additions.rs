@@ -16,6 +16,8 @@ const SECRETS_PERCENT: u64 = 15;
 const CARRIERS_PERCENT: u64 = 15;
 /// Worlds in which content has to make way, in percent.
 const WANT_OF_ROOM_PERCENT: u64 = 15;
+/// Worlds in which nodes do not keep all that they may have, in percent.
+const CHOICES_PERCENT: u64 = 15;
 /// Contents that only worlds with budgets have.
 const FILMS: u64 = 6;
 
@@ -24,6 +26,7 @@ impl Plan {
         self.add_budgets(&mut Seeded::new(self.seed ^ 0x6275_6467_6574));
         self.add_carriers(&mut Seeded::new(self.seed ^ 0x7374_6963_6b73));
         self.add_want_of_room(&mut Seeded::new(self.seed ^ 0x726f_6f6d));
+        self.add_choices(&mut Seeded::new(self.seed ^ 0x6368_6f69_6365));
         self.add_secrets(&mut Seeded::new(self.seed ^ 0x7365_6372_6574));
     }
 
@@ -121,7 +124,9 @@ impl Plan {
             let deed = Deed::Carry(Carried { to, for_us, back_us, damage, good_for_days });
             self.insert_at(rng, from, deed);
         }
-        for _ in 0..rng.below(3) {
+        // Months in which there is a link between two silences cost as much as a thousand worlds.
+        let of_months = self.steps.last().is_some_and(|step| step.at_us > DAY_US);
+        for _ in 0..if of_months { 0 } else { rng.below(3) } {
             let for_us = rng.between(DAY_US / 24, 20 * DAY_US);
             self.let_pass(rng, for_us, Some(Deed::Silence { for_us }));
         }
@@ -142,6 +147,19 @@ impl Plan {
             self.insert(rng, count, Deed::Sweep);
             let number = rng.below(CONTENTS / 2);
             self.insert(rng, count, Deed::Person(Wish::Import(number)));
+        }
+    }
+
+    /// Operators choose what nodes keep. Neighbours would bring back what only the bridge is asked about.
+    fn add_choices(&mut self, rng: &mut Seeded) {
+        if !rng.chance(CHOICES_PERCENT) || self.residents.iter().any(|here| here.on_lan) {
+            return;
+        }
+        self.has_choices = true;
+        let count = self.residents.len() as u64;
+        for _ in 0..rng.between(3, 10) {
+            let keeps = rng.chance(50);
+            self.insert(rng, count, Deed::Choose { keeps });
         }
     }
 

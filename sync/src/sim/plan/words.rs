@@ -124,6 +124,8 @@ impl fmt::Display for Step {
                 if back_us.is_none() { write!(f, "; no receipt comes back") } else { Ok(()) }
             }
             Deed::WantRoom(bytes) => write!(f, "no more than {bytes} bytes are to be used for content"),
+            Deed::Choose { keeps: true } => write!(f, "it keeps both collections again"),
+            Deed::Choose { keeps: false } => write!(f, "it keeps one of two collections no longer"),
             Deed::Sweep => write!(f, "content that nothing names is looked for"),
             Deed::Erase(number) => write!(f, "secret {number} is to be forgotten"),
         }

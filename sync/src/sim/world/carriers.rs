@@ -85,6 +85,10 @@ impl World<'_> {
         self.heap.retain(|_, happening| !matches!(happening, Happening::StickArrives { .. }));
         let numbers: Vec<u64> = self.sticks.keys().copied().collect();
         for stick in numbers {
+            // Power cuts are over, too.
+            if let Some(Stick { damage, .. }) = self.sticks.get_mut(&stick).filter(|s| s.damage == Damage::PowerCut) {
+                *damage = Damage::None;
+            }
             let after = self.rng.below(COME_AGAIN_US);
             self.schedule(after, Happening::StickArrives { stick });
         }
@@ -120,7 +124,7 @@ impl World<'_> {
     fn scope_of_stick(&self, from: usize, to: usize) -> Scope {
         match [from, to].map(|end| &self.replicas[end]) {
             [bridge, node] | [node, bridge] if bridge.is_bridge() => node.scope.clone(),
-            _ => Scope::between_nodes(),
+            [_, to] => Scope { collections: to.scope.collections.clone(), ..Scope::between_nodes() },
         }
     }
 
@@ -188,7 +192,7 @@ impl World<'_> {
             identity: None,
             unsigned: true,
             accepts: &accepts,
-            selection: &Selection::default(),
+            selection: &here.selection,
         };
         let mut progress = |progress: bundle::Progress| {
             if progress.bytes > stops_after { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }

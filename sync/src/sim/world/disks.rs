@@ -157,6 +157,7 @@ impl World<'_> {
         here.up = false;
         here.life += 1;
         here.unreferenced.clear();
+        here.held_upto = None;
         here.records.crash(&mut rng);
         here.blobs.crash(&mut rng);
         self.check_after_crash(replica);

@@ -9,12 +9,12 @@ use super::{
 use crate::budget::Word;
 use crate::chunk::BlobHash;
 use crate::hlc::ClockQuality;
-use crate::session::{Config, DiskRequest, Input, Scope, Session};
+use crate::session::{Config, DiskRequest, Input, Scope, Selection, Session};
 use crate::sim::link::{Direction, Packet, Quality};
 use crate::sim::replica::Conversation;
 use crate::sim::{Figures, Sabotage};
 use crate::store::RecordStore as _;
-use crate::wire::{Hello, Lane, PROTOCOL_MAX, PROTOCOL_MIN};
+use crate::wire::{Hello, Lane, PROTOCOL_MAX, PROTOCOL_MIN, feature};
 
 impl World<'_> {
     /// Dials everybody that the node dials, each within some time.
@@ -107,6 +107,12 @@ impl World<'_> {
         let hello = self.hello_at(replica, unix_ms, clock_quality);
         let config = Config { credit, ..self.session_config() };
         Session::new(config, hello, self.replicas[peer].node, scope, self.now_us / 1000)
+            .selecting(self.selection_towards(replica, peer))
+    }
+
+    /// What it reads of the peer: a choice is about what comes from the bridge.
+    fn selection_towards(&self, replica: usize, peer: usize) -> Selection {
+        if self.replicas[peer].is_bridge() { self.replicas[replica].selection.clone() } else { Selection::default() }
     }
 
     pub(super) fn hello_at(&self, replica: usize, unix_ms: u64, clock_quality: ClockQuality) -> Hello {
@@ -120,7 +126,7 @@ impl World<'_> {
             unix_ms,
             clock_quality,
             software: "simulator".into(),
-            features: 0,
+            features: if self.plan.has_choices { feature::OWN_ROWS } else { 0 },
         }
     }
 

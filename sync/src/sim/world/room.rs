@@ -38,6 +38,7 @@ impl World<'_> {
         let Some(epoch) = here.bridge_epoch else { return };
         here.blobs.note_checked(blob, is_held, epoch);
         self.give_up(replica);
+        self.align(replica);
     }
 
     fn give_up(&mut self, replica: usize) {
@@ -52,7 +53,7 @@ impl World<'_> {
 
     /// What a record here names may go only if the bridge has it, as far as the node can know: not if the bridge has gone back to an
     /// older life since, rotted, or heard that the content is no more.
-    fn judge_eviction(&mut self, replica: usize, blob: BlobHash) {
+    pub(super) fn judge_eviction(&mut self, replica: usize, blob: BlobHash) {
         let here = &self.replicas[replica];
         let Some(bridge) = here.dials.map(|bridge| &self.replicas[bridge]) else { return };
         let is_there = bridge.blobs.whole(blob).is_some();

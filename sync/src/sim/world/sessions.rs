@@ -35,13 +35,16 @@ impl World<'_> {
         // One more page may come in before a lane is held back, and one is read to be sent.
         let records_max = config.backlog_bytes_max + 2 * PAGE_HELD_BYTES;
         let content_max = config.window_bytes_max as usize;
+        // The manifests of the largest contents, which only worlds with budgets have.
+        let has_films = self.plan.residents.iter().any(|here| here.link.is_some());
+        let lists_max = if has_films { 2 * LISTS_HELD_BYTES } else { LISTS_HELD_BYTES };
         let queued_max = LANES * PAGE_HELD_BYTES + CONTROL_HELD_BYTES;
         let total = record_bytes + content_bytes + list_bytes + queued_bytes;
         self.figures.held_bytes_most = self.figures.held_bytes_most.max(total as u64);
         for (what, held, allowed) in [
             ("records", record_bytes, records_max),
             ("content", content_bytes, content_max),
-            ("what it wants and is asked", list_bytes, LISTS_HELD_BYTES),
+            ("what it wants and is asked", list_bytes, lists_max),
             ("what is to be sent", queued_bytes, queued_max),
         ] {
             if held > allowed {
@@ -154,7 +157,9 @@ impl World<'_> {
             }
             Event::CreditShort(_) => self.look_in(replica, 0),
             Event::BlobChecked { blob, held_by_peer } => self.note_checked(replica, *blob, *held_by_peer),
-            Event::Applied(..) | Event::HeldByPeer { .. } | Event::Returned(_) => {}
+            Event::HeldByPeer { bucket, upto } => self.note_held(replica, *bucket, *upto),
+            Event::Returned(bucket) => self.note_returned(replica, *bucket),
+            Event::Applied(..) => {}
         }
     }
 

@@ -38,6 +38,9 @@ impl World<'_> {
                 self.figures.restores += 1;
                 self.look_at_clock(replica);
                 self.replicas[replica].go_back();
+                if self.replicas[replica].is_bridge() {
+                    self.bridge_goes_back();
+                }
             }
             Deed::SetClock(wall) => {
                 self.replicas[replica].wall = wall;
@@ -73,7 +76,9 @@ impl World<'_> {
             Deed::Carry(carried) if up => self.set_out(replica, carried),
             Deed::WantRoom(bytes) if up => self.want_room(replica, bytes),
             Deed::Sweep if up => self.sweep(replica),
-            Deed::WantRoom(_)
+            Deed::Choose { keeps } if up => self.choose(replica, keeps),
+            Deed::Choose { .. }
+            | Deed::WantRoom(_)
             | Deed::Sweep
             | Deed::Carry(_)
             | Deed::Erase(_)
@@ -197,6 +202,7 @@ impl World<'_> {
             })
         });
         connected
+            && self.replicas.iter().all(|here| here.up || !here.by_carrier)
             && self.replicas.iter().filter(|here| here.revoked_us.is_none()).all(|here| {
                 here.conversations.iter().filter(|(peer, _)| self.replicas[**peer].revoked_us.is_none()).all(
                     |(_, conversation)| {
