@@ -4,7 +4,8 @@
 //! relay it. Who applies one does the following, in one step with it; a store gathers what it holds, and the decisions are
 //! here:
 //! 1. The record, and the annotations about it, become tombstones stamped like the erasure ([`Order::tombstones`]), also
-//!    where the record was never seen. Versions of them that are set aside are removed.
+//!    where the record was never seen. Versions of them that are set aside are removed, but for tombstones, whose stamps
+//!    still count.
 //! 2. Blobs that the record names, or that it named in any version that was ever here ([`unnamed`]: every store keeps
 //!    what an edit or a deletion took away), are its content, too. Those that the erasure does not list come from edits
 //!    made apart: a further erasure lists them ([`Order::amendments`]), the same on every replica that finds the same.

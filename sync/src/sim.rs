@@ -13,12 +13,14 @@
 pub mod absence;
 pub mod blobs;
 pub mod records;
+pub mod secrets;
 pub mod seeded;
 
 mod checks;
 mod erase;
 mod figures;
 mod link;
+mod metered;
 mod ops;
 mod plan;
 mod replica;
@@ -95,6 +97,22 @@ pub enum Sabotage {
     TombstonesGoTooEarly,
     /// Who was away for longer than its lease goes on as if nothing were (invariants 1 and 6).
     WhoWasAwayGivesAll,
+    /// A receipt is given while the log still remembers (invariant 7).
+    ReceiptsComeFirst,
+    /// Content that was erased stays (invariant 7).
+    ErasedContentStays,
+    /// A collection that is not kept leaves, whatever of it the bridge has (invariant 16).
+    EvictionGoesTooFar,
+    /// Content makes way without a word from the bridge (invariant 16).
+    EvictionAsksNobody,
+    /// What no record named once is removed, whatever names it since (invariant 16).
+    SweepLooksOnce,
+    /// What was put on a stick is taken for read (invariant 1, where nothing else goes).
+    ReceiptsAreMadeUp,
+    /// Nobody tells a session how far it may go, or ends it (invariant 13).
+    BudgetIsNotHeld,
+    /// What a link has carried is written down only when its session ends (invariant 13).
+    UseIsKeptInMemory,
     /// A record goes back to whoever sent it. Breaks no invariant; costs the link twice.
     EverythingIsEchoed,
 }

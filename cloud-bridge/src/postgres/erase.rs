@@ -311,9 +311,10 @@ fn is_about(version: &Record, target: RecordKey) -> bool {
     version.key == target || erase::subject(version) == Some(target)
 }
 
-/// Removes those of some versions that are set aside.
+/// Removes those of some versions that are set aside, but for deletes: the bucket still needs their stamps.
 async fn forget_aside(tx: &mut PgConnection, bucket_no: i32, versions: &[Record]) -> Result<(), sqlx::Error> {
-    let digests: Vec<Vec<u8>> = versions.iter().map(|version| version.digest().to_vec()).collect();
+    let live = versions.iter().filter(|version| !version.is_tombstone());
+    let digests: Vec<Vec<u8>> = live.map(|version| version.digest().to_vec()).collect();
     sqlx::query("DELETE FROM quarantine WHERE bucket_no = $1 AND digest = ANY ($2)")
         .bind(bucket_no)
         .bind(digests)

@@ -219,9 +219,12 @@ fn aside_about(rows: &Overlay<'_>, target: RecordKey) -> Result<Vec<(Row, Quaran
     Ok(about)
 }
 
+/// Removes what is set aside of a record and of what is about it, but for deletes: the bucket still needs their stamps.
 fn forget_aside(rows: &mut Overlay<'_>, target: RecordKey) -> Result<(), StoreError> {
-    for ((key, value), _) in aside_about(rows, target)? {
-        quarantine::forget(rows, key, &value)?;
+    for ((key, value), quarantined) in aside_about(rows, target)? {
+        if !quarantined.record.is_tombstone() {
+            quarantine::forget(rows, key, &value)?;
+        }
     }
     Ok(())
 }

@@ -224,7 +224,7 @@ impl SimRecords {
             absence.state = Some(State::Reading);
             absence.sent.clear();
             absence.confirmed.clear();
-            changes.push(Change::ForgetCursors);
+            changes.push(Change::ForgetAllCursors);
         }
         changes.push(Change::Absence(Box::new(absence)));
         inner.commit(changes);

@@ -5,6 +5,8 @@
 //!
 //! Not here: sectors ([`sectors`](super::sectors)).
 
+mod room;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::convert::Infallible;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -39,6 +41,7 @@ pub struct BlobsCopy {
     parts: BTreeMap<BlobHash, Part>,
     /// Rotten, and nobody has looked: known to the world, not to the store.
     rotten: BTreeSet<BlobHash>,
+    room: room::Room,
 }
 
 #[derive(Debug)]
@@ -71,7 +74,8 @@ struct Part {
 impl SimBlobs {
     /// An empty store of blobs to which `records` refer.
     pub fn new(records: Arc<SimRecords>, sabotage: Option<Sabotage>) -> Self {
-        let disk = BlobsCopy { whole: BTreeMap::new(), parts: BTreeMap::new(), rotten: BTreeSet::new() };
+        let room = room::Room::default();
+        let disk = BlobsCopy { whole: BTreeMap::new(), parts: BTreeMap::new(), rotten: BTreeSet::new(), room };
         let inner = Inner {
             disk,
             claims: BTreeSet::new(),
@@ -166,19 +170,33 @@ impl SimBlobs {
     /// Removes what erasures list and no live record names, whole or in part; what a session is receiving just now stays
     /// for the next time, which is told by `false`.
     pub fn purge_erased(&self) -> bool {
+        let gone = self.erased();
+        let mut inner = self.lock();
+        if inner.sabotage == Some(Sabotage::ErasedContentStays) {
+            return true;
+        }
+        let busy = gone.iter().any(|blob| inner.claims.contains(blob));
+        let Inner { disk, claims, .. } = &mut *inner;
+        disk.whole.retain(|blob, _| !gone.contains(blob) || claims.contains(blob));
+        disk.parts.retain(|blob, _| !gone.contains(blob) || claims.contains(blob));
+        inner.urgent.retain(|blob| !gone.contains(blob));
+        !busy
+    }
+
+    /// What erasures list and no live record names.
+    fn erased(&self) -> BTreeSet<BlobHash> {
         let records = self.records.all();
         let named = records.iter().filter(|record| record.key.kind != Blob::KIND).flat_map(erase::blobs_named);
         let held = erase::content(&records).into_iter().map(|(_, blob)| blob);
         let kept: BTreeSet<BlobHash> = held.chain(named).collect();
         let erased = records.iter().filter_map(erase::Order::read).flat_map(|order| order.blobs);
-        let gone: BTreeSet<BlobHash> = erased.filter(|blob| !kept.contains(blob)).collect();
-        let mut inner = self.lock();
-        let busy = gone.iter().any(|blob| inner.claims.contains(blob));
-        inner.disk.whole.retain(|blob, _| !gone.contains(blob));
-        let Inner { disk, claims, .. } = &mut *inner;
-        disk.parts.retain(|blob, _| !gone.contains(blob) || claims.contains(blob));
-        inner.urgent.retain(|blob| !gone.contains(blob));
-        !busy
+        erased.filter(|blob| !kept.contains(blob)).collect()
+    }
+
+    /// Whether anything of `blob` is here.
+    pub(super) fn has_any_of(&self, blob: BlobHash) -> bool {
+        let inner = self.lock();
+        inner.disk.whole.contains_key(&blob) || inner.disk.parts.contains_key(&blob)
     }
 
     /// Whether a chunk of `blob` is durable here, in whatever form.
@@ -244,12 +262,15 @@ impl SimBlobs {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Blobs of records in buckets that `peer` may have.
-    fn referred(&self, inner: &Inner, peer: NodeId) -> BTreeSet<BlobHash> {
-        let Some(scope) = inner.scopes.get(&peer) else { return BTreeSet::new() };
+    /// Blobs of records in buckets that `peer` may have, with their sizes.
+    fn referred(&self, inner: &Inner, peer: NodeId) -> BTreeMap<BlobHash, u64> {
+        let Some(scope) = inner.scopes.get(&peer) else { return BTreeMap::new() };
         let records = self.records.all();
         let content = erase::content(records.iter().filter(|record| scope.contains(record.key.bucket)));
-        content.into_iter().map(|(_, blob)| blob).collect()
+        let blobs = records.iter().filter_map(Blob::from_record);
+        let sizes: BTreeMap<_, _> = blobs.filter_map(|blob| Some((blob.hash?, blob.size_bytes))).collect();
+        let size = |blob| sizes.get(&blob).copied().unwrap_or_default();
+        content.into_iter().map(|(_, blob)| (blob, size(blob))).collect()
     }
 }
 
@@ -269,6 +290,7 @@ impl Inner {
         self.urgent.remove(&manifest.blob());
         self.disk.parts.remove(&manifest.blob());
         self.disk.rotten.remove(&manifest.blob());
+        self.disk.room.note_whole(manifest.blob());
         self.disk.whole.insert(manifest.blob(), (manifest, bytes));
     }
 
@@ -325,21 +347,25 @@ impl BlobStore for SimBlobs {
     async fn urgent(&self, peer: NodeId) -> Result<Vec<Wanted>, Infallible> {
         let inner = self.lock();
         let referred = self.referred(&inner, peer);
-        let urgent = inner.urgent.iter().filter(|blob| referred.contains(blob));
-        Ok(urgent.map(|&blob| Wanted { blob, class: Class::Reader, size_bytes: 0, from_bytes: 0 }).collect())
+        let urgent = inner.urgent.iter().filter_map(|blob| Some((*blob, *referred.get(blob)?)));
+        let wanted = |(blob, size_bytes)| Wanted { blob, class: Class::Reader, size_bytes, from_bytes: 0 };
+        Ok(urgent.map(wanted).collect())
     }
 
     async fn wanted(&self, peer: NodeId, after: Option<BlobHash>, limit: usize) -> Result<Vec<Wanted>, Infallible> {
         let inner = self.lock();
         let wanted = self.referred(&inner, peer).into_iter();
-        let wanted = wanted.filter(|blob| after.is_none_or(|after| *blob > after));
-        let missing = wanted.filter(|blob| !inner.disk.whole.contains_key(blob)).take(limit);
-        Ok(missing.map(|blob| Wanted { blob, class: any_class(blob), size_bytes: 0, from_bytes: 0 }).collect())
+        let wanted = wanted.filter(|(blob, _)| after.is_none_or(|after| *blob > after));
+        let is_here = |blob: &BlobHash| inner.disk.whole.contains_key(blob) || inner.disk.room.is_on_demand(*blob);
+        let missing = wanted.filter(|(blob, _)| !is_here(blob)).take(limit);
+        let missing =
+            missing.map(|(blob, size_bytes)| Wanted { blob, class: any_class(blob), size_bytes, from_bytes: 0 });
+        Ok(missing.collect())
     }
 
     async fn manifest(&self, reader: NodeId, blob: BlobHash) -> Result<Option<Manifest>, Infallible> {
         let inner = self.lock();
-        if !self.referred(&inner, reader).contains(&blob) {
+        if !self.referred(&inner, reader).contains_key(&blob) {
             return Ok(None);
         }
         Ok(inner.disk.whole.get(&blob).map(|(manifest, _)| manifest.clone()))
@@ -361,13 +387,15 @@ impl BlobStore for SimBlobs {
     }
 
     async fn begin(&self, manifest: &Manifest) -> Result<Have, WriteBlobError<Infallible>> {
-        let mut inner = self.lock();
         let blob = manifest.blob();
+        // Asked for before it was erased.
+        let is_erased = self.records.has_erasures() && self.erased().contains(&blob);
+        let mut inner = self.lock();
         let chunks = manifest.chunks().len() as u32;
         if inner.disk.whole.contains_key(&blob) {
             return Ok(Have::from_bytes(chunks, &vec![0xff; chunks.div_ceil(8) as usize]).unwrap_or(Have::none(chunks)));
         }
-        if inner.claims.contains(&blob) {
+        if is_erased || inner.claims.contains(&blob) {
             return Err(WriteBlobError::Busy);
         }
         let known = inner.disk.parts.remove(&blob).filter(|part| part.manifest == *manifest);
@@ -392,7 +420,7 @@ impl BlobStore for SimBlobs {
         let referred = self.referred(&inner, peer);
         let neighbours = basis::neighbours(manifest, have).into_iter();
         let places: BTreeMap<_, _> = neighbours.filter_map(|chunk| Some((chunk, inner.index.find(chunk)?))).collect();
-        let older = places.values().filter(|place| referred.contains(&place.blob));
+        let older = places.values().filter(|place| referred.contains_key(&place.blob));
         let older = older.filter_map(|place| Some((place.blob, inner.disk.whole.get(&place.blob)?.0.clone())));
         Ok(basis::bases(manifest, have, &places, &older.collect()))
     }
@@ -400,7 +428,7 @@ impl BlobStore for SimBlobs {
     async fn known_chunk(&self, reader: Option<NodeId>, chunk: ChunkHash) -> Result<Option<Bytes>, Infallible> {
         let inner = self.lock();
         let Some(place) = inner.index.find(chunk) else { return Ok(None) };
-        if reader.is_some_and(|reader| !self.referred(&inner, reader).contains(&place.blob)) {
+        if reader.is_some_and(|reader| !self.referred(&inner, reader).contains_key(&place.blob)) {
             return Ok(None);
         }
         let Some((manifest, bytes)) = inner.disk.whole.get(&place.blob) else { return Ok(None) };

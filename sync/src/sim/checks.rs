@@ -16,11 +16,13 @@ use crate::store::RecordStore;
 
 /// Chunks, with the manifest and the check of the whole, of a blob in these worlds, at most.
 const CHUNKS_MAX: u64 = 18;
+/// What chunks have on the average, or less, in bytes.
+const CHUNK_BYTES_USUAL: u64 = 1_000;
 /// Buckets that a session reads in these worlds, at most.
 const BUCKETS_MAX: u64 = 8;
 
 /// Whether `held` says all that `version` says.
-fn contains(held: Option<&Record>, version: &Record) -> bool {
+pub(super) fn contains(held: Option<&Record>, version: &Record) -> bool {
     held.is_some_and(|held| merge(held.clone(), version.clone()) == *held)
 }
 
@@ -29,7 +31,8 @@ impl World<'_> {
     pub(super) fn check_after_crash(&mut self, replica: usize) {
         let here = &self.replicas[replica];
         let mut faults: Vec<(u8, String)> = Vec::new();
-        for written in here.written.iter().filter(|written| written.kept) {
+        let is_here = |written: &&Written| written.kept && !here.evicted.contains(&written.record.key);
+        for written in here.written.iter().filter(is_here) {
             let held = here.records.get(written.record.key);
             if !contains(held.as_ref(), &written.record) && !self.may_be_forgotten(written.record.key, held.as_ref()) {
                 faults.push((2, format!("replica {replica} lost an acknowledged write of {:?}", written.record.key)));
@@ -84,7 +87,7 @@ impl World<'_> {
         let mut fault = None;
         for (node, bucket, cursor) in here.records.cursors() {
             let Some(peer) = self.replicas.iter().find(|peer| peer.node == node) else { continue };
-            if peer.records.epoch() != cursor.epoch {
+            if peer.records.epoch() != cursor.epoch || !here.selection.wants(bucket) {
                 continue;
             }
             let held_back = peer.records.held_back();
@@ -110,7 +113,9 @@ impl World<'_> {
     pub(super) fn check_quiet_records(&mut self) {
         let mut faults = Vec::new();
         for (at, node) in self.replicas.iter().enumerate().filter(|(_, node)| node.revoked_us.is_none()) {
-            let Some(bridge) = node.dials.map(|bridge| &self.replicas[bridge]) else { continue };
+            let Some(bridge) = node.dials.map(|bridge| &self.replicas[bridge]).filter(|_| !node.is_cut_off) else {
+                continue;
+            };
             let sets_aside = |end: &&Replica| !end.records.quarantined().is_empty();
             // What one that never reaches the bridge holds may be set aside at a neighbour.
             let is_on_the_way = |end: &&Replica| !node.has_way && !end.is_bridge();
@@ -150,22 +155,24 @@ impl World<'_> {
     fn keeps(&self, at: usize, bucket: BucketId) -> bool {
         let here = &self.replicas[at];
         // The site of a node that never reaches the bridge stays there.
-        let is_apart = |site| self.replicas.iter().any(|node| node.node == site && !node.has_way);
+        let is_apart = |site| self.replicas.iter().any(|node| node.node == site && !node.has_way && !node.by_carrier);
         match bucket {
             BucketId::Site(site) if here.is_bridge() => !is_apart(site),
-            _ => here.is_bridge() || here.scope.contains(bucket),
+            _ => here.is_bridge() || here.scope.contains(bucket) && here.selection.wants(bucket),
         }
     }
 
     /// Content that is sound somewhere and not everywhere where it is wanted.
     pub(super) fn blobs_missing(&self) -> Option<String> {
         let mut holders: BTreeMap<RecordKey, bool> = BTreeMap::new();
-        let welcome = || self.replicas.iter().enumerate().filter(|(_, replica)| replica.revoked_us.is_none());
+        let counts = |here: &Replica| here.revoked_us.is_none() && !here.is_cut_off;
+        let welcome = || self.replicas.iter().enumerate().filter(|(_, replica)| counts(replica));
         let mut wanted = Vec::new();
         // A delete that only some have let in ends the way to the content.
         let mut undecided: BTreeSet<RecordKey> = self.held_back();
         for (at, here) in welcome() {
             undecided.extend(here.records.quarantined().into_iter().map(|record| record.key));
+            let forgotten = self.forgotten(here);
             here.records.for_each(|record| {
                 if record.key.kind != Blob::KIND {
                     return;
@@ -174,11 +181,15 @@ impl World<'_> {
                     undecided.insert(record.key);
                 }
                 let Some(blob) = Blob::from_record(record).and_then(|blob| blob.hash) else { return };
+                if forgotten.contains(&blob) {
+                    undecided.insert(record.key);
+                }
                 let may_give = here.is_bridge() || here.scope.contains(record.key.bucket);
                 let holds = here.blobs.is_sound(blob);
+                let is_kept = here.selection.wants(record.key.bucket) && !here.blobs.is_on_demand(blob);
                 *holders.entry(record.key).or_default() |= holds && may_give;
                 // What rots after all faults ended is not looked for.
-                if !holds && here.blobs.whole(blob).is_none() {
+                if !holds && here.blobs.whole(blob).is_none() && is_kept {
                     wanted.push((at, record.key, blob));
                 }
             });
@@ -204,7 +215,7 @@ impl World<'_> {
                     && here.blobs.whole(hash).is_none()
                 {
                     bytes += 2 * blob.size_bytes;
-                    pieces += 2 * CHUNKS_MAX;
+                    pieces += 2 * CHUNKS_MAX.max(blob.size_bytes / CHUNK_BYTES_USUAL);
                 }
             }
             pieces += BUCKETS_MAX;
@@ -213,7 +224,8 @@ impl World<'_> {
         // Who was away reads all in a session of its own, and looks through its records between two.
         let again = if self.has_leases() { 20 } else { 1 };
         let dial_us = IDLE_US + NOTICE_US + RESTART_US + again * REDIAL_US;
-        dial_us + retry_us + pieces * trip_us + 2 * bytes * 1_000_000 / quality.rate
+        let days_us = self.days_allowed_us(bytes);
+        days_us + dial_us + retry_us + pieces * trip_us + 2 * bytes * 1_000_000 / quality.rate
     }
 
     /// One bad clock never delays another replica's edit beyond the bound (invariant 9): among replicas whose clocks were right all the
@@ -239,7 +251,8 @@ impl World<'_> {
                     faults.push(format!("replica {at} shows {:?}, {ahead_ms} ms past the bound", record.key));
                 }
             }
-            for edit in edits.iter().filter(|edit| here.is_bridge() || here.scope.contains(edit.record.key.bucket)) {
+            let keeps = |bucket| here.scope.contains(bucket) && here.selection.wants(bucket);
+            for edit in edits.iter().filter(|edit| here.is_bridge() || keeps(edit.record.key.bucket)) {
                 let held = here.records.get(edit.record.key);
                 let is_away =
                     held_back.contains(&edit.record.key) || self.may_be_forgotten(edit.record.key, held.as_ref());
@@ -293,7 +306,7 @@ impl World<'_> {
                         faults.push((2, format!("replica {at} does not show an acknowledged write of {key:?}")));
                     }
                 }
-                if held.is_some_and(|held| !contains(all.as_ref(), &held)) {
+                if held.is_some_and(|held| !contains(all.as_ref(), &held)) && !self.may_be_erased(*key) {
                     faults.push((3, format!("replica {at} shows a version of {key:?} that nobody wrote")));
                 }
             }
@@ -309,6 +322,7 @@ impl World<'_> {
         for replica in 0..self.replicas.len() {
             self.check_cursors(replica);
         }
+        self.check_erased();
         self.check_running();
     }
 }

@@ -3,9 +3,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use super::Sabotage;
 use super::records::{Batch, Change, Inner, SimRecords};
 use crate::chunk::BlobHash;
-use crate::domain::{Blob, Typed};
+use crate::domain::{Blob, Erasure, Typed};
 use crate::erase::{self, Order};
 use crate::id::BucketId;
 use crate::record::{Record, RecordKey};
@@ -46,7 +47,13 @@ impl SimRecords {
         blobs.extend(versions.iter().flat_map(erase::blobs_named));
         let orders = Order::records(target, &blobs, stamp);
         let mut changes = Vec::new();
-        inner.admit_all(orders.clone(), None, &mut changes);
+        let mut joined = Joined::default();
+        for order in &orders {
+            // What is written here is not judged by the clock here, which may have been set back.
+            inner.put(order, &mut joined, &mut changes);
+            inner.carry_out_erasure(order.clone(), &mut joined, &mut changes);
+        }
+        changes.push(Change::Clock(inner.clock.last()));
         inner.commit(changes);
         orders
     }
@@ -56,23 +63,39 @@ impl SimRecords {
         self.lock().tables.pending_erasures.clone()
     }
 
-    /// Writes the log anew, so that it holds nothing that was replaced, then the receipts. Content is to be purged first.
-    pub fn settle_erasures(&self) {
+    /// Writes the log anew, so that it holds nothing that was replaced, then the receipts, which it returns. Content is to be
+    /// purged first.
+    pub fn settle_erasures(&self) -> Vec<Record> {
         let mut inner = self.lock();
         let pending = inner.tables.pending_erasures.clone();
         if pending.is_empty() {
-            return;
+            return Vec::new();
         }
-        let whole = Change::Whole(Box::new(inner.tables.clone()));
-        inner.log = vec![Batch { changes: vec![whole], sealed: true }];
+        if inner.sabotage != Some(Sabotage::ReceiptsComeFirst) {
+            let whole = Change::Whole(Box::new(inner.tables.clone()));
+            inner.log = vec![Batch { changes: vec![whole], sealed: true }];
+            inner.unsynced = 0;
+        }
         let (node, incarnation, now) = (inner.node, inner.tables.incarnation, inner.now.unix_ms);
-        let mut changes = Vec::new();
+        let (mut changes, mut receipts) = (Vec::new(), Vec::new());
         for erasure in pending {
             let receipt = erase::receipt(erasure, node, incarnation, inner.clock.stamp(now));
             changes.push(Change::Put { bucket: receipt.key.bucket, bytes: receipt.encode().into(), origin: None });
+            receipts.push(receipt);
         }
         changes.extend([Change::SettledErasures, Change::Clock(inner.clock.last())]);
         inner.commit(changes);
+        receipts
+    }
+
+    /// Whether anything was ever erased here.
+    pub(super) fn has_erasures(&self) -> bool {
+        self.lock().tables.records.keys().any(|key| key.kind == Erasure::KIND)
+    }
+
+    /// Whether there are any.
+    pub(super) fn has_pending_erasures(&self) -> bool {
+        !self.lock().tables.pending_erasures.is_empty()
     }
 
     /// Whether these bytes are anywhere on the disk.

@@ -15,6 +15,30 @@ pub struct Figures {
     pub restores: u64,
     /// Nodes that were revoked.
     pub revoked: u64,
+    /// Bundles that were carried.
+    pub bundles: u64,
+    /// Of these, cut off or damaged.
+    pub damaged: u64,
+    /// And refused for the time or their reader.
+    pub refused_bundles: u64,
+    /// Receipts that came home.
+    pub receipts_home: u64,
+    /// Records that came on sticks.
+    pub carried: u64,
+    /// Blobs that made way.
+    pub evicted: u64,
+    /// Blobs that nothing named and that were removed.
+    pub swept: u64,
+    /// Choices of what a node keeps.
+    pub choices: u64,
+    /// Records that left with a collection.
+    pub left: u64,
+    /// Erasures that somebody ordered.
+    pub erased: u64,
+    /// Receipts that were given for them.
+    pub receipts: u64,
+    /// Times that a link was held because of its budget or its hours.
+    pub held: u64,
     /// Sessions opened.
     pub sessions: u64,
     /// Records written by people.
@@ -72,6 +96,18 @@ impl Figures {
         self.holes += other.holes;
         self.restores += other.restores;
         self.revoked += other.revoked;
+        self.bundles += other.bundles;
+        self.damaged += other.damaged;
+        self.refused_bundles += other.refused_bundles;
+        self.receipts_home += other.receipts_home;
+        self.carried += other.carried;
+        self.evicted += other.evicted;
+        self.swept += other.swept;
+        self.choices += other.choices;
+        self.left += other.left;
+        self.erased += other.erased;
+        self.receipts += other.receipts;
+        self.held += other.held;
         self.sessions += other.sessions;
         self.writes += other.writes;
         self.refused += other.refused;
@@ -106,6 +142,18 @@ impl Figures {
             ("holes", self.holes),
             ("restores", self.restores),
             ("revoked", self.revoked),
+            ("bundles", self.bundles),
+            ("damaged bundles", self.damaged),
+            ("refused bundles", self.refused_bundles),
+            ("receipts home", self.receipts_home),
+            ("carried", self.carried),
+            ("evicted", self.evicted),
+            ("swept", self.swept),
+            ("choices", self.choices),
+            ("left", self.left),
+            ("erased", self.erased),
+            ("receipts", self.receipts),
+            ("held by budgets", self.held),
             ("sessions", self.sessions),
             ("writes", self.writes),
             ("refused", self.refused),

@@ -110,6 +110,8 @@ pub(super) struct Direction {
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Wire {
     pub(super) bytes: u64,
+    /// Of these, what has come out at the other end.
+    pub(super) arrived_bytes: u64,
     pub(super) packets_lost: u64,
     pub(super) packets_late: u64,
     pub(super) packets_twice: u64,
@@ -195,6 +197,11 @@ impl Direction {
         self.lanes.iter().all(|lane| lane.queue.is_empty() && lane.unread == 0)
     }
 
+    /// No more than this of a lane may be on its way or unread.
+    pub(super) fn limit_window(&mut self, bytes: usize) {
+        self.quality.lane_window = self.quality.lane_window.min(bytes);
+    }
+
     /// Bytes that wait to be sent.
     pub(super) fn queued_bytes(&self) -> usize {
         self.lanes.iter().map(|lane| lane.queued_bytes).sum()
@@ -223,6 +230,7 @@ impl Direction {
     /// What a packet of the other way costs this one.
     pub(super) fn acknowledge(&mut self) {
         self.wire.bytes += ACK_BYTES;
+        self.wire.arrived_bytes += ACK_BYTES;
     }
 
     /// Puts the next packet on the wire, if there is one that may go.
@@ -316,6 +324,7 @@ impl Direction {
 
     /// Takes in a packet that may have come before, or too early.
     pub(super) fn arrive(&mut self, packet: Packet) {
+        self.wire.arrived_bytes += packet.bytes.len() as u64 + PACKET_OVERHEAD_BYTES;
         let lane = &mut self.lanes[usize::from(packet.lane.number())];
         if packet.offset >= lane.expected {
             lane.early.insert(packet.offset, packet.bytes);

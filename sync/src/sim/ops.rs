@@ -5,8 +5,9 @@ use bytes::Bytes;
 use super::records::{Full, SimRecords, UNKNOWN_FIELDS_FROM};
 use super::replica::Replica;
 use super::seeded::Seeded;
+use super::world::secret;
 use crate::chunk::{BlobHash, Chunk, ChunkHash, Chunking, Manifest};
-use crate::domain::{Author, Blob, Media, OpenCount, Typed};
+use crate::domain::{Author, Blob, Erasure, ErasureReceipt, Media, OpenCount, Typed};
 use crate::id::{BucketId, RecordId};
 use crate::record::{FieldTag, Kind, Record, RecordKey, Value};
 use crate::session::Collections;
@@ -17,6 +18,8 @@ const UNKNOWN_KIND: Kind = Kind(777);
 pub(super) const CONTENTS: u64 = 12;
 /// Chunks of an imported blob, at most.
 const IMPORT_CHUNKS_MAX: u64 = 16;
+/// And of one that only links with a budget need days for.
+const FILM_CHUNKS: std::ops::Range<u64> = 40..90;
 const CHUNK_BYTES_FROM: u64 = 300;
 const CHUNK_BYTES_TO: u64 = 4000;
 
@@ -35,6 +38,13 @@ pub(super) enum Wish {
     UnknownKind,
     /// One of the contents that people have.
     Import(u64),
+    /// A version of something that may have to be forgotten.
+    Secret {
+        number: u8,
+        version: u8,
+    },
+    /// Has such a thing analysed.
+    Note(u8),
 }
 
 /// Something that a person asked for; with what, is decided by chance when it is carried out.
@@ -78,6 +88,11 @@ pub(super) fn carry_out(replica: &Replica, op: LocalOp, cut_short: bool) -> Done
         Wish::UnknownKind if !replica.old => Done::of(unknown_kind(replica, &mut rng)),
         Wish::Count | Wish::UnknownKind => Done::of(count(replica, &mut rng)),
         Wish::Import(content) => import(replica, content, &mut rng, cut_short),
+        Wish::Secret { number, version } => match secret(number).edit(&replica.records, &replica.blobs, version) {
+            Ok(records) => Done { records, blob: Some(secret(number).content(version).0.blob()), ..Done::default() },
+            Err(Full) => Done { refused: true, ..Done::default() },
+        },
+        Wish::Note(number) => Done::of(secret(number).annotate(&replica.records)),
     }
 }
 
@@ -170,7 +185,9 @@ fn edit(replica: &Replica, rng: &mut Seeded) -> Result<Option<Record>, Full> {
 }
 
 fn delete(records: &SimRecords, rng: &mut Seeded) -> Result<Option<Record>, Full> {
-    let Some(record) = any_live(records, rng, |record| record.key.kind != OpenCount::KIND) else { return Ok(None) };
+    // Nobody takes back what says that something was erased.
+    let stay = [OpenCount::KIND, Erasure::KIND, ErasureReceipt::KIND];
+    let Some(record) = any_live(records, rng, |record| !stay.contains(&record.key.kind)) else { return Ok(None) };
     records.try_write(record.key, |held, stamp| Some(held?.deleted(stamp)))
 }
 
@@ -203,7 +220,8 @@ fn unknown_kind(replica: &Replica, rng: &mut Seeded) -> Result<Option<Record>, F
 pub(super) fn content(number: u64) -> (Manifest, Bytes) {
     let (work, version) = (number / 3, number % 3);
     let mut shape = Seeded::new(work);
-    let pieces: Vec<Vec<u8>> = (0..shape.between(1, IMPORT_CHUNKS_MAX))
+    let chunks = if number < CONTENTS { 1..IMPORT_CHUNKS_MAX } else { FILM_CHUNKS };
+    let pieces: Vec<Vec<u8>> = (0..shape.between(chunks.start, chunks.end))
         .map(|_| {
             let len = shape.between(CHUNK_BYTES_FROM, CHUNK_BYTES_TO) as usize;
             shape.noise(len)

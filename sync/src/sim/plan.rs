@@ -5,8 +5,10 @@
 //!
 //! Not here: what a step does (`world`), and how it is told to people ([`words`]).
 
+mod additions;
 mod words;
 
+use super::metered::LinkPlan;
 use super::ops::{self, Wish};
 use super::replica::Wall;
 use super::seeded::Seeded;
@@ -42,6 +44,14 @@ pub struct Plan {
     pub steps: Vec<Step>,
     /// How long a lease is, if there are any.
     pub(super) lease_ms: Option<u64>,
+    /// Budgets are lifted only once all has come to rest, day by day.
+    pub(super) budgets_stay: bool,
+    /// People have secrets, and want them to be forgotten.
+    pub(super) has_secrets: bool,
+    /// Sticks are carried.
+    pub(super) has_carriers: bool,
+    /// Operators choose what nodes keep.
+    pub(super) has_choices: bool,
 }
 
 /// A replica as it is at the start.
@@ -53,6 +63,8 @@ pub(super) struct Resident {
     pub(super) dials: Option<usize>,
     /// Whether it ever reaches that one; else only its neighbours do.
     pub(super) has_way: bool,
+    /// Whether sticks are carried between it and that one.
+    pub(super) by_carrier: bool,
     /// Whether it is a node that has neighbours.
     pub(super) on_lan: bool,
     /// Other nodes that it dials.
@@ -63,6 +75,8 @@ pub(super) struct Resident {
     /// It takes over the time of a peer that is sure of its own.
     pub(super) takes_time: bool,
     pub(super) disk: DiskPace,
+    /// What its link to the one it dials may carry, if that is limited.
+    pub(super) link: Option<LinkPlan>,
 }
 
 /// How fast a disk is.
@@ -134,11 +148,53 @@ pub(super) enum Deed {
     },
     /// The node is no longer welcome.
     Revoke,
+    /// A secret is to be forgotten.
+    Erase(u8),
+    /// No more than this is to be used for content.
+    WantRoom(u64),
+    /// One of two collections is no longer kept, or is again.
+    Choose {
+        keeps: bool,
+    },
+    /// Content that no record names is looked for, and removed if it was so at the last look, too.
+    Sweep,
+    /// Somebody sets out with a bundle.
+    Carry(Carried),
+}
+
+/// A bundle's journey.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Carried {
+    pub(super) to: usize,
+    pub(super) for_us: u64,
+    /// How long the receipt takes home; never, if it is lost.
+    pub(super) back_us: Option<u64>,
+    pub(super) damage: Damage,
+    pub(super) good_for_days: u64,
+}
+
+/// What happens to a bundle on its way, or when it is read.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum Damage {
+    None,
+    /// It ends early.
+    Cut,
+    /// A bit of it is another.
+    Changed,
+    /// The power goes in the middle of its import.
+    PowerCut,
 }
 
 impl Plan {
     /// The world of `seed`.
     pub fn of(seed: u64) -> Self {
+        let mut plan = Self::without_additions(seed);
+        plan.add_all();
+        plan
+    }
+
+    /// The same as it was before worlds had more in them: a seed that once failed stays the world that it was.
+    pub fn without_additions(seed: u64) -> Self {
         let mut rng = Seeded::new(seed);
         let mut residents = residents(&mut rng, seed);
         if is_lan(seed) {
@@ -149,8 +205,16 @@ impl Plan {
         if has_leases {
             stay_away(&mut rng, &mut residents, &mut steps);
         }
-        let lease_ms = has_leases.then_some(LEASE_DAYS * DAY_US / 1000);
-        Self { seed, residents, steps, lease_ms }
+        Self {
+            seed,
+            residents,
+            steps,
+            lease_ms: has_leases.then_some(LEASE_DAYS * DAY_US / 1000),
+            budgets_stay: false,
+            has_secrets: false,
+            has_carriers: false,
+            has_choices: false,
+        }
     }
 }
 
@@ -204,12 +268,14 @@ fn residents(rng: &mut Seeded, seed: u64) -> Vec<Resident> {
                 collections: if only_one { Collections::Only([one].into()) } else { Collections::All },
                 dials: (!is_dialled).then_some(0),
                 has_way: true,
+                by_carrier: false,
                 on_lan: false,
                 neighbours: Vec::new(),
                 old: at == old,
                 wall: if is_dialled && rng.chance(85) { Wall::RIGHT } else { Wall::random(rng) },
                 takes_time: !is_dialled && rng.chance(60),
                 disk: *rng.pick(&[DiskPace::Quick, DiskPace::Stalling, DiskPace::Stalling]).unwrap_or(&DiskPace::Quick),
+                link: None,
             }
         })
         .collect()

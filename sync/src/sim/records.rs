@@ -48,7 +48,7 @@ pub(super) struct Inner {
     pub(super) now: ReceiverClock,
     pub(super) sabotage: Option<Sabotage>,
     /// Batches at the end of the log that only look durable; none unless sabotaged.
-    unsynced: usize,
+    pub(super) unsynced: usize,
     /// There is room for deletes only.
     pub(super) full: bool,
 }
@@ -73,6 +73,8 @@ pub(super) enum Change {
     },
     Cursor(NodeId, BucketId, Cursor),
     Evict(BucketId),
+    EvictRows(Vec<RecordKey>),
+    ForgetCursors(BucketId),
     Quarantine {
         bucket: BucketId,
         bytes: Arc<[u8]>,
@@ -88,7 +90,7 @@ pub(super) enum Change {
     /// The bridge has this record, or it was made here, while all is read anew.
     Confirm(RecordKey),
     NoLongerHeldBack(RecordKey),
-    ForgetCursors,
+    ForgetAllCursors,
     /// A record leaves without a tombstone.
     Forget(RecordKey),
     /// All that was before, written anew.
@@ -170,12 +172,17 @@ impl Tables {
                 self.cursors.insert((node, bucket), cursor);
             }
             Change::Evict(bucket) => self.evict(bucket),
+            Change::EvictRows(keys) => self.evict_rows(&keys),
+            Change::ForgetCursors(bucket) => self.forget_cursors(bucket),
             Change::Quarantine { bucket, bytes } => {
                 let record = Record::decode(bucket, &bytes).expect("the log holds what was encoded");
                 self.quarantine.push(record);
             }
             Change::EmptyQuarantine => self.quarantine.clear(),
-            Change::ForgetAside(target) => self.quarantine.retain(|version| !erase::is_about(version, target)),
+            // A tombstone says nothing but its stamp, which the bucket still needs.
+            Change::ForgetAside(target) => {
+                self.quarantine.retain(|version| version.is_tombstone() || !erase::is_about(version, target));
+            }
             Change::PendingErasure(erasure) => {
                 self.pending_erasures.insert(erasure);
             }
@@ -188,7 +195,7 @@ impl Tables {
             Change::NoLongerHeldBack(key) => {
                 self.absence.held_back.remove(&key);
             }
-            Change::ForgetCursors => self.cursors.clear(),
+            Change::ForgetAllCursors => self.cursors.clear(),
             Change::Forget(key) => {
                 if let Some(row) = self.records.remove(&key)
                     && let Some(feed) = self.feeds.get_mut(&key.bucket)
@@ -347,7 +354,7 @@ impl SimRecords {
         let incarnation = Incarnation(inner.tables.incarnation.0 + epoch.0 as u32);
         let mut changes = vec![Change::Life(incarnation, epoch)];
         if let Some(again) = inner.tables.absence.begin_again() {
-            changes.extend([Change::ForgetCursors, Change::Absence(Box::new(again))]);
+            changes.extend([Change::ForgetAllCursors, Change::Absence(Box::new(again))]);
         }
         inner.commit(changes);
         inner.unsynced = 0;

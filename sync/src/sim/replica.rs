@@ -5,16 +5,18 @@ use std::sync::Arc;
 
 use super::Sabotage;
 use super::blobs::{BlobsCopy, SimBlobs};
+use super::metered::MeteredLink;
 use super::ops::LocalOp;
 use super::plan::{DiskPace, Resident};
 use super::records::{RecordsCopy, SimRecords};
 use super::seeded::Seeded;
+use super::world::Receipts;
 use crate::chunk::BlobHash;
 use crate::driver::disk::StoreError;
 use crate::hlc::{ClockQuality, DRIFT_BOUND_MS};
-use crate::id::{Epoch, NodeId};
+use crate::id::{Epoch, NodeId, Seq};
 use crate::record::{Record, RecordKey};
-use crate::session::{DiskDone, DiskRequest, Scope, Session};
+use crate::session::{DiskDone, DiskRequest, Scope, Selection, Session};
 
 /// True time at the start of every world: 2026-06-01, in milliseconds since 1970.
 pub(super) const WORLD_BEGINS_UNIX_MS: u64 = 1_780_272_000_000;
@@ -116,6 +118,8 @@ pub(super) struct OldCopy {
     pub(super) at_us: u64,
     pub(super) records: RecordsCopy,
     pub(super) blobs: BlobsCopy,
+    selection: Selection,
+    evicted: BTreeSet<RecordKey>,
 }
 
 #[derive(Debug)]
@@ -134,6 +138,8 @@ pub(super) struct Replica {
     pub(super) dials: Option<usize>,
     /// Whether it ever reaches that one.
     pub(super) has_way: bool,
+    /// Whether sticks are carried between it and that one.
+    pub(super) by_carrier: bool,
     /// Whether it is a node that has neighbours.
     pub(super) on_lan: bool,
     /// Other nodes that it dials.
@@ -145,6 +151,8 @@ pub(super) struct Replica {
     pub(super) disk_pace: DiskPace,
     /// Somebody looks through what was set aside at this time.
     pub(super) replay_us: Option<u64>,
+    /// What was erased is seen to some time from now.
+    pub(super) forgets: bool,
     /// Nothing is let through its links before this.
     pub(super) hole_until_us: u64,
     /// It is away until then.
@@ -158,6 +166,26 @@ pub(super) struct Replica {
     pub(super) imported: Vec<(BlobHash, u64)>,
     pub(super) deleted: BTreeSet<RecordKey>,
     pub(super) epochs: u64,
+    /// What its readers have said last, as an exporter of bundles.
+    pub(super) receipts: Receipts,
+    /// Sticks go between it and the bridge in vain, because of a clock.
+    pub(super) is_cut_off: bool,
+    /// What it keeps of what is in scope.
+    pub(super) selection: Selection,
+    /// The bridge has what is not kept here up to this row.
+    pub(super) held_upto: Option<Seq>,
+    /// What has left, and not come back since.
+    pub(super) evicted: BTreeSet<RecordKey>,
+    /// It is to use no more than this for content.
+    pub(super) room_wanted: Option<u64>,
+    /// The bridge's life, as far as it is known.
+    pub(super) bridge_epoch: Option<Epoch>,
+    /// Content that no record named when it was last looked at.
+    pub(super) unreferenced: BTreeSet<BlobHash>,
+    /// Content that ever rotted here.
+    pub(super) rotted: BTreeSet<BlobHash>,
+    /// Its link to the one it dials, if that has a budget.
+    pub(super) metered: Option<MeteredLink>,
 }
 
 impl Replica {
@@ -179,6 +207,7 @@ impl Replica {
             scope: Scope { site: node, collections: resident.collections.clone() },
             dials: resident.dials,
             has_way: resident.has_way,
+            by_carrier: resident.by_carrier,
             on_lan: resident.on_lan,
             neighbours: resident.neighbours.clone(),
             takes_time: resident.takes_time,
@@ -186,6 +215,7 @@ impl Replica {
             clock_off_ms: Wall::RIGHT_WITHIN_MS,
             disk_pace: resident.disk,
             replay_us: None,
+            forgets: false,
             hole_until_us: 0,
             away_until_us: 0,
             revoked_us: None,
@@ -196,6 +226,16 @@ impl Replica {
             imported: Vec::new(),
             deleted: BTreeSet::new(),
             epochs: 1,
+            receipts: Receipts::new(),
+            is_cut_off: false,
+            selection: Selection::default(),
+            held_upto: None,
+            evicted: BTreeSet::new(),
+            room_wanted: None,
+            bridge_epoch: None,
+            unreferenced: BTreeSet::new(),
+            rotted: BTreeSet::new(),
+            metered: resident.link.as_ref().map(MeteredLink::new),
         }
     }
 
@@ -224,12 +264,15 @@ impl Replica {
     }
 
     pub(super) fn take_copy(&mut self, at_us: u64) {
-        self.copy = Some(OldCopy { at_us, records: self.records.copy(), blobs: self.blobs.copy() });
+        let (selection, evicted) = (self.selection.clone(), self.evicted.clone());
+        let (records, blobs) = (self.records.copy(), self.blobs.copy());
+        self.copy = Some(OldCopy { at_us, records, blobs, selection, evicted });
     }
 
     /// Goes back to the copy that was taken last, if any.
     pub(super) fn go_back(&mut self) -> bool {
-        let Some(OldCopy { at_us, records, blobs }) = self.copy.take() else { return false };
+        let Some(OldCopy { at_us, records, blobs, selection, evicted }) = self.copy.take() else { return false };
+        (self.selection, self.evicted) = (selection, evicted);
         self.epochs += 1;
         self.records.restore(records, Epoch(self.epochs));
         self.blobs.restore(blobs);

@@ -4,13 +4,21 @@
 //! clocks end, and it must come to rest; then clocks are set right, and it must hold everything that anybody wrote.
 
 mod absence;
+mod budgets;
+mod carriers;
+mod choices;
 mod disks;
+mod erasures;
 mod links;
+mod room;
 mod sessions;
 mod steps;
 
 use std::collections::BTreeMap;
 
+pub(super) use self::carriers::Receipts;
+use self::carriers::Stick;
+pub(super) use self::erasures::{SECRETS, secret};
 use super::link::{Direction, Packet, Quality};
 use super::ops;
 use super::plan::Plan;
@@ -25,6 +33,8 @@ use crate::wire::Lane;
 /// Content that was absent everywhere it was asked for is asked for again after this.
 pub(super) const ABSENT_RETRY_MS: u64 = 20_000;
 const EVENTS_MAX: u64 = 4_000_000;
+/// Sticks that go both ways bring everything within so many rounds.
+const ROUNDS_MAX: u32 = 50;
 /// Times in which an end may go on without noticing that the link is gone.
 pub(super) const NOTICE_US: u64 = 8_000_000;
 /// A connection through which nothing comes for this long is given up by its ends, as the transport does it.
@@ -60,6 +70,14 @@ enum Happening {
     Cut { connection: u64 },
     Flap { replica: usize, times: u64 },
     LookForRevoked { replica: usize },
+    LookAtLink { node: usize },
+    LinkCountKept { node: usize, connection: u64 },
+    LetLinkGo { node: usize, connection: u64 },
+    DayPasses,
+    PowerFails { replica: usize },
+    Forget { replica: usize },
+    Ask { replica: usize, peer: usize, blobs: Vec<BlobHash> },
+    StickArrives { stick: u64 },
     Replay { replica: usize },
     Connect { node: usize, to: usize, life: u32 },
     Restart { replica: usize },
@@ -76,6 +94,18 @@ struct Connection {
     chunks: [BTreeMap<(BlobHash, u32), u64>; 2],
 }
 
+/// Whoever meets over sticks only may have what neighbours may have; what is for anyone is what the exporter itself may read.
+fn permit_strangers(replicas: &[Replica]) {
+    for (at, here) in replicas.iter().enumerate() {
+        here.blobs.permit(here.node, Scope::between_nodes());
+        for there in replicas.iter().enumerate().filter(|(there, _)| *there != at).map(|(_, there)| there) {
+            if !here.is_bridge() && !there.is_bridge() {
+                here.blobs.permit(there.node, Scope::between_nodes());
+            }
+        }
+    }
+}
+
 /// One world.
 pub(super) struct World<'p> {
     plan: &'p Plan,
@@ -86,6 +116,7 @@ pub(super) struct World<'p> {
     heap: BTreeMap<(u64, u64), Happening>,
     pub(super) replicas: Vec<Replica>,
     connections: BTreeMap<u64, Connection>,
+    sticks: BTreeMap<u64, Stick>,
     steps_left: usize,
     /// Faults are over, but for wrong clocks.
     pub(super) healed: bool,
@@ -96,6 +127,8 @@ pub(super) struct World<'p> {
     skipped_ms: u64,
     /// When sessions were begun anew last, where there are leases.
     renewed_us: u64,
+    /// Days that passed after faults were over.
+    days_passed: u64,
     pub(super) violations: Vec<Violation>,
     pub(super) figures: Figures,
     trace: blake3::Hasher,
@@ -113,6 +146,9 @@ impl<'p> World<'p> {
                 node.blobs.permit(neighbour.node, Scope::between_nodes());
             }
         }
+        if plan.has_carriers {
+            permit_strangers(&replicas);
+        }
         let mut world = Self {
             plan,
             sabotage,
@@ -122,12 +158,14 @@ impl<'p> World<'p> {
             heap: BTreeMap::new(),
             replicas,
             connections: BTreeMap::new(),
+            sticks: BTreeMap::new(),
             steps_left: plan.steps.len(),
             healed: false,
             unwritten_serial: u64::MAX,
             silent_until_us: 0,
             skipped_ms: 0,
             renewed_us: 0,
+            days_passed: 0,
             violations: Vec::new(),
             figures: Figures { worlds: 1, ..Figures::default() },
             trace: blake3::Hasher::new(),
@@ -149,6 +187,7 @@ impl<'p> World<'p> {
         if self.violations.is_empty() {
             self.heal();
             self.come_to_rest();
+            self.lift_budgets();
         }
         if self.violations.is_empty() && self.replicas.iter().any(|here| here.is_bridge() && here.clock_is_right) {
             self.wait_for_the_bound();
@@ -174,13 +213,21 @@ impl<'p> World<'p> {
         let began_us = self.now_us;
         let violations_before = self.violations.len();
         let mut records_judged = false;
+        let mut rounds = 0;
         while self.violations.len() == violations_before {
             if self.is_quiet() {
+                if !self.sticks_bring_nothing() {
+                    rounds += 1;
+                    if rounds > ROUNDS_MAX {
+                        self.violate(18, "sticks bring something again and again");
+                    }
+                    continue;
+                }
                 if !records_judged {
                     self.check_quiet_records();
                     records_judged = true;
                 }
-                if self.blobs_missing().is_none() {
+                if self.all_is_forgotten() && self.blobs_missing().is_none() {
                     break;
                 }
             }
@@ -272,6 +319,18 @@ impl<'p> World<'p> {
             Happening::Cut { connection } => self.cut(connection),
             Happening::Flap { replica, times } => self.flap(replica, times),
             Happening::LookForRevoked { replica } => self.end_revoked(replica),
+            Happening::LookAtLink { node } => self.look_at_link(node),
+            Happening::LinkCountKept { node, connection } => self.give_word(node, connection),
+            Happening::LetLinkGo { node, connection } => self.let_link_go(node, connection),
+            Happening::DayPasses => self.day_passes(),
+            Happening::PowerFails { replica } => {
+                if self.replicas[replica].up {
+                    self.crash(replica);
+                }
+            }
+            Happening::Forget { replica } => self.forget(replica),
+            Happening::Ask { replica, peer, blobs } => self.tell(replica, peer, Input::CheckBlobs(blobs)),
+            Happening::StickArrives { stick } => self.stick_arrives(stick),
             Happening::Replay { replica } => self.replay(replica),
             Happening::Connect { node, to, life } => {
                 if self.replicas[node].life == life {

@@ -69,6 +69,7 @@ fn invariant_01_equal_buckets_mean_equal_state_once_the_network_is_quiet() {
     holds(1);
     is_noticed(1, Sabotage::LastArrivalWins);
     is_noticed(1, Sabotage::NodesPassNothingOn);
+    is_noticed(1, Sabotage::ReceiptsAreMadeUp);
 }
 
 #[test]
@@ -101,6 +102,13 @@ fn invariant_06_who_acknowledged_a_delete_never_shows_an_older_stamp_again() {
     is_noticed(6, Sabotage::TombstonesAreForgotten);
     is_noticed(6, Sabotage::TombstonesGoTooEarly);
     is_noticed(6, Sabotage::WhoWasAwayGivesAll);
+}
+
+#[test]
+fn invariant_07_erased_bytes_are_nowhere_once_all_receipts_are_in() {
+    holds(7);
+    is_noticed(7, Sabotage::ReceiptsComeFirst);
+    is_noticed(7, Sabotage::ErasedContentStays);
 }
 
 #[test]
@@ -137,6 +145,13 @@ fn invariant_12_a_cut_costs_at_most_the_window_again() {
 }
 
 #[test]
+fn invariant_13_wire_bytes_never_pass_the_budget() {
+    holds(13);
+    is_noticed(13, Sabotage::UseIsKeptInMemory);
+    is_noticed(13, Sabotage::BudgetIsNotHeld);
+}
+
+#[test]
 fn invariant_14_class_0_waits_at_most_a_few_round_trips_under_a_full_content_queue() {
     holds(14);
     is_noticed(14, Sabotage::ControlGoesLast);
@@ -146,6 +161,14 @@ fn invariant_14_class_0_waits_at_most_a_few_round_trips_under_a_full_content_que
 fn invariant_15_what_a_session_holds_in_memory_stays_under_its_cap() {
     holds(15);
     is_noticed(15, Sabotage::LanesAreNeverHeldBack);
+}
+
+#[test]
+fn invariant_16_collection_never_deletes_a_chunk_that_is_reachable() {
+    holds(16);
+    is_noticed(16, Sabotage::EvictionAsksNobody);
+    is_noticed(16, Sabotage::SweepLooksOnce);
+    is_noticed(16, Sabotage::EvictionGoesTooFar);
 }
 
 #[test]

@@ -2,7 +2,8 @@
 
 use std::fmt;
 
-use super::{Deed, DiskPace, Plan, Resident, Step};
+use super::{Carried, Damage, Deed, DiskPace, Plan, Resident, Step};
+use crate::sim::metered::LinkPlan;
 use crate::sim::ops::Wish;
 use crate::sim::replica::Wall;
 
@@ -28,6 +29,9 @@ impl fmt::Display for Resident {
         if !self.has_way {
             write!(f, ", and never reaches it")?;
         }
+        if self.by_carrier {
+            write!(f, " but by sticks")?;
+        }
         for neighbour in &self.neighbours {
             write!(f, ", a neighbour of {neighbour}")?;
         }
@@ -41,7 +45,19 @@ impl fmt::Display for Resident {
         if self.takes_time {
             write!(f, ", takes over its peer's time")?;
         }
-        write!(f, ", {}", self.disk)
+        write!(f, ", {}", self.disk)?;
+        self.link.as_ref().map_or(Ok(()), |link| write!(f, ", {link}"))
+    }
+}
+
+impl fmt::Display for LinkPlan {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "with a link that carries {} bytes a day", self.bytes_a_day)?;
+        if let Some(bytes) = self.bytes_a_month {
+            write!(f, " and {bytes} a month")?;
+        }
+        write!(f, ", {} % of it for records, from minute {} on", self.reserve_percent, self.midnight_minute)?;
+        self.open_minutes.map_or(Ok(()), |minutes| write!(f, " for {minutes} minutes"))
     }
 }
 
@@ -100,6 +116,22 @@ impl fmt::Display for Step {
                 write!(f, "it is away for {} days, and nobody has a link for {}", days(for_us), days(others_us))
             }
             Deed::Revoke => write!(f, "it is revoked"),
+            Deed::Carry(carried) => {
+                let Carried { to, for_us, back_us, damage, .. } = carried;
+                write!(f, "a bundle is carried to replica {to} for {} s", for_us / 1_000_000)?;
+                match damage {
+                    Damage::None => {}
+                    Damage::Cut => write!(f, ", and is cut off")?,
+                    Damage::Changed => write!(f, ", and is damaged")?,
+                    Damage::PowerCut => write!(f, ", where the power goes")?,
+                }
+                if back_us.is_none() { write!(f, "; no receipt comes back") } else { Ok(()) }
+            }
+            Deed::WantRoom(bytes) => write!(f, "no more than {bytes} bytes are to be used for content"),
+            Deed::Choose { keeps: true } => write!(f, "it keeps both collections again"),
+            Deed::Choose { keeps: false } => write!(f, "it keeps one of two collections no longer"),
+            Deed::Sweep => write!(f, "content that nothing names is looked for"),
+            Deed::Erase(number) => write!(f, "secret {number} is to be forgotten"),
         }
     }
 }
@@ -113,6 +145,8 @@ impl fmt::Display for Wish {
             Self::Delete => f.write_str("deletes a record"),
             Self::Count => f.write_str("opens a medium"),
             Self::UnknownKind => f.write_str("makes a record of an unknown kind"),
+            Self::Secret { number, version } => write!(f, "writes version {version} of secret {number}"),
+            Self::Note(number) => write!(f, "looks at secret {number}"),
             Self::Import(content) => write!(f, "imports content {content}"),
         }
     }

@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 use super::World;
 use crate::id::NodeId;
 use crate::record::{Record, RecordKey};
-use crate::session::{Input, Selection};
+use crate::session::Input;
 use crate::sim::absence::Lease;
 use crate::wire::CloseReason;
 
@@ -51,11 +51,6 @@ impl World<'_> {
             return ![node, peer].iter().any(|&end| self.replicas[end].records.reads_anew());
         }
         self.replicas[node].records.sweep_some()
-    }
-
-    /// What of it is read in a session.
-    pub(super) fn selection(&self, replica: usize) -> Selection {
-        Selection { all_anew: self.replicas[replica].records.reads_anew(), ..Selection::default() }
     }
 
     /// A replica that begins to read all anew ends its other sessions.

@@ -60,6 +60,7 @@ impl World<'_> {
             self.tell_all(replica, || Input::WantsChanged);
         }
         let Some(done) = done else { return Ok(None) };
+        self.forget_later(replica);
         match &done {
             DiskDone::Met | DiskDone::CaughtUp => self.end_others_if_reading_anew(replica, peer),
             DiskDone::Applied(bucket, applied) => {
@@ -106,7 +107,8 @@ impl World<'_> {
             self.tell_all(replica, || Input::LocalChange(bucket));
         }
         if let Some(blob) = done.blob {
-            if told {
+            // What may be erased some day is not missed.
+            if told && !matches!(wish, Wish::Secret { .. }) {
                 self.replicas[replica].imported.push((blob, at_us));
             }
             self.tell_all(replica, || Input::BlobCompleted(blob));
@@ -121,6 +123,7 @@ impl World<'_> {
         for link in links {
             self.check_lost(link);
         }
+        self.lose_link_count(replica);
         let conversations = std::mem::take(&mut self.replicas[replica].conversations);
         let mut torn = None;
         for (peer, conversation) in conversations {
@@ -154,6 +157,8 @@ impl World<'_> {
         let here = &mut self.replicas[replica];
         here.up = false;
         here.life += 1;
+        here.unreferenced.clear();
+        here.held_upto = None;
         here.records.crash(&mut rng);
         here.blobs.crash(&mut rng);
         self.check_after_crash(replica);
@@ -164,6 +169,7 @@ impl World<'_> {
     pub(super) fn restart(&mut self, replica: usize) {
         self.replicas[replica].up = true;
         self.replay_later(replica);
+        self.forget_later(replica);
         self.dial_all(replica, 3_000_000);
     }
 
@@ -188,6 +194,7 @@ impl World<'_> {
         let here = &mut self.replicas[replica];
         if let Some(blob) = here.blobs.rot(&mut rng) {
             here.imported.retain(|(imported, _)| *imported != blob);
+            here.rotted.insert(blob);
             self.figures.rotten += 1;
         }
     }

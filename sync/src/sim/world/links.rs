@@ -6,8 +6,10 @@ use super::{
     ABSENT_RETRY_MS, BACKLOG_BYTES_MAX, Connection, Happening, IDLE_US, NOTICE_US, RESEND_BYTES, RESEND_WINDOW_MS,
     World,
 };
+use crate::budget::Word;
 use crate::chunk::BlobHash;
-use crate::session::{Config, DiskRequest, Input, Scope, Session};
+use crate::hlc::ClockQuality;
+use crate::session::{Config, DiskRequest, Input, Scope, Selection, Session};
 use crate::sim::link::{Direction, Packet, Quality};
 use crate::sim::replica::Conversation;
 use crate::sim::{Figures, Sabotage};
@@ -40,11 +42,16 @@ impl World<'_> {
             || self.now_us < self.replicas[bridge].hole_until_us;
         let is_revoked = [node, bridge].iter().any(|&end| self.replicas[end].revoked_us.is_some());
         let is_refused = is_revoked && self.sabotage != Some(Sabotage::RevokedAreLetIn);
-        if !self.replicas[bridge].up || is_away || is_refused {
+        let held_us = self.held_for_us(node, bridge);
+        if held_us.is_none() && (!self.replicas[bridge].up || is_away || is_refused) {
+            self.note_failed_dial(node, bridge);
+        }
+        if held_us.is_some() || !self.replicas[bridge].up || is_away || is_refused {
             let longest = if is_refused { 60_000_000 } else { 5_000_000 };
             let away_until_us = self.replicas[node].away_until_us.max(self.replicas[bridge].away_until_us);
             let until_us = self.silent_until_us.max(away_until_us);
             let after = self.rng.between(500_000, longest).max(until_us.saturating_sub(self.now_us));
+            let after = after.max(held_us.unwrap_or_default());
             let life = self.replicas[node].life;
             self.schedule(after, Happening::Connect { node, to: bridge, life });
             return;
@@ -79,9 +86,11 @@ impl World<'_> {
             chunks: Default::default(),
         };
         self.connections.insert(id, connection);
+        self.fit_windows(id);
         self.figures.sessions += 1;
         for (replica, peer) in [(node, bridge), (bridge, node)] {
-            let session = self.new_session(replica, peer, self.scope_between(node, bridge));
+            let credit = if replica == node { self.open_link(node, peer, id) } else { None };
+            let session = self.new_session(replica, peer, self.scope_between(node, bridge), credit);
             let conversation = Conversation {
                 connection: id,
                 session,
@@ -103,10 +112,25 @@ impl World<'_> {
         }
     }
 
-    fn new_session(&mut self, replica: usize, peer: usize, scope: Scope) -> Session {
+    fn new_session(&mut self, replica: usize, peer: usize, scope: Scope, credit: Option<Word>) -> Session {
         let (unix_ms, clock_quality) = self.look_at_clock(replica);
+        let to_bridge = self.replicas[replica].is_bridge() || self.replicas[peer].is_bridge();
+        let hello = self.hello_at(replica, to_bridge, unix_ms, clock_quality);
+        let config = Config { credit, ..self.session_config() };
+        Session::new(config, hello, self.replicas[peer].node, scope, self.now_us / 1000)
+            .selecting(self.selection_towards(replica, peer))
+    }
+
+    /// What it reads of the peer: a choice is about what comes from the bridge.
+    fn selection_towards(&self, replica: usize, peer: usize) -> Selection {
         let here = &self.replicas[replica];
-        let hello = Hello {
+        let chosen = if self.replicas[peer].is_bridge() { here.selection.clone() } else { Selection::default() };
+        Selection { all_anew: here.records.reads_anew(), ..chosen }
+    }
+
+    pub(super) fn hello_at(&self, replica: usize, to_bridge: bool, unix_ms: u64, clock_quality: ClockQuality) -> Hello {
+        let here = &self.replicas[replica];
+        Hello {
             protocol_min: PROTOCOL_MIN,
             protocol_max: PROTOCOL_MAX,
             node: here.node,
@@ -118,13 +142,11 @@ impl World<'_> {
             features: if here.old {
                 0
             } else {
-                feature::PATCHES | if self.has_leases() { feature::OWN_ROWS } else { 0 }
+                feature::PATCHES | if self.has_leases() || self.plan.has_choices { feature::OWN_ROWS } else { 0 }
             },
             name: None,
-            standing: here.records.standing(here.is_bridge() || self.replicas[peer].is_bridge()),
-        };
-        let session = Session::new(self.session_config(), hello, self.replicas[peer].node, scope, self.now_us / 1000);
-        session.selecting(self.selection(replica))
+            standing: here.records.standing(to_bridge),
+        }
     }
 
     pub(super) fn session_config(&self) -> Config {
@@ -272,6 +294,7 @@ impl World<'_> {
         let Some(sent) = connection.ways[way].send(self.now_us, &mut self.rng) else { return };
         connection.ways[way].sending = true;
         connection.ways[1 - way].acknowledge();
+        self.note_crossed(id);
         let now_us = self.now_us;
         if sent.drained {
             let lane = sent.packet.lane;
@@ -303,6 +326,7 @@ impl World<'_> {
         self.trace.update(&[way as u8, lane.number()]).update(&packet.bytes);
         let Some(connection) = self.connections.get_mut(&id) else { return };
         connection.ways[way].arrive(packet);
+        self.note_crossed(id);
         self.read_lane(id, way, lane);
     }
 
@@ -337,6 +361,12 @@ impl World<'_> {
 }
 
 impl Connection {
+    /// No more than this of each lane of one way may be on its way or unread.
+    pub(super) fn limit_window(&mut self, way: usize, bytes: usize) {
+        self.quality[way].lane_window = self.quality[way].lane_window.min(bytes);
+        self.ways[way].limit_window(bytes);
+    }
+
     /// What it has carried, and what that has cost.
     pub(super) fn figures(&self) -> Figures {
         let mut figures = Figures::default();

@@ -35,13 +35,16 @@ impl World<'_> {
         // One more page may come in before a lane is held back, and one is read to be sent.
         let records_max = config.backlog_bytes_max + 2 * PAGE_HELD_BYTES;
         let content_max = config.window_bytes_max as usize;
+        // The manifests of the largest contents, which only worlds with budgets have.
+        let has_films = self.plan.residents.iter().any(|here| here.link.is_some());
+        let lists_max = if has_films { 2 * LISTS_HELD_BYTES } else { LISTS_HELD_BYTES };
         let queued_max = LANES * PAGE_HELD_BYTES + CONTROL_HELD_BYTES;
         let total = record_bytes + content_bytes + list_bytes + queued_bytes;
         self.figures.held_bytes_most = self.figures.held_bytes_most.max(total as u64);
         for (what, held, allowed) in [
             ("records", record_bytes, records_max),
             ("content", content_bytes, content_max),
-            ("what it wants and is asked", list_bytes, LISTS_HELD_BYTES),
+            ("what it wants and is asked", list_bytes, lists_max),
             ("what is to be sent", queued_bytes, queued_max),
         ] {
             if held > allowed {
@@ -101,7 +104,7 @@ impl World<'_> {
         self.heap.insert((at_us, self.serial), timer);
     }
 
-    fn disk_takes_us(&mut self, replica: usize) -> u64 {
+    pub(super) fn disk_takes_us(&mut self, replica: usize) -> u64 {
         let slowest = match self.replicas[replica].disk_pace {
             DiskPace::Slow => 1_000_000,
             // Cards stall now and then, for seconds.
@@ -146,16 +149,18 @@ impl World<'_> {
             Event::ContentBlocked => self.figures.full += 1,
             Event::PeerHello(hello) => {
                 let is_vouched_for = self.replicas[peer].is_bridge();
+                if is_vouched_for {
+                    self.note_bridge(replica, hello.epoch);
+                }
                 if self.replicas[replica].takes_time && is_vouched_for && hello.clock_quality == ClockQuality::Trusted {
                     self.take_time(replica, peer, hello.unix_ms);
                 }
             }
-            Event::Applied(..)
-            | Event::CreditShort(_)
-            | Event::HeldByPeer { .. }
-            | Event::Returned(_)
-            | Event::BlobChecked { .. }
-            | Event::PeerFetches { .. } => {}
+            Event::CreditShort(_) => self.look_in(replica, 0),
+            Event::BlobChecked { blob, held_by_peer } => self.note_checked(replica, *blob, *held_by_peer),
+            Event::HeldByPeer { bucket, upto } => self.note_held(replica, *bucket, *upto),
+            Event::Returned(bucket) => self.note_returned(replica, *bucket),
+            Event::Applied(..) | Event::PeerFetches { .. } => {}
         }
     }
 
@@ -198,6 +203,7 @@ impl World<'_> {
     /// What the driver does when a connection ends: waits for the disk, keeps what was received, lets go of the rest.
     pub(super) fn end_conversation(&mut self, replica: usize, peer: usize) {
         let Some(mut conversation) = self.replicas[replica].conversations.remove(&peer) else { return };
+        self.leave_link(replica, conversation.connection);
         let node_there = self.replicas[peer].node;
         for done in std::mem::take(&mut conversation.answers).into_values() {
             conversation.session.settle_after_close(&done);

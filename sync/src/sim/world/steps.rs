@@ -41,6 +41,9 @@ impl World<'_> {
                 self.figures.restores += 1;
                 self.look_at_clock(replica);
                 self.replicas[replica].go_back();
+                if self.replicas[replica].is_bridge() {
+                    self.bridge_goes_back();
+                }
             }
             Deed::Away { for_us, others_us } => {
                 self.go_away(replica, for_us);
@@ -76,7 +79,21 @@ impl World<'_> {
                 let after = self.rng.below(REVOCATION_US);
                 self.schedule(after, Happening::LookForRevoked { replica });
             }
-            Deed::Person(_) | Deed::PowerCut | Deed::TakeCopy | Deed::GoBack | Deed::Scrub => {}
+            Deed::Erase(number) if up => self.erase(replica, number),
+            Deed::Carry(carried) if up => self.set_out(replica, carried),
+            Deed::WantRoom(bytes) if up => self.want_room(replica, bytes),
+            Deed::Sweep if up => self.sweep(replica),
+            Deed::Choose { keeps } if up => self.choose(replica, keeps),
+            Deed::Choose { .. }
+            | Deed::WantRoom(_)
+            | Deed::Sweep
+            | Deed::Carry(_)
+            | Deed::Erase(_)
+            | Deed::Person(_)
+            | Deed::PowerCut
+            | Deed::TakeCopy
+            | Deed::GoBack
+            | Deed::Scrub => {}
         }
     }
 
@@ -107,6 +124,8 @@ impl World<'_> {
         self.healed = true;
         self.unwritten_serial = self.serial;
         self.silent_until_us = 0;
+        self.heal_links();
+        self.all_sticks_arrive();
         let ids: Vec<u64> = self.connections.keys().copied().collect();
         for id in ids {
             // What has stopped for want of something must go on by itself, in the session in which it stopped.
@@ -119,6 +138,7 @@ impl World<'_> {
         for replica in 0..self.replicas.len() {
             self.replicas[replica].hole_until_us = 0;
             self.replicas[replica].away_until_us = 0;
+            self.replicas[replica].room_wanted = None;
             self.replicas[replica].disk_pace = DiskPace::Quick;
             self.make_room(replica);
             self.scrub(replica);
@@ -150,6 +170,7 @@ impl World<'_> {
         here.replay_us = None;
         if here.up {
             let mut buckets = here.records.replay_quarantine();
+            self.forget_later(replica);
             buckets.sort_unstable();
             buckets.dedup();
             if self.healed && !buckets.is_empty() {
@@ -189,6 +210,7 @@ impl World<'_> {
             })
         });
         connected
+            && self.replicas.iter().all(|here| here.up || !here.by_carrier)
             && self.replicas.iter().filter(|here| here.revoked_us.is_none()).all(|here| {
                 here.conversations.iter().filter(|(peer, _)| self.replicas[**peer].revoked_us.is_none()).all(
                     |(_, conversation)| {

@@ -1,0 +1,194 @@
+//! What was added to worlds after the first of them had become regressions: each addition has a generator of its own, and
+//! [`Plan::without_additions`] is the world as it was.
+
+use super::{Carried, DAY_US, Damage, Deed, Plan, SECOND_US, Step};
+use crate::sim::metered::LinkPlan;
+use crate::sim::ops::{CONTENTS, Wish};
+use crate::sim::secrets::VERSIONS;
+use crate::sim::seeded::Seeded;
+use crate::sim::world::SECRETS;
+
+/// Worlds in which links have budgets, in percent.
+const BUDGETS_PERCENT: u64 = 8;
+/// Worlds in which something is erased, in percent.
+const SECRETS_PERCENT: u64 = 15;
+/// Worlds in which sticks are carried, in percent.
+const CARRIERS_PERCENT: u64 = 15;
+/// Worlds in which content has to make way, in percent.
+const WANT_OF_ROOM_PERCENT: u64 = 15;
+/// Worlds in which nodes do not keep all that they may have, in percent.
+const CHOICES_PERCENT: u64 = 15;
+/// Contents that only worlds with budgets have.
+const FILMS: u64 = 6;
+
+impl Plan {
+    pub(super) fn add_all(&mut self) {
+        // What may be missing is judged by other rules there.
+        if self.lease_ms.is_some() {
+            return;
+        }
+        self.add_budgets(&mut Seeded::new(self.seed ^ 0x6275_6467_6574));
+        self.add_carriers(&mut Seeded::new(self.seed ^ 0x7374_6963_6b73));
+        self.add_want_of_room(&mut Seeded::new(self.seed ^ 0x726f_6f6d));
+        self.add_choices(&mut Seeded::new(self.seed ^ 0x6368_6f69_6365));
+        self.add_secrets(&mut Seeded::new(self.seed ^ 0x7365_6372_6574));
+    }
+
+    /// Links have budgets, and there is more to bring than these carry in a day.
+    fn add_budgets(&mut self, rng: &mut Seeded) {
+        // Months of looking at links whose disk is full, every few seconds, would take as long as a thousand worlds.
+        let is_of_months = self.steps.last().is_some_and(|step| step.at_us > DAY_US);
+        if !rng.chance(BUDGETS_PERCENT) || is_of_months {
+            return;
+        }
+        self.budgets_stay = rng.chance(50);
+        let count = self.residents.len() as u64;
+        let first = 1 + rng.below(count - 1) as usize;
+        for at in 1..self.residents.len() {
+            if at != first && rng.chance(40) {
+                continue;
+            }
+            let bytes_a_day =
+                if self.budgets_stay { rng.between(450_000, 900_000) } else { rng.between(170_000, 400_000) };
+            self.residents[at].link = Some(LinkPlan {
+                bytes_a_day,
+                bytes_a_month: (!self.budgets_stay && rng.chance(40))
+                    .then(|| bytes_a_day * rng.between(100, 300) / 100),
+                reserve_percent: rng.below(if self.budgets_stay { 30 } else { 60 }) as u8,
+                midnight_minute: rng.between(1, 20) as u8,
+                open_minutes: (!self.budgets_stay && rng.chance(20)).then(|| rng.between(1, 10) as u8),
+            });
+        }
+        for _ in 0..rng.between(2, 6) {
+            let content = CONTENTS + rng.below(FILMS) * 3;
+            self.insert(rng, count, Deed::Person(Wish::Import(content)));
+        }
+        for _ in 0..rng.below(3) {
+            let records = rng.between(50, super::CATALOGUE_RECORDS_MAX / 2);
+            self.insert(rng, count, Deed::Person(Wish::Catalogue { records }));
+        }
+        for _ in 0..rng.below(4) {
+            self.insert(rng, count, Deed::PowerCut);
+        }
+        // Minutes pass in which all goes on, and days on which there is no link.
+        for _ in 0..rng.between(1, 5) {
+            let for_us = rng.between(10, 200) * SECOND_US;
+            self.let_pass(rng, for_us, None);
+        }
+        for _ in 0..rng.below(3) {
+            let for_us = rng.between(DAY_US / 24, 2 * DAY_US);
+            self.let_pass(rng, for_us, Some(Deed::Silence { for_us }));
+        }
+    }
+
+    /// People have secrets, write and look at them in several places, and some are to be forgotten.
+    fn add_secrets(&mut self, rng: &mut Seeded) {
+        if !rng.chance(SECRETS_PERCENT) {
+            return;
+        }
+        self.has_secrets = true;
+        let count = self.residents.len() as u64;
+        for _ in 0..rng.between(6, 24) {
+            let number = rng.below(u64::from(SECRETS)) as u8;
+            let deed = match rng.below(10) {
+                0..=4 => Deed::Person(Wish::Secret { number, version: rng.below(u64::from(VERSIONS)) as u8 }),
+                5..=7 => Deed::Person(Wish::Note(number)),
+                _ => Deed::Erase(number),
+            };
+            self.insert(rng, count, deed);
+        }
+    }
+
+    /// Sticks are carried, also between those who have links, and to one in some worlds who has none.
+    fn add_carriers(&mut self, rng: &mut Seeded) {
+        if !rng.chance(CARRIERS_PERCENT) {
+            return;
+        }
+        self.has_carriers = true;
+        let count = self.residents.len() as u64;
+        let alone = 1 + rng.below(count - 1) as usize;
+        if rng.chance(60) && !self.residents[alone].on_lan {
+            let resident = &mut self.residents[alone];
+            (resident.has_way, resident.by_carrier, resident.link) = (false, true, None);
+        }
+        for _ in 0..rng.between(4, 16) {
+            let at_hub = rng.chance(70);
+            let (node, other) = (1 + rng.below(count - 1) as usize, rng.below(count) as usize);
+            let node = if rng.chance(40) { alone } else { node };
+            let ends = if at_hub { [0, node] } else { [other, node] };
+            let [from, to] = if rng.chance(50) { ends } else { [ends[1], ends[0]] };
+            let time = |rng: &mut Seeded| match rng.below(3) {
+                0 => rng.between(SECOND_US, 20 * DAY_US),
+                _ => rng.between(SECOND_US, 120 * SECOND_US),
+            };
+            let damages = [Damage::Cut, Damage::Changed, Damage::PowerCut];
+            let damage = if rng.chance(40) { *rng.pick(&damages).unwrap_or(&Damage::Cut) } else { Damage::None };
+            let (for_us, back_us) = (time(rng), rng.chance(70).then(|| time(rng)));
+            let good_for_days = *rng.pick(&[1, 30, 90]).unwrap_or(&90);
+            let deed = Deed::Carry(Carried { to, for_us, back_us, damage, good_for_days });
+            self.insert_at(rng, from, deed);
+        }
+        // Months in which there is a link between two silences cost as much as a thousand worlds.
+        let of_months = self.steps.last().is_some_and(|step| step.at_us > DAY_US);
+        for _ in 0..if of_months { 0 } else { rng.below(3) } {
+            let for_us = rng.between(DAY_US / 24, 20 * DAY_US);
+            self.let_pass(rng, for_us, Some(Deed::Silence { for_us }));
+        }
+    }
+
+    /// Disks are too small for all content, and what nothing names is swept.
+    fn add_want_of_room(&mut self, rng: &mut Seeded) {
+        // Who has a way only through a neighbour lacks what that one has given up.
+        if !rng.chance(WANT_OF_ROOM_PERCENT) || self.residents.iter().any(|here| !here.has_way && !here.by_carrier) {
+            return;
+        }
+        let count = self.residents.len() as u64;
+        for _ in 0..rng.between(2, 8) {
+            let bytes = if rng.chance(50) { 0 } else { rng.below(80_000) };
+            self.insert(rng, count, Deed::WantRoom(bytes));
+        }
+        for _ in 0..rng.between(3, 10) {
+            self.insert(rng, count, Deed::Sweep);
+            let number = rng.below(CONTENTS / 2);
+            self.insert(rng, count, Deed::Person(Wish::Import(number)));
+        }
+    }
+
+    /// Operators choose what nodes keep. Neighbours would bring back what only the bridge is asked about.
+    fn add_choices(&mut self, rng: &mut Seeded) {
+        if !rng.chance(CHOICES_PERCENT) || self.residents.iter().any(|here| here.on_lan) {
+            return;
+        }
+        self.has_choices = true;
+        let count = self.residents.len() as u64;
+        for _ in 0..rng.between(3, 10) {
+            let keeps = rng.chance(50);
+            self.insert(rng, count, Deed::Choose { keeps });
+        }
+    }
+
+    /// Something more befalls any of the first `replicas`, at any time.
+    fn insert(&mut self, rng: &mut Seeded, replicas: u64, deed: Deed) {
+        let replica = rng.below(replicas) as usize;
+        self.insert_at(rng, replica, deed);
+    }
+
+    fn insert_at(&mut self, rng: &mut Seeded, replica: usize, deed: Deed) {
+        let last_us = self.steps.last().map_or(SECOND_US, |step| step.at_us);
+        let at_us = rng.below(last_us + 1);
+        let place = self.steps.partition_point(|step| step.at_us <= at_us);
+        self.steps.insert(place, Step { at_us, replica, deed, chance: rng.fork_seed() });
+    }
+
+    /// Nothing happens for a time, but for what begins it.
+    fn let_pass(&mut self, rng: &mut Seeded, for_us: u64, deed: Option<Deed>) {
+        let place = rng.below(self.steps.len() as u64) as usize;
+        let at_us = self.steps[place].at_us;
+        for step in &mut self.steps[place..] {
+            step.at_us += for_us;
+        }
+        if let Some(deed) = deed {
+            self.steps.insert(place, Step { at_us, replica: 0, deed, chance: rng.fork_seed() });
+        }
+    }
+}
