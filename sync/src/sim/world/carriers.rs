@@ -3,13 +3,14 @@
 //!
 //! Bundles here are not signed; `suite/bundles` sees to that.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::ControlFlow;
 
 use futures::FutureExt as _;
 
 use super::{Happening, World};
 use crate::bundle::{self, Ending, Export, ImportError, Issuer, OpenError, Reader, Receipt, Receiver};
+use crate::chunk::BlobHash;
 use crate::hlc::DRIFT_BOUND_MS;
 use crate::id::{BucketId, NodeId};
 use crate::identity::PeerRole;
@@ -247,7 +248,7 @@ impl World<'_> {
     }
 
     /// Sessions hear of what has come by another way, as they do of what people write.
-    fn tell_of_import(&mut self, to: usize, before: &[crate::chunk::BlobHash]) {
+    fn tell_of_import(&mut self, to: usize, before: &[BlobHash]) {
         if self.healed {
             self.unwritten_serial = self.serial;
         }
@@ -312,6 +313,11 @@ impl World<'_> {
         brings_nothing
     }
 
+    /// What content a reader has said that it lacks.
+    fn lacked(&self, exporter: usize, reader: usize) -> Option<BTreeSet<BlobHash>> {
+        self.replicas[exporter].receipts.get(&reader).map(|receipt| receipt.lacks.clone())
+    }
+
     /// One stick, at once, with its receipt. Whether it has brought anything.
     fn go_once(&mut self, from: usize, to: usize) -> bool {
         for _ in 0..TRIES_MAX {
@@ -328,11 +334,13 @@ impl World<'_> {
                     return false;
                 }
                 taken => {
+                    let lacked = self.lacked(from, to);
                     if self.sabotage != Some(Sabotage::ReceiptsAreMadeUp) {
                         let receipt = self.receipt(from, to);
                         self.take_receipt(from, to, &receipt);
                     }
-                    return taken == Taken::News;
+                    // What the receipt asks for now, the next one brings.
+                    return taken == Taken::News || self.lacked(from, to) != lacked;
                 }
             }
         }
