@@ -139,11 +139,8 @@ impl World<'_> {
             unix_ms,
             clock_quality,
             software: "simulator".into(),
-            features: if here.old {
-                0
-            } else {
-                feature::PATCHES | if self.has_leases() || self.plan.has_choices { feature::OWN_ROWS } else { 0 }
-            },
+            features: (if here.old { 0 } else { feature::PATCHES })
+                | (if self.has_leases() || self.plan.has_choices { feature::OWN_ROWS } else { 0 }),
             name: None,
             standing: here.records.standing(to_bridge),
         }
