@@ -447,12 +447,12 @@ impl Session {
                 }
             }
             Input::CheckBlobs(blobs) => self.checks.add(blobs),
-            Input::Fetching { blobs, begun } if self.phase == Phase::Open => {
-                for blobs in blobs.chunks(FETCHING_BLOBS_MAX) {
+            Input::Fetching { blobs, begun } => {
+                let told = if self.phase == Phase::Open { blobs.as_slice() } else { &[] };
+                for blobs in told.chunks(FETCHING_BLOBS_MAX) {
                     out.control(Message::Fetching { blobs: blobs.to_vec(), begun });
                 }
             }
-            Input::Fetching { .. } => {}
             Input::Timer => {
                 if self.phase == Phase::AwaitingHello && now_ms >= self.opened_at_ms + self.config.hello_deadline_ms {
                     return Err(Violation::new("no hello within its deadline"));

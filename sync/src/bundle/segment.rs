@@ -213,6 +213,10 @@ impl<R: Read> SegmentReader<R> {
                 if seal.index != self.index || *seal.hash != *self.hasher.finalize().as_bytes() {
                     return damaged("the hash of a segment does not fit");
                 }
+                // Nor may its end be, where no signature covers it: a seal in the middle that says so would hide the rest.
+                if seal.end && seal.signature.is_none() && self.input.read(&mut [0])? > 0 {
+                    return damaged("more follows what is said to be the end");
+                }
                 self.hasher.update(&head_bytes);
                 self.hasher.update(&body);
                 self.index += 1;
@@ -247,6 +251,32 @@ mod tests {
             writer.frame(&Message::Close { reason: CloseReason::Done, text: "x".repeat(400) }.to_frame()).unwrap();
         }
         writer.end().unwrap().0
+    }
+
+    /// Regression: a bit of a seal in the middle said that the file ends there, and nobody noticed (seed 8776 of the simulator).
+    #[test]
+    fn no_bit_of_an_unsigned_file_changes_unnoticed() {
+        let mut writer = SegmentWriter::new(Vec::new(), None, SEGMENT_BYTES);
+        for text in ["one", "two", "three"] {
+            writer.frame(&Message::Close { reason: CloseReason::Done, text: text.into() }.to_frame()).unwrap();
+            writer.close_segment().unwrap();
+        }
+        let bytes = writer.end().unwrap().0;
+        let reads = |bytes: &[u8]| {
+            let mut reader = SegmentReader::new(bytes);
+            while let Ok(segment) = reader.next() {
+                if segment.end {
+                    return true;
+                }
+            }
+            false
+        };
+        assert!(reads(&bytes));
+        for bit in 0..bytes.len() * 8 {
+            let mut changed = bytes.clone();
+            changed[bit / 8] ^= 1 << (bit % 8);
+            assert!(!reads(&changed), "bit {bit} of {}", bytes.len() * 8);
+        }
     }
 
     #[test]
