@@ -32,6 +32,7 @@ use crate::wire::Lane;
 
 /// Content that was absent everywhere it was asked for is asked for again after this.
 pub(super) const ABSENT_RETRY_MS: u64 = 20_000;
+/// Coming to rest takes no more events than this; months before it may take any number.
 const EVENTS_MAX: u64 = 4_000_000;
 /// Sticks that go both ways bring everything within so many rounds.
 const ROUNDS_MAX: u32 = 50;
@@ -210,7 +211,7 @@ impl<'p> World<'p> {
     /// Runs until nothing is to be done, and nothing is missing, which takes a bounded time (invariant 18).
     fn come_to_rest(&mut self) {
         let allowed_us = self.rest_allowed_us();
-        let began_us = self.now_us;
+        let (began_us, events_before) = (self.now_us, self.figures.events);
         let violations_before = self.violations.len();
         let mut records_judged = false;
         let mut rounds = 0;
@@ -232,7 +233,7 @@ impl<'p> World<'p> {
                 }
             }
             let taken_us = self.now_us - began_us;
-            if taken_us > allowed_us || !self.step() || self.figures.events > EVENTS_MAX {
+            if taken_us > allowed_us || !self.step() || self.figures.events > events_before + EVENTS_MAX {
                 let missing = self.blobs_missing().unwrap_or_default();
                 let (taken, allowed) = (taken_us / 1000, allowed_us / 1000);
                 self.violate(

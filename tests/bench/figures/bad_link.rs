@@ -29,7 +29,8 @@ const PROFILE: Profile = Profile {
     rate_bits_per_s: Some(20_000_000),
     queue: Duration::from_millis(300),
 };
-const CUT_EVERY: Duration = Duration::from_mins(1);
+/// Between two cuts: with one, a minute.
+const WHOLE_FOR: Duration = Duration::from_secs(55);
 const CUT_FOR: Duration = Duration::from_secs(5);
 /// How often a transfer is looked at.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
@@ -170,8 +171,8 @@ impl Ground {
         let cloud = Syncthing::start(&host, &self.empty_folder("syncthing-cloud"), gui).await;
         let site = Syncthing::start(&self.site, &self.empty_folder("syncthing-site"), 8384).await;
         let listen = format!("tcp://{}:{listens},quic://{}:{listens}", self.cloud, self.cloud);
-        cloud.listen(listen.split(',').collect());
-        site.listen(vec![]);
+        cloud.listen(&listen.split(',').collect::<Vec<_>>());
+        site.listen(&[]);
         cloud.knows(&site.id, &[]);
         site.knows(&cloud.id, &[]);
         cloud.shares(&received, "receiveonly", &site.id);
@@ -190,7 +191,7 @@ impl Ground {
         let link = Arc::clone(&self.link);
         let cuts = tokio::spawn(async move {
             loop {
-                tokio::time::sleep(CUT_EVERY - CUT_FOR).await;
+                tokio::time::sleep(WHOLE_FOR).await;
                 link.cut();
                 tokio::time::sleep(CUT_FOR).await;
                 link.heal();
@@ -335,7 +336,7 @@ impl Syncthing {
         }
     }
 
-    fn listen(&self, addresses: Vec<&str>) {
+    fn listen(&self, addresses: &[&str]) {
         let quiet = json!({
             "globalAnnounceEnabled": false, "localAnnounceEnabled": false, "relaysEnabled": false, "natEnabled": false,
             "urAccepted": -1, "crashReportingEnabled": false, "listenAddresses": addresses, "reconnectionIntervalS": 5
