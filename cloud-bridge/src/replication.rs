@@ -80,7 +80,7 @@ impl Replication {
                         continue;
                     };
                     let (replication, stop) = (self.clone(), stop.clone());
-                    sessions.spawn(async move { replication.let_in(knock, slot, stop).await });
+                    sessions.spawn(async move { Box::pin(replication.let_in(knock, slot, stop)).await });
                 }
                 _ = revocation_due.tick() => self.end_revoked().await,
                 () = stop.cancelled() => break,

@@ -33,7 +33,7 @@ fn a_word_that_content_has_come_is_not_lost_when_it_overtakes_the_one_that_it_wa
 
 #[test]
 fn who_fetches_content_for_all_tells_it_in_messages_that_fit() {
-    let blobs: Vec<BlobHash> = (0..2 * FETCHING_BLOBS_MAX + 1).map(|at| BlobHash::of(&at.to_be_bytes())).collect();
+    let blobs: Vec<BlobHash> = (0..=2 * FETCHING_BLOBS_MAX).map(|at| BlobHash::of(&at.to_be_bytes())).collect();
     let told = |victim: &Victim| {
         let told = victim.sent.iter().filter_map(|message| match message {
             Message::Fetching { blobs, begun: true } => Some(blobs.clone()),

@@ -99,7 +99,9 @@ fn two_that_want_the_same_fetch_it_once_however_far_apart_they_begin() {
                             HostInput::CheckBlobs(blobs) => {
                                 let asker = if who == node(1) { &one } else { &two };
                                 let asked = if who == node(1) { node(2) } else { node(1) };
-                                blobs.into_iter().for_each(|blob| asker.answered(asked, blob, false));
+                                for blob in blobs {
+                                    asker.answered(asked, blob, false);
+                                }
                             }
                             _ => {}
                         }
