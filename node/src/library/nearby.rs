@@ -205,7 +205,10 @@ impl Nearby {
             state.wants.clear();
             return wanted;
         }
-        let mut words = Words { unanswered: state.unanswered(now), ..Words::default() };
+        // Counting reads all that is decided, and only what nothing is decided about yet needs the count.
+        let is_new = wanted.iter().any(|wanted| !state.wants.contains_key(&wanted.blob));
+        let unanswered = if is_new { state.unanswered(now) } else { BTreeMap::new() };
+        let mut words = Words { unanswered, ..Words::default() };
         wanted.retain(|wanted| state.is_for_the_bridge(here, *wanted, has_begun(wanted.blob), now, &mut words));
         state.say(words);
         wanted
