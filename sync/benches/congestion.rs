@@ -67,7 +67,8 @@ fn shared(is_quick: bool) {
 
 fn line(mbit_per_s: f64, round_trip_ms: u64, loss: Loss, queue_share: f64) -> LinkProfile {
     let bits_per_s = (mbit_per_s * 1e6) as u64;
-    LinkProfile { bits_per_s, round_trip: Duration::from_millis(round_trip_ms), queue_share, loss }
+    let round_trip = Duration::from_millis(round_trip_ms);
+    LinkProfile { bits_per_s, round_trip, queue_share, loss, jitter: Duration::ZERO }
 }
 
 /// What a transfer came to.

@@ -92,6 +92,10 @@ const CROWDED_ROUNDS: u32 = 32;
 const CROWDED_FACTOR: f64 = 3.0;
 /// What a generation of the shortest round trip leaves of the line's highest rate, unless it is seen again.
 const CAPACITY_KEPT: f64 = 0.9;
+/// By this part of the shortest round trip a round's may differ without anything standing in a queue: a radio and a busy machine do that.
+const NOISE_SHARE: f64 = 1.0 / 64.0;
+/// What losses that say too much is sent leave of the rate of the last rounds, unless more than that was delivered.
+const OVERLOADED_SHARE: f64 = 0.7;
 /// What a round may add to the window at most, as a factor.
 const GROWTH_MAX: f64 = 1.25;
 /// What a mark of congestion (ECN) leaves of the window (RFC 8511).
@@ -303,8 +307,10 @@ impl LinkController {
             self.loss.reset();
             self.unfilled_rounds = 0;
             self.crowded_rounds = 0;
-            self.rates = [round.delivered_bytes_per_s; RATE_ROUNDS];
-            self.window = round.delivered_bytes_per_s * rtt_min.as_secs_f64();
+            // One round's delivery alone is no measure of the line: a machine that stood still for a moment lost most of it.
+            let rate = round.delivered_bytes_per_s.max(self.rate() * OVERLOADED_SHARE);
+            self.rates = [rate; RATE_ROUNDS];
+            self.window = rate * rtt_min.as_secs_f64();
             return;
         }
         let waits_at_least = round.rtt_min.saturating_sub(rtt_min).as_secs_f64();
@@ -318,16 +324,18 @@ impl LinkController {
         self.rates.rotate_left(1);
         self.rates[RATE_ROUNDS - 1] = round.carried_bytes_per_s;
 
+        let noise = rtt_min.as_secs_f64() * NOISE_SHARE;
         let own_wait = self.allowance(rtt_min) / self.capacity.max(1.0);
         let crowd_wait = self.crowd_allowance(rtt_min) / self.capacity.max(1.0);
-        if waits_at_least > CROWDED_FACTOR * own_wait + crowd_wait {
+        if waits_at_least > CROWDED_FACTOR * own_wait.max(noise) + crowd_wait {
             // More waits than this controller ever meant to: what was true some rounds ago is not now.
             self.rates = [round.carried_bytes_per_s; RATE_ROUNDS];
             self.crowded_rounds = (self.crowded_rounds + 1).min(CROWDED_ROUNDS);
-        } else if waits_at_least < own_wait {
+        } else if waits_at_least < own_wait.max(noise) {
             self.crowded_rounds /= 2;
         }
-        let is_unfilled = waits_at_least < own_wait / 4.0 && waits_on_average < own_wait;
+        let is_unfilled =
+            waits_at_least < (own_wait / 4.0).max(noise) && waits_on_average < own_wait.max(allowed_wait(rtt_min));
         self.unfilled_rounds = if is_unfilled { self.unfilled_rounds.saturating_add(1) } else { 0 };
         let boost = match self.unfilled_rounds {
             0..=2 => 1.0,

@@ -8,6 +8,7 @@ use std::time::Duration;
 use quinn::crypto::rustls::{QuicClientConfig, QuicServerConfig};
 use quinn::{IdleTimeout, VarInt};
 use rustls_pki_types::CertificateDer;
+use socket2::SockRef;
 
 use super::congestion::CongestionConfig;
 use super::link::QuicLink;
@@ -31,6 +32,9 @@ pub struct TransportConfig {
     pub incoming_max: usize,
     /// How much may be in flight.
     pub congestion: CongestionConfig,
+    /// What the system is asked to hold of datagrams that nobody has read yet, in bytes. A machine that is busy for a moment loses what does
+    /// not fit. Linux gives no more than `net.core.rmem_max`.
+    pub receive_buffer_bytes: usize,
     /// What is known of the path's size of packets.
     pub mtu: Mtu,
     /// Every byte costs: for a node, whose bridge then tries no sizes either, and gives no session tickets.
@@ -60,6 +64,7 @@ impl Default for TransportConfig {
             keep_alive: Duration::from_secs(8),
             incoming_max: 1024,
             congestion: CongestionConfig::default(),
+            receive_buffer_bytes: 4 * 1024 * 1024,
             mtu: Mtu { known: None, is_probed: true },
             is_sparing: false,
         }
@@ -149,7 +154,7 @@ impl Dialer {
             endpoint.max_udp_payload_size(MTU_MIN).map_err(io::Error::other)?;
         }
         let runtime = quinn::default_runtime().ok_or_else(|| io::Error::other("no tokio runtime"))?;
-        let endpoint = quinn::Endpoint::new(endpoint, None, UdpSocket::bind(local)?, runtime)?;
+        let endpoint = quinn::Endpoint::new(endpoint, None, bind_socket(local, config)?, runtime)?;
         Ok(Self { endpoint, transport: config.to_quinn(), is_sparing: config.is_sparing })
     }
 
@@ -216,7 +221,7 @@ impl Listener {
             .map_err(|error| rustls::Error::General(error.to_string()))?;
         let mut server = quinn::ServerConfig::with_crypto(Arc::new(quic));
         server.transport_config(config.to_quinn()).max_incoming(config.incoming_max);
-        let socket = UdpSocket::bind(address)?;
+        let socket = bind_socket(address, config)?;
         let runtime = quinn::default_runtime().ok_or_else(|| io::Error::other("no tokio runtime"))?;
         let endpoint = quinn::Endpoint::new(quinn::EndpointConfig::default(), Some(server), socket, runtime)?;
         Ok(Self { endpoint })
@@ -278,6 +283,16 @@ impl Knock {
             }
         }
     }
+}
+
+fn bind_socket(address: SocketAddr, config: &TransportConfig) -> io::Result<UdpSocket> {
+    let socket = UdpSocket::bind(address)?;
+    let options = SockRef::from(&socket);
+    if let Err(error) = options.set_recv_buffer_size(config.receive_buffer_bytes) {
+        tracing::debug!(%error, "the system's usual receive buffer stays");
+    }
+    tracing::debug!(bytes = options.recv_buffer_size().ok(), %address, "the receive buffer of UDP");
+    Ok(socket)
 }
 
 fn peer_of(connection: &quinn::Connection) -> Result<PeerIdentity, IdentityError> {

@@ -18,6 +18,7 @@ fn line(kbit_per_s: u64, round_trip_ms: u64, loss: f64, queue_share: f64) -> Lin
         round_trip: Duration::from_millis(round_trip_ms),
         queue_share,
         loss: Loss::Random { chance: loss },
+        jitter: Duration::ZERO,
     }
 }
 
@@ -147,6 +148,31 @@ fn after_an_outage_the_transfer_goes_on_at_full_rate() {
     bench.run_until(Duration::from_secs(36));
     let goodput = (bench.progress(flow).read_bytes - before) * 8 / 20;
     assert!(goodput > 2_000_000, "{goodput} bit/s in the 20 s after it");
+}
+
+/// What a small machine does to a connection when it is busy: a tenth of a second's datagrams find no room now and then, because nobody took
+/// the earlier ones out, and acknowledgements come some milliseconds late.
+#[test]
+fn a_machine_that_is_busy_now_and_then_costs_a_fraction_of_the_rate() {
+    let calm = line(20_000, 300, 0.01, 1.0);
+    let busy = LinkProfile { jitter: Duration::from_millis(6), ..calm };
+    let stalled = LinkProfile { loss: Loss::Random { chance: 1.0 }, ..busy };
+    let goodput = |profile: LinkProfile, stalls: bool| {
+        let mut bench = Bench::new(profile, SEED);
+        let flow = bench.dial(&ours(u64::MAX));
+        for second in 1..=40 {
+            if stalls && second % 4 == 0 {
+                bench.change_link(stalled);
+                bench.run_until(bench.now() + Duration::from_millis(100));
+                bench.change_link(profile);
+            }
+            bench.run_until(Duration::from_secs(second));
+        }
+        bench.progress(flow).read_bytes * 8 / 40 / 1000
+    };
+    let (calm, busy) = (goodput(calm, false), goodput(busy, true));
+    println!("{busy} kbit/s of {calm}");
+    assert!(busy > calm * 3 / 4, "{busy} kbit/s of {calm}");
 }
 
 /// CUBIC stands in for TCP.

@@ -20,7 +20,7 @@ use alexandria_e2e::node::NodeSettings;
 use alexandria_e2e::process::free_port;
 use serde_json::{Value, json};
 
-use crate::measure::{mb, write_noise};
+use crate::measure::{govern_tcp, mb, write_noise};
 
 /// The link, each way.
 const PROFILE: Profile = Profile {
@@ -62,8 +62,8 @@ pub(crate) async fn beside_others() {
     let limit = Duration::from_secs(setting("ALEXANDRIA_BENCH_LIMIT_S", 900));
     let only = std::env::var("ALEXANDRIA_BENCH_ONLY").unwrap_or_default();
     let site = Namespace::create("site");
-    // A namespace has what its machine has.
-    let tcp = std::fs::read_to_string("/proc/sys/net/ipv4/tcp_congestion_control").unwrap_or_default();
+    // All that matters is sent from there.
+    let tcp = govern_tcp(&site, &std::env::var("ALEXANDRIA_BENCH_TCP").unwrap_or_else(|_| "cubic".into()));
     let link = BadLink::between(&site, &Namespace::host(), PROFILE, SEED).expect("the link can be made");
     let cloud = link.addresses_of_b()[0];
     let folder = tempfile::tempdir().expect("a folder");
@@ -74,7 +74,7 @@ pub(crate) async fn beside_others() {
         "{} MB over 20 Mbit/s, 300 ms, 1 % loss each way, cut for {} s each minute; TCP with {}; at most {} s",
         mb(size),
         CUT_FOR.as_secs(),
-        tcp.trim(),
+        tcp,
         limit.as_secs()
     );
     for name in ["ours", "rclone", "syncthing", "rsync"] {

@@ -6,6 +6,7 @@ mod content;
 mod measure;
 mod records;
 mod replication;
+mod shared_line;
 
 #[tokio::main]
 async fn main() {
@@ -17,6 +18,7 @@ async fn main() {
         Some("blob") => replication::blob().await,
         Some("delta") => replication::delta().await,
         Some("badlink") => bad_link::beside_others().await,
-        _ => eprintln!("usage: tests/bench/run static|import|records|replication|blob|delta|badlink"),
+        Some("sharedline") => shared_line::beside_tcp().await,
+        _ => eprintln!("usage: tests/bench/run static|import|records|replication|blob|delta|badlink|sharedline"),
     }
 }

@@ -2,6 +2,8 @@
 
 use std::path::Path;
 
+use alexandria_e2e::namespace::Namespace;
+
 /// The middle one.
 pub(crate) fn median(mut values: Vec<f64>) -> f64 {
     values.sort_by(f64::total_cmp);
@@ -45,4 +47,16 @@ pub(crate) fn folder_bytes(path: &Path) -> u64 {
 /// In millions of bytes.
 pub(crate) fn mb(bytes: u64) -> u64 {
     bytes / 1_000_000
+}
+
+/// Has what is sent over TCP from this namespace governed by this congestion control; tells by which it is.
+pub(crate) fn govern_tcp(namespace: &Namespace, name: &str) -> String {
+    const SETTING: &str = "/proc/sys/net/ipv4/tcp_congestion_control";
+    let governed = namespace.within(|| {
+        if let Err(error) = std::fs::write(SETTING, name) {
+            eprintln!("TCP cannot be governed by {name}: {error}");
+        }
+        std::fs::read_to_string(SETTING)
+    });
+    governed.expect("the kernel tells").trim().to_owned()
 }

@@ -53,6 +53,8 @@ pub struct LinkProfile {
     pub queue_share: f64,
     /// What is lost on the way.
     pub loss: Loss,
+    /// By how much a datagram may be late for other reasons, each for itself: a radio, or a machine that is busy.
+    pub jitter: Duration,
 }
 
 impl LinkProfile {
@@ -100,13 +102,22 @@ pub(super) struct Link {
     chance: Seeded,
     /// When the bottleneck will have sent all that waits.
     idle_at: Duration,
+    /// When the last datagram arrives.
+    last_arrival: Duration,
     bad: bool,
     stats: LineStats,
 }
 
 impl Link {
     pub(super) fn new(profile: LinkProfile, chance: Seeded) -> Self {
-        Self { profile, chance, idle_at: Duration::ZERO, bad: false, stats: LineStats::default() }
+        Self {
+            profile,
+            chance,
+            idle_at: Duration::ZERO,
+            last_arrival: Duration::ZERO,
+            bad: false,
+            stats: LineStats::default(),
+        }
     }
 
     pub(super) fn change(&mut self, profile: LinkProfile) {
@@ -136,7 +147,9 @@ impl Link {
             self.stats.lost += 1;
             return None;
         }
-        Some(self.idle_at + self.profile.round_trip / 2)
+        let jitter = Duration::from_micros(self.chance.below(self.profile.jitter.as_micros() as u64 + 1));
+        self.last_arrival = self.last_arrival.max(self.idle_at + self.profile.round_trip / 2 + jitter);
+        Some(self.last_arrival)
     }
 
     fn loses(&mut self) -> bool {

@@ -1,8 +1,8 @@
 //! How much may be asked for and not yet be durable: what a cut can cost (invariant 12).
 //!
 //! The larger of a fixed number of bytes and of what the link surely brings in two seconds, as measured: lanes take turns,
-//! so their chunks end together, and what had come in before a measurement began must not count as its speed. Half of it is for what
-//! is on its way, half for what waits to be made durable, so that neither stalls the other.
+//! so their chunks end together, and what had come in before a measurement began must not count as its speed. A quarter of it is for what
+//! waits to be made durable, so that what arrives while that happens does not stop what is on its way.
 
 use super::Config;
 use crate::wire::message::CONTENT_LANES;
@@ -30,6 +30,10 @@ pub(super) struct Window {
 const SHOWN_SPAN_MS: u64 = 1000;
 /// The rate that counts is measured over at least this long, in milliseconds.
 const SURE_SPAN_MS: u64 = 4000;
+
+/// A sync starts once so many times its bytes would fill the window. The rest is what a long link has on its way: the round trip, chunks that
+/// take turns, holes that are sent again, and what arrives during the sync.
+const SYNCS_IN_WINDOW: u64 = 4;
 
 /// Measures bytes a second.
 #[derive(Debug)]
@@ -126,7 +130,8 @@ impl Window {
     /// Whether what was written is to be made durable now.
     pub(super) fn sync_due(&self, now_ms: u64) -> bool {
         self.oldest_write_ms.is_some()
-            && (self.since_sync >= self.size() / 2 || self.next_sync().is_some_and(|at_ms| at_ms <= now_ms))
+            && (self.since_sync >= self.size() / SYNCS_IN_WINDOW
+                || self.next_sync().is_some_and(|at_ms| at_ms <= now_ms))
     }
 
     pub(super) fn next_sync(&self) -> Option<u64> {
