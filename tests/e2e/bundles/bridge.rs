@@ -15,7 +15,7 @@ use hyper::Method;
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 
-use super::{FILM_BYTES, SOON, Stick, add_film, bare, media, patch};
+use super::{FILM_BYTES, SOON, Stick, add_film, bare, patch};
 
 #[tokio::test]
 async fn a_node_without_a_link_gets_the_library_on_a_stick_and_what_is_made_there_comes_home() {
@@ -189,7 +189,16 @@ async fn fails(fleet: &Fleet, arguments: &[&str]) -> String {
     said + &complained
 }
 
-/// Every medium, as operators see it.
+/// Every medium, without where its content is, which a node alone says.
+async fn media(node: &NodeProcess) -> Vec<Value> {
+    let mut listed = super::media(node).await;
+    for medium in &mut listed {
+        medium.as_object_mut().expect("a medium is an object").remove("content");
+    }
+    listed
+}
+
+/// The same, as operators see it.
 async fn cloud_media(fleet: &Fleet) -> Vec<Value> {
     let listed = fleet.bridge.get("/v1/media?page_size=100").ok().await.json();
     listed["items"].as_array().unwrap_or_else(|| panic!("no list: {listed}")).clone()
