@@ -9,7 +9,7 @@ use alexandria_sync::quic::{self, TransportConfig};
 use alexandria_sync::tcp::{self, TcpConfig};
 use alexandria_sync::tls::ServerTls;
 use alexandria_sync::transport::Listener;
-use anyhow::Context;
+use anyhow::{Context, bail};
 use aws_config::SdkConfig;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
@@ -212,6 +212,9 @@ pub async fn start(config: Config, stop: CancellationToken) -> anyhow::Result<Ru
 pub async fn open_bundles(config: Config) -> anyhow::Result<Bundles> {
     let metrics = Metrics::new();
     let pool = postgres::pool(&config.postgres).context("postgres.url")?;
+    if !postgres::is_migrated(&pool).await.context("look at the database")? {
+        bail!("the database is of an earlier version: `alexandria-bridge migrate` brings it up to date");
+    }
     let is_announced = config.events.topic_arn.is_some();
     let records = Records::open(pool.clone(), &config.postgres, is_announced, metrics.clone())
         .await

@@ -42,7 +42,7 @@ use tokio::sync::{Notify, broadcast, watch};
 
 pub use self::feed::NodeRecords;
 pub use self::identity::Identity;
-pub use self::migrations::migrate;
+pub use self::migrations::{is_migrated, migrate};
 pub(crate) use self::tables::typed_json;
 pub(crate) use self::write::Change;
 pub use self::write::{Edit, EditError, Held};

@@ -12,7 +12,7 @@ use alexandria_cloud_bridge::content::intake::Intake;
 use alexandria_cloud_bridge::fleet::Fleet;
 use alexandria_cloud_bridge::fleet::enrolment::Request;
 use alexandria_cloud_bridge::metrics::Metrics;
-use alexandria_cloud_bridge::postgres::Records;
+use alexandria_cloud_bridge::postgres::{Records, is_migrated};
 use alexandria_sync::absence::Standing;
 use alexandria_sync::bundle::report::{BundleContents, BundleExported, BundleImported};
 use alexandria_sync::bundle::{self, Export, Imported, Issuer, OpenError, Reader, Receipt, Receiver, SEGMENT_BYTES};
@@ -133,12 +133,15 @@ struct Node {
 
 impl Node {
     async fn enrolled(bridge: &Bridge) -> Self {
+        Self::enrolled_with(bridge, bridge.fleet.create_token("Harbour", None).await.unwrap()).await
+    }
+
+    async fn enrolled_with(bridge: &Bridge, token: String) -> Self {
         let database = Database::new().await.unwrap();
         let records = database.records().await;
         let content = bridge.aws.content(&records, &bridge.aws.bucket().await).await;
         let id = records.identity().node_id();
         let csr = SigningRequest::make(PeerIdentity { role: PeerRole::Node, id }).unwrap();
-        let token = bridge.fleet.create_token("Harbour", None).await.unwrap();
         let request = Request { token, csr_pem: csr.request_pem.clone(), node_id: id, name: "Ship".into() };
         let enrolled = bridge.fleet.enrol(&request).await.unwrap();
         let authority_pem = bridge.fleet.authority().certificate_pem();
@@ -597,6 +600,66 @@ async fn what_a_node_said_in_another_life_counts_no_more() {
     let file = bridge.written(&receipt);
     let taken = bridge.bundles.import(&file, None, &mut |_| ControlFlow::Continue(())).await.unwrap();
     assert!(matches!(taken, Taken::Receipt(contents) if contents.outdated));
+
+    // Restored once more, and known from a session this time.
+    let (_, receipt) = node.import(&bridge.export(Some(node.id())).await.0).await;
+    bridge.take_receipt(&receipt).await;
+    assert!(bridge.export(Some(node.id())).await.1.goes_on);
+    sqlx::query("UPDATE bridge SET copy = 'a third'").execute(&node.database.pool()).await.unwrap();
+    node.records = node.database.records().await;
+    bridge.fleet.admit(node.id()).await.unwrap().unwrap();
+    for head in bridge.records.heads(Some(node.id())).await.unwrap() {
+        bridge.records.apply(node.peer(), head.bucket, Vec::new(), Seq(1)).await.unwrap();
+    }
+    let (third, exported) = bridge.export(Some(node.id())).await;
+    assert!(!exported.goes_on && exported.records >= 2, "{exported:?}");
+    assert!(node.import(&third).await.0.refused.is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_that_replaces_another_gets_what_belongs_to_its_site_on_the_stick() {
+    let Some(bridge) = Bridge::open().await else { return };
+    let old = Node::enrolled(&bridge).await;
+    add_user(&bridge.records, old.id(), "keeper").await;
+    let token = bridge.fleet.create_replacement_token("Harbour", None, old.id()).await.unwrap();
+    let new = Node::enrolled_with(&bridge, token).await;
+    new.import(&bridge.export(Some(new.id())).await.0).await;
+    assert_eq!(new.database.value::<String>("SELECT string_agg(name, ',') FROM library_user").await, "keeper");
+}
+
+/// Writing onto a stick takes long.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_that_is_revoked_while_its_bundle_is_written_gets_none() {
+    let Some(bridge) = Bridge::open().await else { return };
+    let node = Node::enrolled(&bridge).await;
+    let bucket = a_collection();
+    for number in 0..100 {
+        add(&bridge.records, &bridge.content, bucket, "A page", format!("{number}").as_bytes()).await;
+    }
+    let options = ExportOptions { file: bridge.file("out"), reader: Some(node.id()), ..ExportOptions::default() };
+    let pool = bridge.database.pool();
+    let mut slowly = |_| {
+        let moment = async {
+            bridge.fleet.revoke(node.id()).await.unwrap();
+            sqlx::query("SELECT pg_sleep(0.2)").execute(&pool).await.unwrap();
+        };
+        tokio::task::block_in_place(|| tokio::runtime::Handle::current().block_on(moment));
+        ControlFlow::Continue(())
+    };
+    let written = bridge.bundles.export(&options, &mut slowly).await;
+    assert!(matches!(written, Err(BundleError::Revoked(revoked)) if revoked == node.id()), "{written:?}");
+    assert!(!bridge.file("out").exists() && !bridge.file("out.partial").exists());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_database_of_an_earlier_version_is_told_from_one_of_this() {
+    let Some(bridge) = Bridge::open().await else { return };
+    let pool = bridge.database.pool();
+    assert!(is_migrated(&pool).await.unwrap());
+    sqlx::query("DELETE FROM _sqlx_migrations WHERE version >= 8").execute(&pool).await.unwrap();
+    assert!(!is_migrated(&pool).await.unwrap());
+    sqlx::query("DROP TABLE _sqlx_migrations").execute(&pool).await.unwrap();
+    assert!(!is_migrated(&pool).await.unwrap());
 }
 
 #[test]

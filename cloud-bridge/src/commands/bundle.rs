@@ -20,10 +20,11 @@ Replicate with nodes that no link reaches: over a USB stick.
 
   1. Here:          alexandria-bridge bundle export --for NODE FILE
   2. At the node:   alexandria bundle import FILE
-                    alexandria bundle export --for BRIDGE BACK      (BRIDGE is who made FILE: the import says it)
+                    alexandria bundle export --for BRIDGE BACK
   3. Here:          alexandria-bridge bundle import BACK FILE.NODE.receipt
 
-The receipt lies beside what was imported. With it, the next export for that node carries only what is new. Run this where the \
+NODE is an id of `alexandria-bridge nodes list`; BRIDGE is who made FILE, as the import at the node says. The receipt lies beside what \
+was imported: with it, the next export for that node carries only what is new. Run this where the \
 bridge runs, with its configuration: its database, its S3 bucket, its topic and its authority's key. It may run beside \
 `alexandria-bridge serve`. Whatever is imported twice, cut off or interrupted does no harm: import it again.";
 

@@ -15,6 +15,21 @@ const STEPS: [(&str, &str); 8] = [
     ("bundle receipts", include_str!("../../migrations/0008_bundle_receipts.sql")),
 ];
 
+/// Whether the database has everything that this version needs.
+///
+/// # Errors
+///
+/// If PostgreSQL is away.
+pub async fn is_migrated(pool: &PgPool) -> Result<bool, sqlx::Error> {
+    let was_ever: bool =
+        sqlx::query_scalar("SELECT to_regclass('_sqlx_migrations') IS NOT NULL").fetch_one(pool).await?;
+    if !was_ever {
+        return Ok(false);
+    }
+    let last = sqlx::query_scalar("SELECT EXISTS (SELECT FROM _sqlx_migrations WHERE version = $1 AND success)");
+    last.bind(STEPS.len() as i64).fetch_one(pool).await
+}
+
 /// Brings the database up to this version. Safe to run beside other processes that do the same.
 ///
 /// # Errors
