@@ -310,6 +310,12 @@ async fn a_bundle_brings_a_node_what_a_session_would_and_the_next_one_only_what_
     assert!(exported.to_string().contains("1 files did not fit"), "{exported}");
     let (_, exported) = bridge.export_with(options(&[], None, true)).await.unwrap();
     assert_eq!((exported.blobs, exported.blobs_left_out), (0, 0));
+    add(&bridge.records, &bridge.content, a_collection(), "Elsewhere", b"elsewhere").await;
+    for (collections, blobs) in [(&["School"][..], 2), (&[], 3)] {
+        let (bytes, exported) = bridge.export_with(options(collections, None, false)).await.unwrap();
+        let has_it = bytes.windows(9).any(|window| window == b"Elsewhere");
+        assert_eq!((exported.blobs, has_it), (blobs, collections.is_empty()), "{collections:?}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -342,6 +348,10 @@ async fn what_a_node_sends_home_is_looked_at_merged_stored_and_announced_once() 
     let heard: bool =
         bridge.database.value("SELECT tells_standing AND in_step_at > now() - interval '1 minute' FROM node").await;
     assert!(heard, "its lease is renewed");
+
+    let contents = bridge.survey(&carried).await.unwrap();
+    let known: Vec<u64> = contents.kinds.iter().map(|kind| kind.known).collect();
+    assert_eq!((known, contents.blobs_known, contents.blobs_new), (vec![1, 1, 1], 1, 0), "{contents}");
 
     // The receipt: the node's next bundle has nothing in it.
     let receipt = fs::read(imported.receipt.clone().unwrap()).unwrap();
