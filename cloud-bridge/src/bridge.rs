@@ -9,12 +9,14 @@ use alexandria_sync::quic::{self, TransportConfig};
 use alexandria_sync::tcp::{self, TcpConfig};
 use alexandria_sync::tls::ServerTls;
 use alexandria_sync::transport::Listener;
-use anyhow::Context;
+use anyhow::{Context, bail};
+use aws_config::SdkConfig;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::aws;
+use crate::bundle::Bundles;
 use crate::catalogue::Library;
 use crate::config::Config;
 use crate::content::Content;
@@ -106,9 +108,7 @@ pub async fn start(config: Config, stop: CancellationToken) -> anyhow::Result<Ru
     let tls = ServerTls::new(&identity.transport, &secret).context("use the bridge's certificate")?;
 
     let aws = aws::load(&config.aws).await;
-    let s3 = aws_sdk_s3::config::Builder::from(&aws).force_path_style(config.content.path_style).build();
-    let s3 = aws_sdk_s3::Client::from_conf(s3);
-    let content = Content::new(records.clone(), s3, config.content.clone(), metrics.clone());
+    let content = Content::new(records.clone(), s3(&aws, &config), config.content.clone(), metrics.clone());
     let library = Library::new(records.clone(), content.clone(), stop.clone());
 
     let http = TcpListener::bind(config.http.listen).await.context("http.listen")?;
@@ -202,6 +202,33 @@ pub async fn start(config: Config, stop: CancellationToken) -> anyhow::Result<Ru
         }
     });
     Ok(Running { http: http_address, enrolment: enrolment_address, quic: quic_address, tcp: tcp_address, tasks })
+}
+
+/// Opens what bundles are written from and taken into, beside whatever else runs on the same database.
+///
+/// # Errors
+///
+/// If something cannot be opened.
+pub async fn open_bundles(config: Config) -> anyhow::Result<Bundles> {
+    let metrics = Metrics::new();
+    let pool = postgres::pool(&config.postgres).context("postgres.url")?;
+    if !postgres::is_migrated(&pool).await.context("look at the database")? {
+        bail!("the database is of an earlier version: `alexandria-bridge migrate` brings it up to date");
+    }
+    let is_announced = config.events.topic_arn.is_some();
+    let records = Records::open(pool.clone(), &config.postgres, is_announced, metrics.clone())
+        .await
+        .context("open the record store")?;
+    let aws = aws::load(&config.aws).await;
+    let content = Content::new(records.clone(), s3(&aws, &config), config.content.clone(), metrics.clone());
+    content.check().await.context("content.bucket")?;
+    let fleet = Fleet::open(pool, config.fleet, metrics).await.context("open the fleet")?;
+    Bundles::new(records, content, fleet).context("make the bridge's certificate")
+}
+
+fn s3(aws: &SdkConfig, config: &Config) -> aws_sdk_s3::Client {
+    let s3 = aws_sdk_s3::config::Builder::from(aws).force_path_style(config.content.path_style).build();
+    aws_sdk_s3::Client::from_conf(s3)
 }
 
 async fn serve_until<L>(

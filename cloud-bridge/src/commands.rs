@@ -1,11 +1,15 @@
 //! The command line's verbs.
 
+mod bundle;
+
 use std::path::PathBuf;
+use std::process::ExitCode;
 
 use alexandria_sync::id::NodeId;
 use anyhow::{Context, bail};
 use clap::{Parser, Subcommand};
 
+use self::bundle::BundleCommand;
 use crate::bridge;
 use crate::config::{Config, LogConfig, LogFormat};
 use crate::fleet::Fleet;
@@ -42,6 +46,9 @@ enum Command {
     /// One node.
     #[command(subcommand)]
     Node(NodeCommand),
+    /// Replicate with nodes that no link reaches: over a USB stick.
+    #[command(subcommand, long_about = bundle::ABOUT)]
+    Bundle(BundleCommand),
 }
 
 #[derive(Debug, Subcommand)]
@@ -84,7 +91,7 @@ enum NodeCommand {
 /// # Errors
 ///
 /// What went wrong, for a person to read.
-pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
+pub fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     let environment =
         std::env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
     let config = Config::load(arguments.config.as_deref(), environment, &arguments.settings)?;
@@ -94,11 +101,17 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
         match &arguments.command {
             Command::Serve => {
                 config.check_for_serving()?;
-                bridge::serve(config).await
+                bridge::serve(config).await?;
+                Ok(ExitCode::SUCCESS)
+            }
+            Command::Bundle(command) => {
+                config.check_for_stores()?;
+                bundle::run(command, config).await
             }
             command => {
                 config.check_for_database()?;
-                manage(command, config).await
+                manage(command, config).await?;
+                Ok(ExitCode::SUCCESS)
             }
         }
     })
@@ -111,7 +124,7 @@ async fn manage(command: &Command, config: Config) -> anyhow::Result<()> {
     }
     let fleet = Fleet::open(pool, config.fleet, Metrics::new()).await.context("open the fleet")?;
     match command {
-        Command::Serve => unreachable!("serving is not managing"),
+        Command::Serve | Command::Bundle(_) => unreachable!("these are not managing"),
         Command::Migrate => println!("the database is up to date"),
         Command::Token(TokenCommand::Create { site, hours, replaces }) => {
             let token = match replaces {

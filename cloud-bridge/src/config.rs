@@ -226,12 +226,9 @@ impl Config {
     ///
     /// [`ConfigError`], naming the key.
     pub fn check_for_serving(&self) -> Result<(), ConfigError> {
-        self.check_for_database()?;
-        let required = [("content.bucket", &self.content.bucket), ("http.operator_token", &self.http.operator_token)];
-        for (key, value) in required {
-            if value.is_empty() {
-                return Err(bad(key, "must be set"));
-            }
+        self.check_for_stores()?;
+        if self.http.operator_token.is_empty() {
+            return Err(bad("http.operator_token", "must be set"));
         }
         if self.http.operator_token.chars().count() < OPERATOR_TOKEN_CHARS_MIN {
             let problem = format!("must have at least {OPERATOR_TOKEN_CHARS_MIN} characters");
@@ -244,6 +241,19 @@ impl Config {
         if ticket_secret.is_some_and(|secret| secret.chars().count() < fleet::TICKET_SECRET_CHARS_MIN) {
             let problem = format!("must have at least {} characters", fleet::TICKET_SECRET_CHARS_MIN);
             return Err(bad("fleet.ticket_secret", &problem));
+        }
+        Ok(())
+    }
+
+    /// Checks what every command needs that reads or writes content.
+    ///
+    /// # Errors
+    ///
+    /// [`ConfigError`], naming the key.
+    pub fn check_for_stores(&self) -> Result<(), ConfigError> {
+        self.check_for_database()?;
+        if self.content.bucket.is_empty() {
+            return Err(bad("content.bucket", "must be set"));
         }
         Ok(())
     }

@@ -176,7 +176,8 @@ impl Content {
         &self.shared.objects
     }
 
-    fn lease(&self) -> Duration {
+    /// How long a claim on a blob lasts that nobody renews.
+    pub(crate) fn lease(&self) -> Duration {
         Duration::from_secs(self.shared.config.lease_seconds.max(1).into())
     }
 }

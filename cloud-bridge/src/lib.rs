@@ -9,11 +9,12 @@
 //! - [`events`]: the outbox, and the loop that publishes it.
 //! - [`fleet`]: the certificate authority, enrolment, revocation, and the reconciliation with AWS IoT.
 //! - [`catalogue`], [`http`]: what operators and apps see.
-//! - [`replication`]: sessions with nodes.
+//! - [`replication`]: sessions with nodes. [`bundle`]: the same on a stick.
 //! - [`commands`], [`metrics`]: the command line's verbs, and what Prometheus scrapes.
 
 pub mod aws;
 pub mod bridge;
+pub mod bundle;
 pub mod catalogue;
 pub mod commands;
 pub mod config;

@@ -7,7 +7,7 @@ use clap::Parser;
 
 fn main() -> ExitCode {
     match commands::run(&Arguments::parse()) {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(code) => code,
         Err(error) => {
             // With its causes: "open the fleet: PostgreSQL failed: …".
             eprintln!("alexandria-bridge: {error:#}");

@@ -31,8 +31,9 @@ mod write;
 use std::sync::Arc;
 use std::time::Duration;
 
-use alexandria_sync::hlc::DRIFT_BOUND_MS;
+use alexandria_sync::hlc::{ClockQuality, DRIFT_BOUND_MS};
 use alexandria_sync::id::{BucketId, NodeId};
+use alexandria_sync::merge::ReceiverClock;
 use alexandria_sync::quarantine::{QuarantineFull, QuarantineLimits};
 use alexandria_sync::record::encoding::{DecodeRecordError, RecordTooLarge};
 use sqlx::PgPool;
@@ -41,7 +42,7 @@ use tokio::sync::{Notify, broadcast, watch};
 
 pub use self::feed::NodeRecords;
 pub use self::identity::Identity;
-pub use self::migrations::migrate;
+pub use self::migrations::{is_migrated, migrate};
 pub(crate) use self::tables::typed_json;
 pub(crate) use self::write::Change;
 pub use self::write::{Edit, EditError, Held};
@@ -235,6 +236,12 @@ impl Records {
     /// To be called after a commit that wrote events.
     pub fn ring_events(&self) {
         self.shared.events_waiting.notify_one();
+    }
+
+    /// The clock that what is received is judged by.
+    pub fn clock(&self) -> ReceiverClock {
+        let drift_bound_ms = self.shared.drift_bound_ms;
+        ReceiverClock { unix_ms: now_unix_ms(), quality: ClockQuality::Trusted, drift_bound_ms }
     }
 
     /// The store as one node may see it.

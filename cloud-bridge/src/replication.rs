@@ -34,7 +34,7 @@ const EVENTS_MAX: usize = 64;
 /// Nodes that took each other's places without a session in between, at most.
 const REPLACED_IN_A_ROW_MAX: usize = 16;
 /// How often running sessions are compared with the revoked nodes.
-const REVOCATION_INTERVAL: Duration = Duration::from_secs(5);
+pub(crate) const REVOCATION_INTERVAL: Duration = Duration::from_secs(5);
 /// How long running sessions may take to end at shutdown.
 const SHUTDOWN_PATIENCE: Duration = Duration::from_secs(15);
 
@@ -121,7 +121,7 @@ impl Replication {
                 return;
             }
         }
-        if let Err(error) = self.hand_over_site(node).await {
+        if let Err(error) = hand_over_site(&self.shared.records, &self.shared.fleet, node).await {
             tracing::warn!(node.id = %node, error = &error as &dyn std::error::Error, "a site could not be handed over");
             link.refuse("come again later");
             return;
@@ -130,25 +130,6 @@ impl Replication {
         let span = tracing::info_span!("session", peer.id = %node, peer.address = %address, transport = %over);
         self.run(link, node, stop).instrument(span).await;
         drop(slot);
-    }
-
-    /// A node that replaces another gets all that belongs to its site before its first session.
-    async fn hand_over_site(&self, node: NodeId) -> Result<(), RecordStoreError> {
-        let fleet = &self.shared.fleet;
-        // One that was itself to replace another may have been replaced before it ever came.
-        let (mut steps, mut to) = (Vec::new(), node);
-        while steps.len() < REPLACED_IN_A_ROW_MAX
-            && let Some(from) = fleet.to_be_handed_over(to).await?
-        {
-            steps.push((from, to));
-            to = from;
-        }
-        for (from, to) in steps.into_iter().rev() {
-            let records = self.shared.records.hand_over_site(from, to).await?;
-            fleet.note_handed_over(to).await?;
-            tracing::info!(node.id = %to, replaced.id = %from, records, "a site was handed over");
-        }
-        Ok(())
     }
 
     async fn run(&self, link: AnyLink, node: NodeId, stop: CancellationToken) {
@@ -186,7 +167,8 @@ impl Replication {
             standing_unless_told,
             ..Default::default()
         };
-        let session = Session::new(config, self.hello(standing), node, scope, 0);
+        let hello = hello(&shared.records, standing, feature::OWN_ROWS | feature::PATCHES);
+        let session = Session::new(config, hello, node, scope, 0);
         let records = Arc::new(shared.records.for_node(node));
         let content = Arc::new(shared.content.clone());
         let ended = driver::run(session, node, records, content, link, inputs, Reports { events, progress }).await;
@@ -205,23 +187,6 @@ impl Replication {
                 shared.metrics.sessions_failed.inc();
                 tracing::warn!(error = &error as &dyn std::error::Error, "a session broke off");
             }
-        }
-    }
-
-    fn hello(&self, standing: Standing) -> Hello {
-        let identity = self.shared.records.identity();
-        Hello {
-            protocol_min: PROTOCOL_MIN,
-            protocol_max: PROTOCOL_MAX,
-            node: identity.node_id(),
-            incarnation: identity.incarnation(),
-            epoch: identity.epoch(),
-            unix_ms: now_unix_ms(),
-            clock_quality: ClockQuality::Trusted,
-            software: concat!("alexandria-bridge/", env!("CARGO_PKG_VERSION")).into(),
-            features: feature::OWN_ROWS | feature::PATCHES,
-            name: None,
-            standing: Some(standing),
         }
     }
 
@@ -318,6 +283,42 @@ impl Shared {
     fn running(&self) -> std::sync::MutexGuard<'_, HashMap<u64, Running>> {
         self.running.lock().expect("no holder of this lock panics")
     }
+}
+
+/// Who the bridge is, and how it stands.
+pub(crate) fn hello(records: &Records, standing: Standing, features: u64) -> Hello {
+    let identity = records.identity();
+    Hello {
+        protocol_min: PROTOCOL_MIN,
+        protocol_max: PROTOCOL_MAX,
+        node: identity.node_id(),
+        incarnation: identity.incarnation(),
+        epoch: identity.epoch(),
+        unix_ms: now_unix_ms(),
+        clock_quality: ClockQuality::Trusted,
+        software: concat!("alexandria-bridge/", env!("CARGO_PKG_VERSION")).into(),
+        features,
+        name: None,
+        standing: Some(standing),
+    }
+}
+
+/// A node that replaces another gets all that belongs to its site before anything is exchanged with it.
+pub(crate) async fn hand_over_site(records: &Records, fleet: &Fleet, node: NodeId) -> Result<(), RecordStoreError> {
+    // One that was itself to replace another may have been replaced before it ever came.
+    let (mut steps, mut to) = (Vec::new(), node);
+    while steps.len() < REPLACED_IN_A_ROW_MAX
+        && let Some(from) = fleet.to_be_handed_over(to).await?
+    {
+        steps.push((from, to));
+        to = from;
+    }
+    for (from, to) in steps.into_iter().rev() {
+        let handed_over = records.hand_over_site(from, to).await?;
+        fleet.note_handed_over(to).await?;
+        tracing::info!(node.id = %to, replaced.id = %from, records = handed_over, "a site was handed over");
+    }
+    Ok(())
 }
 
 /// What a handshake that failed is counted as; nothing if the network took it.

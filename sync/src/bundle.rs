@@ -6,6 +6,7 @@
 //! - [`survey()`] tells what importing one would change; [`import()`] does it, over the two ports of `store`.
 //! - [`Receipt`] is what a reader says afterwards: where its cursors stand and what content it lacks. The next bundle
 //!   for it starts there.
+//! - [`report`]: what is told of all that, as data and in words.
 //! - `segment`: a file is a sequence of segments, each closed by a hash over everything before it and a signature.
 //!   `format`: the frames that only bundles have. `opened`: whose bundles are taken, and until when.
 //!
@@ -24,6 +25,7 @@ pub mod export;
 pub mod format;
 pub mod import;
 pub mod receipt;
+pub mod report;
 pub mod survey;
 
 mod opened;
@@ -34,8 +36,8 @@ use std::ops::ControlFlow;
 
 pub use export::{Export, ExportError, Exported, Reader, export};
 pub use import::{ImportError, Imported, import};
-pub use opened::OpenError;
-pub use receipt::{LACKS_MAX, Receipt};
+pub use opened::{OpenError, issuer};
+pub use receipt::{LACKS_MAX, RECEIPT_BYTES_MAX, Receipt};
 pub use segment::{SEGMENT_BYTES, SEGMENT_BYTES_MAX, SEGMENT_FRAMES_MAX, SEGMENTS_MAX, WriteSegmentError};
 pub use survey::{KindCounts, Survey, SurveyError, survey};
 

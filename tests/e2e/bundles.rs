@@ -1,5 +1,7 @@
 //! Nodes that no link reaches, and a stick that goes between them.
 
+mod bridge;
+
 use std::{
     fs,
     path::{Path, PathBuf},

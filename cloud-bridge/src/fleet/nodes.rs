@@ -139,11 +139,20 @@ impl Fleet {
         .bind(Uuid::from_bytes(*node.as_bytes()))
         .fetch_optional(self.pool())
         .await?;
-        Ok(match is_revoked {
-            None => Err(Refusal::UnknownNode),
-            Some(true) => Err(Refusal::Revoked),
-            Some(false) => Ok(()),
-        })
+        Ok(verdict(is_revoked))
+    }
+
+    /// Whether this node may give and get what a session would bring. Unlike [`Self::admit`], nothing is noted.
+    ///
+    /// # Errors
+    ///
+    /// If PostgreSQL is away.
+    pub async fn may_take_part(&self, node: NodeId) -> Result<Result<(), Refusal>, sqlx::Error> {
+        let is_revoked: Option<bool> = sqlx::query_scalar("SELECT revoked_at IS NOT NULL FROM node WHERE id = $1")
+            .bind(Uuid::from_bytes(*node.as_bytes()))
+            .fetch_optional(self.pool())
+            .await?;
+        Ok(verdict(is_revoked))
     }
 
     /// As of when a node is in step whose version cannot say so, in milliseconds since 1970: its last complete session, or else its
@@ -177,6 +186,26 @@ impl Fleet {
         .bind(Uuid::from_bytes(*node.as_bytes()))
         .bind(told.is_some())
         .bind(in_step_ms.flatten())
+        .execute(self.pool())
+        .await?;
+        Ok(())
+    }
+
+    /// Keeps what a node has said of how it stood in what came by stick, perhaps long after: what was known before may be newer.
+    ///
+    /// # Errors
+    ///
+    /// If PostgreSQL is away.
+    pub async fn note_heard(&self, node: NodeId, told: Option<Standing>) -> Result<(), sqlx::Error> {
+        let Some(standing) = told else { return Ok(()) };
+        // Of one that holds nothing of anybody it says no time.
+        let in_step_ms = i64::try_from(standing.in_step_ms).ok();
+        sqlx::query(
+            "UPDATE node SET tells_standing = true, in_step_at = greatest(in_step_at, to_timestamp($2::bigint / 1000.0)) \
+             WHERE id = $1",
+        )
+        .bind(Uuid::from_bytes(*node.as_bytes()))
+        .bind(in_step_ms)
         .execute(self.pool())
         .await?;
         Ok(())
@@ -242,6 +271,15 @@ impl Fleet {
                 .fetch_all(self.pool())
                 .await?;
         Ok(revoked.into_iter().map(|id| NodeId::from_bytes(id.into_bytes())).collect())
+    }
+}
+
+/// Whether a node takes part: revoked or not, or `None` if there is no such node.
+fn verdict(is_revoked: Option<bool>) -> Result<(), Refusal> {
+    match is_revoked {
+        None => Err(Refusal::UnknownNode),
+        Some(true) => Err(Refusal::Revoked),
+        Some(false) => Ok(()),
     }
 }
 

@@ -4,8 +4,8 @@
 //! commit is visible. A snapshot that shows a head therefore shows every row up to it. A record that changes later
 //! moves to a higher number, past the head that was read, and is met there.
 
-use alexandria_sync::id::{BucketId, Epoch, NodeId, Seq};
-use alexandria_sync::record::Record;
+use alexandria_sync::id::{BucketId, Epoch, NodeId, RecordId, Seq};
+use alexandria_sync::record::{Record, RecordKey};
 use alexandria_sync::store::{Applied, BucketHead, Cursor, Page, Peer, RecordStore};
 use futures::TryStreamExt;
 use sqlx::Row;
@@ -164,6 +164,52 @@ impl Records {
             .fetch_optional(self.pool())
             .await?;
         Ok(head.map(|head| Seq(head as u64)))
+    }
+
+    /// The versions of some records that are held here, each in the place of its key.
+    ///
+    /// # Errors
+    ///
+    /// If PostgreSQL is away or holds a damaged record.
+    pub async fn held_versions(&self, keys: &[RecordKey]) -> Result<Vec<Option<Record>>, RecordStoreError> {
+        let buckets: Vec<String> = keys.iter().map(|key| key.bucket.to_string()).collect();
+        let (kinds, ids): (Vec<i32>, Vec<Uuid>) =
+            keys.iter().map(|key| (i32::from(key.kind.0), Uuid::from_bytes(*key.id.as_bytes()))).unzip();
+        let found: Vec<(i64, Vec<u8>)> = sqlx::query_as(
+            "SELECT key.place, record.encoding \
+             FROM unnest($1::text[], $2::integer[], $3::uuid[]) WITH ORDINALITY AS key (bucket, kind, id, place) \
+             JOIN bucket ON bucket.name = key.bucket \
+             JOIN record ON record.bucket_no = bucket.no AND record.kind = key.kind AND record.id = key.id",
+        )
+        .bind(buckets)
+        .bind(kinds)
+        .bind(ids)
+        .fetch_all(self.pool())
+        .await?;
+        let mut held = vec![None; keys.len()];
+        for (place, encoding) in found {
+            // Places count from one.
+            let Some(at) = usize::try_from(place - 1).ok().filter(|at| *at < keys.len()) else { continue };
+            let bucket = keys[at].bucket;
+            let decoded = Record::decode(bucket, &encoding);
+            held[at] = Some(decoded.map_err(|source| RecordStoreError::Damaged { bucket, source })?);
+        }
+        Ok(held)
+    }
+
+    /// The first collection of this title or id that readers see.
+    ///
+    /// # Errors
+    ///
+    /// If PostgreSQL is away.
+    pub async fn find_collection(&self, name: &str) -> Result<Option<RecordId>, RecordStoreError> {
+        let id: Option<Uuid> = sqlx::query_scalar(
+            "SELECT id FROM collection WHERE (title = $1 OR id::text = $1) AND disabled IS NOT TRUE ORDER BY id LIMIT 1",
+        )
+        .bind(name)
+        .fetch_optional(self.pool())
+        .await?;
+        Ok(id.map(|id| RecordId::from_bytes(id.into_bytes())))
     }
 
     /// See [`RecordStore::cursor`].

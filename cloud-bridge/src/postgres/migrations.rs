@@ -4,7 +4,7 @@ use sqlx::PgPool;
 use sqlx::SqlSafeStr;
 use sqlx::migrate::{MigrateError, Migration, MigrationType, Migrator};
 
-const STEPS: [(&str, &str); 7] = [
+const STEPS: [(&str, &str); 8] = [
     ("records", include_str!("../../migrations/0001_records.sql")),
     ("content", include_str!("../../migrations/0002_content.sql")),
     ("events and fleet", include_str!("../../migrations/0003_events_and_fleet.sql")),
@@ -12,7 +12,23 @@ const STEPS: [(&str, &str); 7] = [
     ("quarantine", include_str!("../../migrations/0005_quarantine.sql")),
     ("erasures", include_str!("../../migrations/0006_erasures.sql")),
     ("leases", include_str!("../../migrations/0007_leases.sql")),
+    ("bundle receipts", include_str!("../../migrations/0008_bundle_receipts.sql")),
 ];
+
+/// Whether the database has everything that this version needs.
+///
+/// # Errors
+///
+/// If PostgreSQL is away.
+pub async fn is_migrated(pool: &PgPool) -> Result<bool, sqlx::Error> {
+    let was_ever: bool =
+        sqlx::query_scalar("SELECT to_regclass('_sqlx_migrations') IS NOT NULL").fetch_one(pool).await?;
+    if !was_ever {
+        return Ok(false);
+    }
+    let last = sqlx::query_scalar("SELECT EXISTS (SELECT FROM _sqlx_migrations WHERE version = $1 AND success)");
+    last.bind(STEPS.len() as i64).fetch_one(pool).await
+}
 
 /// Brings the database up to this version. Safe to run beside other processes that do the same.
 ///

@@ -14,15 +14,14 @@ use std::collections::BTreeMap;
 
 use alexandria_sync::domain::{Erasure, Typed};
 use alexandria_sync::erase::{Order, overtaken};
-use alexandria_sync::hlc::ClockQuality;
 use alexandria_sync::id::{BucketId, NodeId, RecordId, Seq};
-use alexandria_sync::merge::{Admission, QuarantineReason, ReceiverClock, admit};
+use alexandria_sync::merge::{Admission, QuarantineReason, admit};
 use alexandria_sync::record::{Kind, Record};
 use alexandria_sync::store::{Applied, Peer};
 use sqlx::{PgConnection, PgPool};
 use uuid::Uuid;
 
-use super::{RecordStoreError, Records, erase, now_unix_ms, quarantine, tables};
+use super::{RecordStoreError, Records, erase, quarantine, tables};
 use crate::events::outbox;
 
 /// Tries of one transaction against other writers, at most.
@@ -174,11 +173,7 @@ impl Records {
     }
 
     fn decide(&self, from: Peer, held: &Held, records: &[Record], orders: &[Order]) -> Decided {
-        let clock = ReceiverClock {
-            unix_ms: now_unix_ms(),
-            quality: ClockQuality::Trusted,
-            drift_bound_ms: self.shared.drift_bound_ms,
-        };
+        let clock = self.clock();
         let mut decided = Decided::default();
         // A peer may send one record twice in a page; the later version meets the earlier one here.
         let mut changed: BTreeMap<(Kind, RecordId), usize> = BTreeMap::new();

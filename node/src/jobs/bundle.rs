@@ -19,7 +19,7 @@ use std::io::{self, BufReader};
 use std::path::Path;
 use std::sync::Arc;
 
-use alexandria_sync::absence::Standing;
+use alexandria_sync::absence::{Standing, may_give};
 use alexandria_sync::bundle::{Issuer, Receiver};
 use alexandria_sync::hlc::DRIFT_BOUND_MS;
 use alexandria_sync::id::{BucketId, NodeId};
@@ -29,7 +29,6 @@ use alexandria_sync::store::Peer;
 use alexandria_sync::wire::{Hello, PROTOCOL_MAX, PROTOCOL_MIN};
 
 use crate::library::Library;
-use crate::local::bundles::MadeBy;
 use crate::store::selection::Selected;
 use crate::store::{Blobs, Records, StoreError};
 
@@ -64,6 +63,12 @@ pub enum BundleError {
     /// A bundle for oneself.
     #[error("a bundle for this node itself")]
     ForItself,
+    /// Of the bridge, to whom it is too late to bring together what is here with what is there.
+    #[error(
+        "this node was away from its bridge for longer than its lease: it has to read all anew over a link (`alexandria sync --once`), \
+        which no bundle can do; nothing was changed"
+    )]
+    LeaseRanOut,
     /// It was not written.
     #[error(transparent)]
     Export(#[from] alexandria_sync::bundle::ExportError),
@@ -131,6 +136,24 @@ impl Bundles {
         Peer { node: identity.node, epoch: identity.epoch }
     }
 
+    fn is_bridge(&self, replica: NodeId) -> bool {
+        self.member.as_ref().is_some_and(|member| member.bridge == replica)
+    }
+
+    /// How this node stands, as it tells another: to its bridge, its own site counts, too.
+    fn standing_to(&self, reader: NodeId, selected: &Selected) -> Standing {
+        if self.is_bridge(reader) { selected.to_bridge } else { selected.nearby }
+    }
+
+    /// Refuses a bundle of the bridge that this node could begin to read all anew with, and not end.
+    fn check_lease(&self, issuer: &Issuer, selected: &Selected) -> Result<(), BundleError> {
+        let theirs = issuer.hello.standing.unwrap_or_default();
+        if self.is_bridge(issuer.hello.node) && !may_give(selected.to_bridge, theirs) {
+            return Err(BundleError::LeaseRanOut);
+        }
+        Ok(())
+    }
+
     /// Who this node is, at a time when its certificate is valid: a clock that was never set may be before that.
     fn hello(&self, standing: Standing) -> Result<Hello, BundleError> {
         let records = self.records();
@@ -194,15 +217,6 @@ struct Takes {
     accepts: Box<Accepts>,
     /// What it keeps.
     selected: Selected,
-}
-
-fn made_by(issuer: &Issuer) -> MadeBy {
-    MadeBy {
-        node: issuer.hello.node,
-        is_bridge: issuer.role == PeerRole::Bridge,
-        unix_ms: issuer.hello.unix_ms,
-        vouched: issuer.vouched,
-    }
 }
 
 fn open(path: &Path) -> Result<BufReader<File>, BundleError> {

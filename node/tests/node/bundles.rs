@@ -1,18 +1,22 @@
 //! Bundles and the choice of collections: a node writes and takes only what it keeps.
 
 use std::path::PathBuf;
+use std::time::UNIX_EPOCH;
 
 use alexandria_node::config::Config;
-use alexandria_node::jobs::bundle::Bundles;
+use alexandria_node::jobs::bundle::{Bundles, Member};
 use alexandria_node::library::Library;
 use alexandria_node::local::bundles::{
     BundleExportLine, BundleExportRequest, BundleExported, BundleImportLine, BundleImported, BundleRequest,
     BundleSurvey,
 };
 use alexandria_node::store::{Change, Level};
+use alexandria_sync::absence::Standing;
 use alexandria_sync::chunk::Chunking;
 use alexandria_sync::domain::{Blob, Collection, Media, Typed};
-use alexandria_sync::id::{BucketId, RecordId, Seq};
+use alexandria_sync::id::{BucketId, Epoch, NodeId, RecordId, Seq};
+use alexandria_sync::identity::{Authority, Identity, PeerIdentity, PeerRole, SigningRequest};
+use alexandria_sync::store::{Peer, RecordStore as _};
 use tempfile::TempDir;
 use tokio::sync::mpsc;
 
@@ -55,12 +59,26 @@ impl Place {
         Bundles::new(self.library.clone(), None)
     }
 
+    /// The same in a fleet, as what its certificate says.
+    fn bundles_as(&self, role: PeerRole, fleet: &Authority, bridge: NodeId) -> Bundles {
+        let named = PeerIdentity { role, id: self.library.store().records.identity().node };
+        let request = SigningRequest::make(named).unwrap();
+        let now_s = UNIX_EPOCH.elapsed().unwrap().as_secs();
+        let certificate = fleet.sign(&request.request_pem, named, [1; 16], now_s, 30).unwrap();
+        let identity = Identity::from_pem(&certificate, &request.key_pem, fleet.certificate_pem()).unwrap();
+        Bundles::new(self.library.clone(), Some(Member { identity, bridge }))
+    }
+
     async fn export(&self, collections: &[&str]) -> Result<(PathBuf, BundleExported), String> {
+        self.export_by(self.bundles(), collections).await
+    }
+
+    async fn export_by(&self, bundles: Bundles, collections: &[&str]) -> Result<(PathBuf, BundleExported), String> {
         let file = self.dir.path().join("library.bundle");
         let collections = collections.iter().map(|&name| name.to_owned()).collect();
         let request = BundleExportRequest { file: file.clone(), collections, ..BundleExportRequest::default() };
         let (lines, mut told) = mpsc::channel(1000);
-        self.bundles().export(request, lines).await;
+        bundles.export(request, lines).await;
         while let Some(line) = told.recv().await {
             match line {
                 BundleExportLine::Progress(_) => {}
@@ -133,4 +151,57 @@ async fn a_collection_that_is_not_kept_goes_into_no_bundle() {
     let to = Place::open(Level::Content);
     to.import(file).await;
     assert!(to.titles(school).await.is_empty());
+}
+
+/// A bridge is played by a node whose certificate says that it is one.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn bundles_of_the_bridge_renew_the_lease_and_once_it_has_run_out_change_nothing() {
+    let fleet = Authority::make("fleet of the tests", UNIX_EPOCH.elapsed().unwrap().as_secs()).unwrap();
+    let (town, away) = (Place::open(Level::Content), Place::open(Level::Content));
+    let bridge = town.library.store().records.identity().node;
+    let (bridge_bundles, node_bundles) =
+        (town.bundles_as(PeerRole::Bridge, &fleet, bridge), away.bundles_as(PeerRole::Node, &fleet, bridge));
+    // How the bridge stands is what it has from another, here.
+    let (records, source) =
+        (&town.library.store().records, Peer { node: NodeId::from_bytes([9; 16]), epoch: Epoch(1) });
+    let stands = async |in_step_ms, collected_ms| {
+        let standing = Standing { in_step_ms, collected_ms, keeps_all: true };
+        records.meet(source, standing).await.unwrap();
+        records.caught_up(source, standing, Vec::new()).await.unwrap();
+        records.meet(source, standing).await.unwrap();
+    };
+    let import = async |file: PathBuf| {
+        let request = BundleRequest { file, unsigned: false, receipt: Some(away.dir.path().join("receipt")) };
+        let looked = node_bundles.clone().survey(request.clone()).await;
+        let (lines, mut told) = mpsc::channel(1000);
+        node_bundles.clone().import(request, lines).await;
+        let mut last = None;
+        while let Some(line) = told.recv().await {
+            last = Some(line);
+        }
+        (looked, last.unwrap())
+    };
+    let in_step = || away.library.store().records.in_step_ms().unwrap();
+
+    let school = town.collection(10, "School").await;
+    stands(1_000_000, 0).await;
+    for in_step_ms in [1_000_000, 2_000_000] {
+        stands(in_step_ms, 0).await;
+        let (file, _) = town.export_by(bridge_bundles.clone(), &[]).await.unwrap();
+        let (looked, last) = import(file).await;
+        assert!(looked.is_ok() && matches!(last, BundleImportLine::Done(_)), "{looked:?} {last:?}");
+        assert_eq!(in_step(), Some(in_step_ms));
+    }
+
+    // Deletes were forgotten that this node may not know of.
+    stands(3_000_000, 2_500_000).await;
+    town.collection(20, "Films").await;
+    let (file, _) = town.export_by(bridge_bundles, &[]).await.unwrap();
+    let (looked, last) = import(file).await;
+    let BundleImportLine::Failed { reason } = last else { panic!("{last:?}") };
+    for said in [looked.unwrap_err(), reason] {
+        assert!(said.contains("longer than its lease"), "{said}");
+    }
+    assert_eq!(away.library.store().records.reading_anew().unwrap(), None, "it could not be ended");
+    assert_eq!((in_step(), away.titles(school).await), (Some(2_000_000), vec!["School".to_owned()]));
 }

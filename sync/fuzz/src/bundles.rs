@@ -88,7 +88,7 @@ fn import(file: &[u8]) {
     assert_eq!(again.applied.applied, 0);
     assert_eq!(blobs.unverified(), None);
 
-    let held = async |key| Ok::<_, Infallible>(records.get(key));
+    let held = async |keys: Vec<_>| Ok::<_, Infallible>(keys.into_iter().map(|key| records.get(key)).collect());
     let holds = async |blob| Ok::<_, Infallible>(blobs.whole(blob).is_some());
     now(bundle::survey(&receiver, file, &*records, held, holds)).expect("what was taken can be surveyed");
 }

@@ -115,6 +115,15 @@ impl From<ReadSegmentError> for OpenError {
     }
 }
 
+/// Tells who made a bundle that `receiver` takes, by its head alone.
+///
+/// # Errors
+///
+/// [`OpenError`]: why nothing of it is taken.
+pub fn issuer(receiver: &Receiver<'_>, input: impl Read) -> Result<Issuer, OpenError> {
+    Ok(Opened::open(receiver, input)?.issuer)
+}
+
 /// A bundle whose head was checked.
 pub(super) struct Opened<R> {
     pub(super) issuer: Issuer,

@@ -18,6 +18,8 @@ use crate::wire::{Hello, Message};
 
 /// Lacking blobs that a receipt names, at most. Where there are more, it says so, and the next bundle carries all content.
 pub const LACKS_MAX: usize = 50_000;
+/// Bytes of a receipt, at most: its buckets, what it lacks, and room.
+pub const RECEIPT_BYTES_MAX: u64 = 100 * LACKS_MAX as u64;
 
 /// Blobs that are looked up at a time.
 const WANTED_AT_ONCE: usize = 1000;

@@ -73,18 +73,23 @@ pub enum SurveyError {
     Store(#[source] StoreError),
 }
 
-/// Looks through a bundle. `held_record` and `holds_blob` look into the stores.
+/// Looks through a bundle. `held_records`, which answers for each key in its place, and `holds_blob` look into the stores.
 ///
 /// # Errors
 ///
 /// [`SurveyError`]. A bundle that is cut off or damaged later is surveyed as far as it goes.
-pub async fn survey<R: RecordStore, E: std::error::Error + Send + Sync + 'static>(
+pub async fn survey<R, E, F>(
     receiver: &Receiver<'_>,
     input: impl Read,
     records: &R,
-    mut held_record: impl AsyncFnMut(RecordKey) -> Result<Option<Record>, E>,
-    mut holds_blob: impl AsyncFnMut(BlobHash) -> Result<bool, E>,
-) -> Result<Survey, SurveyError> {
+    mut held_records: impl AsyncFnMut(Vec<RecordKey>) -> Result<Vec<Option<Record>>, E>,
+    mut holds_blob: impl AsyncFnMut(BlobHash) -> Result<bool, F>,
+) -> Result<Survey, SurveyError>
+where
+    R: RecordStore,
+    E: std::error::Error + Send + Sync + 'static,
+    F: std::error::Error + Send + Sync + 'static,
+{
     let mut opened = Opened::open(receiver, input)?;
     let places = Places::look_up(receiver, &opened, records).await.map_err(SurveyError::Store)?;
     let mut survey = Survey {
@@ -113,8 +118,9 @@ pub async fn survey<R: RecordStore, E: std::error::Error + Send + Sync + 'static
                     if !survey.refused.is_empty() {
                         named.by_taken(&found);
                     }
-                    for record in found {
-                        let held = held_record(record.key).await.map_err(|error| SurveyError::Store(error.into()))?;
+                    let keys = found.iter().map(|record| record.key).collect();
+                    let held = held_records(keys).await.map_err(|error| SurveyError::Store(error.into()))?;
+                    for (record, held) in found.into_iter().zip(held) {
                         survey.kinds.entry(record.key.kind).or_default().count(held, record, receiver.clock);
                     }
                 }
@@ -124,7 +130,7 @@ pub async fn survey<R: RecordStore, E: std::error::Error + Send + Sync + 'static
                         if holds_blob(entry.blob).await.map_err(|error| SurveyError::Store(error.into()))? {
                             survey.blobs_known += 1;
                         } else if !named.only_by_refused(entry.blob)
-                            || is_named(entry.blob, places.cursors.keys(), &mut held_record).await?
+                            || is_named(entry.blob, places.cursors.keys(), &mut held_records).await?
                         {
                             survey.blobs_new += 1;
                             survey.bytes_new = survey.bytes_new.saturating_add(entry.size_bytes);
@@ -177,16 +183,12 @@ fn contents(records: &[Record]) -> impl Iterator<Item = BlobHash> + '_ {
 async fn is_named<E: std::error::Error + Send + Sync + 'static>(
     blob: BlobHash,
     buckets: impl Iterator<Item = &BucketId>,
-    held_record: &mut impl AsyncFnMut(RecordKey) -> Result<Option<Record>, E>,
+    held_records: &mut impl AsyncFnMut(Vec<RecordKey>) -> Result<Vec<Option<Record>>, E>,
 ) -> Result<bool, SurveyError> {
-    for &bucket in buckets {
-        let key = RecordKey { bucket, kind: Blob::KIND, id: Blob::record_id(blob) };
-        let held = held_record(key).await.map_err(|error| SurveyError::Store(error.into()))?;
-        if held.as_ref().and_then(Blob::from_record).is_some_and(|named| named.hash == Some(blob)) {
-            return Ok(true);
-        }
-    }
-    Ok(false)
+    let id = Blob::record_id(blob);
+    let keys = buckets.map(|&bucket| RecordKey { bucket, kind: Blob::KIND, id }).collect();
+    let held = held_records(keys).await.map_err(|error| SurveyError::Store(error.into()))?;
+    Ok(held.iter().flatten().filter_map(Blob::from_record).any(|named| named.hash == Some(blob)))
 }
 
 impl KindCounts {

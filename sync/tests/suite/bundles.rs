@@ -197,7 +197,8 @@ impl Place {
 
     fn survey(&self, bytes: &[u8]) -> Survey {
         let accepts = accepts;
-        let held = async |key| Ok::<_, Infallible>(self.site.records.get(key));
+        let held =
+            async |keys: Vec<_>| Ok::<_, Infallible>(keys.into_iter().map(|key| self.site.records.get(key)).collect());
         let holds = async |blob| Ok::<_, Infallible>(self.site.blobs.whole(blob).is_some());
         let surveyed = now(bundle::survey(&self.receiver(&accepts), bytes, &*self.site.records, held, holds));
         surveyed.expect("it is taken")

@@ -12,7 +12,6 @@ use alexandria_sync::bundle::{
 };
 use alexandria_sync::id::{BucketId, NodeId};
 use alexandria_sync::store::{BucketHead, Peer, RecordStore as _};
-use alexandria_sync::wire::Hello;
 use tokio::sync::mpsc;
 
 use super::{BUFFER_BYTES, BundleError, Bundles, blocking, described, failed, receipts};
@@ -41,10 +40,11 @@ impl Bundles {
         if request.reader == Some(self.local().node) {
             return Err(BundleError::ForItself);
         }
-        let nearby = self.takes().await?.selected.nearby;
+        let selected = self.takes().await?.selected;
+        let standing = request.reader.map_or(selected.nearby, |reader| self.standing_to(reader, &selected));
         // Who reads all of it misses nothing.
         let carries_all = request.collections.is_empty() && request.max_bytes.is_none();
-        let hello = self.hello(Standing { keeps_all: nearby.keeps_all && carries_all, ..nearby })?;
+        let hello = self.hello(Standing { keeps_all: standing.keeps_all && carries_all, ..standing })?;
         let reader = match request.reader {
             Some(node) => Some(self.reader(node).await?),
             None => None,
@@ -68,7 +68,7 @@ impl Bundles {
             let _ = remove_if_there(&partial);
         }
         let exported = written?;
-        Ok(summary(&exported, &hello, &what))
+        Ok(BundleExported::of(&exported, &what))
     }
 
     async fn write_file(
@@ -118,7 +118,7 @@ impl Bundles {
             chosen.insert(found);
         }
         let own = self.local().node;
-        let for_bridge = self.member.as_ref().is_some_and(|member| request.reader == Some(member.bridge));
+        let for_bridge = request.reader.is_some_and(|reader| self.is_bridge(reader));
         let carried = |bucket: BucketId| match bucket {
             BucketId::Catalogue => true,
             BucketId::Collection(id) => chosen.is_empty() || chosen.contains(&id),
@@ -150,20 +150,6 @@ impl Bundles {
             }
         }
         Ok(Reader { node, life: None, receipt: None })
-    }
-}
-
-fn summary(exported: &Exported, hello: &Hello, what: &Export<'_>) -> BundleExported {
-    BundleExported {
-        records: exported.records,
-        blobs: exported.blobs,
-        bytes: exported.file_bytes,
-        blobs_left_out: exported.blobs_left_out,
-        blobs_absent: exported.blobs_absent,
-        records_left_out: exported.records_left_out,
-        expires_unix_ms: hello.unix_ms.saturating_add(what.validity_ms),
-        goes_on: what.reader.is_some_and(|reader| reader.receipt.is_some()),
-        signed: what.signer.is_some(),
     }
 }
 
