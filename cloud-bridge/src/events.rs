@@ -24,10 +24,12 @@ pub struct Config {
     pub source: String,
     /// Lanes that this process publishes at once.
     pub workers: usize,
+    /// How long an event waits, at most, while this process takes in many records at once, in seconds; 0 for not at all.
+    pub yield_max_s: u64,
 }
 
 impl Default for Config {
     fn default() -> Self {
-        Self { topic_arn: None, source: "alexandria-bridge".into(), workers: 2 }
+        Self { topic_arn: None, source: "alexandria-bridge".into(), workers: 2, yield_max_s: 10 }
     }
 }

@@ -9,6 +9,7 @@
 //! - [`absence`]: tombstones that nobody needs any more.
 //! - [`quarantine`]: what was set aside, and its replay.
 //! - [`watcher`]: who is told that a feed has grown.
+//! - `intake`: whether many records come in just now.
 //!
 //! Invariants:
 //! - A bucket's sequencer is locked last, so rows become visible in the order of their numbers: whoever reads up to a
@@ -22,6 +23,7 @@ pub mod erase;
 pub mod feed;
 mod handover;
 pub mod identity;
+mod intake;
 mod migrations;
 pub mod quarantine;
 mod tables;
@@ -42,8 +44,8 @@ use tokio::sync::{Notify, broadcast, watch};
 
 pub use self::feed::NodeRecords;
 pub use self::identity::Identity;
+use self::intake::Intake;
 pub use self::migrations::{is_migrated, migrate};
-pub(crate) use self::tables::typed_json;
 pub(crate) use self::write::Change;
 pub use self::write::{Edit, EditError, Held};
 use crate::metrics::Metrics;
@@ -150,6 +152,7 @@ struct Shared {
     /// Whether changes are written to the outbox.
     announced: bool,
     metrics: Metrics,
+    intake: Intake,
     /// Rung when an erasure was written, a moment before its commit.
     erased: Notify,
     /// Rung after each commit that wrote events.
@@ -200,6 +203,7 @@ impl Records {
             },
             announced,
             metrics,
+            intake: Intake::default(),
             erased: Notify::new(),
             events_waiting: Notify::new(),
             records_changed,
@@ -247,6 +251,11 @@ impl Records {
     /// The store as one node may see it.
     pub fn for_node(&self, node: NodeId) -> NodeRecords {
         NodeRecords::new(self.clone(), node)
+    }
+
+    /// Whether many records come in just now, so that what can wait had better.
+    pub(crate) fn takes_in_many(&self) -> bool {
+        self.shared.intake.is_large()
     }
 
     /// Whether somebody publishes what is written to the outbox.

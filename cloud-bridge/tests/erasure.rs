@@ -96,7 +96,7 @@ async fn what_is_erased_stands_in_no_table_and_what_comes_late_is_not_let_in() {
     assert!(held(&records, target.key).await.is_tombstone());
     assert_eq!(held(&records, other.key).await, other);
     let told: i64 = database
-        .value("SELECT count(*) FROM outbox WHERE type = 'MEDIA_DELETED' AND data @> '{\"erased\": true}'")
+        .value("SELECT count(*) FROM outbox WHERE type = 'MEDIA_DELETED' AND data::jsonb @> '{\"erased\": true}'")
         .await;
     assert_eq!(told, 1, "who listens learns that it was erased");
 

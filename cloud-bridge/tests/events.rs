@@ -86,6 +86,45 @@ async fn every_change_is_told_at_least_once_under_one_id_and_in_order() {
     }
 }
 
+/// While many records come in, an event waits; but no longer than was said, and not for a few records.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn events_give_way_to_many_records_and_never_longer_than_was_said() {
+    let (Some(database), Some(aws)) = (Database::new().await, Aws::shared()) else { return };
+    let (topic, _queue) = aws.topic_and_queue().await;
+    let (records, bucket, other_bucket) = (database.records().await, a_collection(), a_collection());
+    let publisher = publisher(&records, &aws, &topic).await;
+    let page = |bucket, count| -> Vec<_> { (0..count).map(|_| media(bucket, new_id(), "many", stamp(1, 0))).collect() };
+    records.apply(peer(1), bucket, page(bucket, 10), Seq(10)).await.unwrap();
+    drain(&database, &publisher).await;
+
+    // A page that cannot get on: somebody else has the bucket's sequencer.
+    let mut other = database.pool().begin().await.unwrap();
+    sqlx::query("SELECT head FROM bucket FOR UPDATE").execute(&mut *other).await.unwrap();
+    let large = tokio::spawn({
+        let (records, page) = (records.clone(), page(bucket, 1_000));
+        async move { records.apply(peer(1), bucket, page, Seq(1_010)).await }
+    });
+    wait_for("the page to wait", || async {
+        let query = "SELECT count(*) FROM pg_stat_activity \
+             WHERE datname = current_database() AND wait_event_type = 'Lock'";
+        (database.value::<i64>(query).await > 0).then_some(())
+    })
+    .await;
+    records.apply(peer(1), other_bucket, page(other_bucket, 10), Seq(10)).await.unwrap();
+    assert_eq!(publisher.publish_due().await.unwrap(), Round::Idle, "what was just told waits for the page");
+    sqlx::query("UPDATE outbox SET created_at = now() - interval '11 seconds'")
+        .execute(&database.pool())
+        .await
+        .unwrap();
+    assert!(matches!(publisher.publish_due().await.unwrap(), Round::Published(_)), "this has waited for long enough");
+    other.rollback().await.unwrap();
+    large.await.unwrap().unwrap();
+    wait_for("the page's own events to be due", || async {
+        matches!(publisher.publish_due().await.unwrap(), Round::Published(_)).then_some(())
+    })
+    .await;
+}
+
 /// An event is there if and only if its change is: what was superseded is not told.
 #[tokio::test]
 async fn only_what_changed_is_told() {

@@ -17,7 +17,7 @@
 //!
 //! Read in this order: [`records`] and [`change`] (what callers do), `writer` (group commit), `tables` and `keys`
 //! (what a change writes), [`replication`], [`quarantine`], [`erase`], [`absence`], [`blobs`]; [`selection`], [`align`] and `demand` (what
-//! of a fleet's library is kept here); then [`backup`] and [`rebuild`].
+//! of a fleet's library is kept here); then [`backup`], [`rebuild`] and [`compact`].
 //!
 //! What always holds:
 //! - A call that returns `Ok` has made its effect durable.
@@ -31,7 +31,9 @@ pub mod absence;
 pub mod align;
 pub mod backup;
 pub mod blobs;
+mod blocks;
 pub mod change;
+pub mod compact;
 mod demand;
 mod disk;
 mod engine;
@@ -63,6 +65,7 @@ use alexandria_sync::quarantine::QuarantineLimits;
 
 pub use blobs::{BlobSession, Blobs};
 pub use change::Change;
+pub use compact::Space;
 pub(crate) use disk::{remove_if_there, rename_durably, write_durably};
 pub use engine::{Direction, EngineError};
 pub use erase::EraseError;

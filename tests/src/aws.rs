@@ -45,7 +45,7 @@ const START_DEADLINE: Duration = Duration::from_mins(1);
 pub struct Aws {
     address: SocketAddr,
     names: AtomicU32,
-    _server: Process,
+    server: Process,
     folder: TempDir,
 }
 
@@ -64,12 +64,17 @@ impl Aws {
         let mut server = Process::spawn("moto", &mut command, &folder.path().join("log"), Signal::SIGTERM);
         let address = server.said("listening on http://", START_DEADLINE).await;
         let address = address.parse().unwrap_or_else(|error| panic!("moto listens on {address:?}: {error}"));
-        Self { address, names: AtomicU32::new(0), _server: server, folder }
+        Self { address, names: AtomicU32::new(0), server, folder }
     }
 
     /// Forgets everything but the device authority.
     pub async fn reset(&self) {
         http::post(format!("{}/moto-api/reset", self.url())).ok().await;
+    }
+
+    /// The id of its process.
+    pub fn pid(&self) -> u32 {
+        self.server.pid()
     }
 
     pub fn address(&self) -> SocketAddr {

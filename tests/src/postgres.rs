@@ -129,6 +129,15 @@ impl Postgres {
         server.wait(DEADLINE).await;
     }
 
+    /// The id of the server's first process, the parent of all others.
+    ///
+    /// # Panics
+    ///
+    /// When it is stopped.
+    pub fn pid(&self) -> u32 {
+        self.server.as_ref().expect("PostgreSQL is running").pid()
+    }
+
     /// The address, for an [`crate::outage::OutageProxy`] in front of it.
     pub fn address(&self) -> std::net::SocketAddr {
         ([127, 0, 0, 1], self.port).into()

@@ -122,9 +122,20 @@ impl Process {
         self.status_kib("VmRSS:") * 1024
     }
 
-    /// The most memory ever in use.
+    /// The most memory ever in use, or since [`Self::forget_resident_peak`].
     pub fn resident_peak_bytes(&self) -> u64 {
         self.status_kib("VmHWM:") * 1024
+    }
+
+    /// Of what is in use, what is not pages of files, which the kernel takes back whenever it needs them.
+    pub fn resident_anonymous_bytes(&self) -> u64 {
+        self.status_kib("RssAnon:") * 1024
+    }
+
+    /// Starts [`Self::resident_peak_bytes`] anew, from what is in use now.
+    pub fn forget_resident_peak(&self) {
+        let path = format!("/proc/{}/clear_refs", self.pid());
+        fs::write(&path, "5").unwrap_or_else(|error| panic!("write {path}: {error}"));
     }
 
     fn status_kib(&self, field: &str) -> u64 {

@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 use sqlx::PgConnection;
 use uuid::Uuid;
 
-use crate::postgres::{Change, typed_json};
+use crate::postgres::Change;
 
 /// Lanes; as many as the migration made.
 pub const LANES: u64 = 16;
@@ -53,7 +53,7 @@ impl Priority {
 
 /// Events on their way into the outbox, column by column.
 #[derive(Default)]
-struct Rows {
+pub(crate) struct Rows {
     lanes: Vec<i32>,
     ids: Vec<Uuid>,
     types: Vec<String>,
@@ -64,35 +64,6 @@ struct Rows {
     priorities: Vec<&'static str>,
     traceparents: Vec<String>,
     data: Vec<String>,
-}
-
-/// Tells of records that are about to be stored.
-pub(crate) async fn announce_changes(
-    tx: &mut PgConnection,
-    bucket: BucketId,
-    changes: &[Change],
-) -> Result<(), sqlx::Error> {
-    let trace_id: u128 = rand::random();
-    let mut rows = Rows::default();
-    for change in changes {
-        let key = change.after.key;
-        let Some((_, kind)) = TOLD.iter().find(|(told, _)| *told == key.kind) else { continue };
-        let was_live = change.before.as_ref().is_some_and(|before| !before.is_tombstone());
-        let (verb, priority) = match (was_live, change.after.is_tombstone()) {
-            (false, false) => ("CREATED", Priority::Normal),
-            (true, false) => ("UPDATED", Priority::Normal),
-            (true, true) => ("DELETED", Priority::High),
-            // Nobody was told of it, so nobody needs to know that it is gone.
-            (false, true) => continue,
-        };
-        let site = match bucket {
-            BucketId::Site(site) => Some(site),
-            _ => change.arrived_from(),
-        };
-        let data = json!({ "id": key.id, "bucket": bucket, "fields": typed_json(&change.after) });
-        rows.push(trace_id, (kind, key.id.to_string()), verb, priority, (Some(bucket.to_string()), site), &data);
-    }
-    rows.insert(tx).await
 }
 
 /// What is said of a record that was erased: no event tells more of it.
@@ -116,6 +87,31 @@ pub(crate) async fn announce_blob(
 }
 
 impl Rows {
+    /// What tells of records that are about to be stored, each of which shows its fields as `shown` has them.
+    pub(crate) fn of_changes(bucket: BucketId, changes: &[Change], shown: Vec<Option<Value>>) -> Self {
+        let trace_id: u128 = rand::random();
+        let mut rows = Self::default();
+        for (change, fields) in changes.iter().zip(shown) {
+            let key = change.after.key;
+            let Some((_, kind)) = TOLD.iter().find(|(told, _)| *told == key.kind) else { continue };
+            let was_live = change.before.as_ref().is_some_and(|before| !before.is_tombstone());
+            let (verb, priority) = match (was_live, change.after.is_tombstone()) {
+                (false, false) => ("CREATED", Priority::Normal),
+                (true, false) => ("UPDATED", Priority::Normal),
+                (true, true) => ("DELETED", Priority::High),
+                // Nobody was told of it, so nobody needs to know that it is gone.
+                (false, true) => continue,
+            };
+            let site = match bucket {
+                BucketId::Site(site) => Some(site),
+                _ => change.arrived_from(),
+            };
+            let data = json!({ "id": key.id, "bucket": bucket, "fields": fields });
+            rows.push(trace_id, (kind, key.id.to_string()), verb, priority, (Some(bucket.to_string()), site), &data);
+        }
+        rows
+    }
+
     fn push(
         &mut self,
         trace_id: u128,
@@ -145,13 +141,13 @@ impl Rows {
         self.data.push(text);
     }
 
-    async fn insert(self, tx: &mut PgConnection) -> Result<(), sqlx::Error> {
+    pub(crate) async fn insert(self, tx: &mut PgConnection) -> Result<(), sqlx::Error> {
         if self.ids.is_empty() {
             return Ok(());
         }
         sqlx::query(
             "INSERT INTO outbox (lane, event_id, type, subject, kind, bucket, site, priority, traceparent, data) \
-             SELECT lane, event_id, type, subject, kind, bucket, site, priority, traceparent, data::jsonb \
+             SELECT lane, event_id, type, subject, kind, bucket, site, priority, traceparent, data::json \
              FROM unnest($1::integer[], $2::uuid[], $3::text[], $4::text[], $5::text[], $6::text[], $7::text[], \
                 $8::text[], $9::text[], $10::text[]) WITH ORDINALITY \
                 AS event (lane, event_id, type, subject, kind, bucket, site, priority, traceparent, data, place) \

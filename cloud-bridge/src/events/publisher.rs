@@ -4,8 +4,11 @@
 //! publishes its oldest events in order, deletes them, and commits. If it dies in between, the lane is free again at
 //! once and the same events go out a second time under the same ids. A topic that is away is left alone for longer
 //! and longer, with jitter; the outbox keeps everything meanwhile.
+//!
+//! While this process takes in many records at once, it publishes only what has waited for [`Config::yield_max_s`]: the
+//! node that sends them is on a link that may end, and who listens to the topic is not.
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 use std::time::Duration;
 
 use aws_sdk_sns::Client;
@@ -42,6 +45,7 @@ pub struct Publisher {
     client: Client,
     topic_arn: String,
     source: String,
+    yield_max: Duration,
     metrics: Metrics,
 }
 
@@ -60,7 +64,8 @@ impl Publisher {
     /// A publisher for the configured topic; `None` if there is none.
     pub fn new(records: Records, client: Client, config: &Config, metrics: Metrics) -> Option<Self> {
         let topic_arn = config.topic_arn.clone()?;
-        Some(Self { records, client, topic_arn, source: config.source.clone(), metrics })
+        let yield_max = Duration::from_secs(config.yield_max_s);
+        Some(Self { records, client, topic_arn, source: config.source.clone(), yield_max, metrics })
     }
 
     /// Publishes until told to stop.
@@ -88,12 +93,15 @@ impl Publisher {
     ///
     /// If PostgreSQL is away. Events that went out just before will go out again.
     pub async fn publish_due(&self) -> Result<Round, sqlx::Error> {
+        let waited_at_least = if self.records.takes_in_many() { self.yield_max } else { Duration::ZERO };
         let mut tx = self.records.pool().begin().await?;
         let lane: Option<(i32, i32)> = sqlx::query_as(
             "SELECT lane, attempts FROM outbox_lane \
-             WHERE next_attempt_at <= now() AND EXISTS (SELECT FROM outbox WHERE outbox.lane = outbox_lane.lane) \
+             WHERE next_attempt_at <= now() AND (SELECT created_at FROM outbox WHERE outbox.lane = outbox_lane.lane \
+                ORDER BY no LIMIT 1) <= clock_timestamp() - $1 * interval '1 millisecond' \
              ORDER BY next_attempt_at, lane LIMIT 1 FOR UPDATE SKIP LOCKED",
         )
+        .bind(waited_at_least.as_millis() as f64)
         .fetch_optional(&mut *tx)
         .await?;
         let Some((lane, attempts)) = lane else { return Ok(Round::Idle) };
@@ -108,22 +116,24 @@ impl Publisher {
         .await?;
 
         let mut published = 0;
+        let mut settled: Vec<i64> = Vec::with_capacity(events.len());
         let mut failure = None;
-        for call in calls(&events, &self.source) {
+        let dispatched_at = OffsetDateTime::now_utc().format(&Rfc3339).unwrap_or_default();
+        let ready: Vec<Ready<'_>> = events.iter().map(|event| Ready::of(event, &self.source, &dispatched_at)).collect();
+        for call in calls(&ready) {
             let outcome = self.publish(call).await;
             published += outcome.published.len();
             self.metrics.events_published.inc_by(outcome.published.len() as u64);
             self.metrics.events_refused.inc_by(outcome.refused.len() as u64);
-            let settled: Vec<i64> =
-                outcome.published.iter().copied().chain(outcome.refused.iter().map(|(no, _)| *no)).collect();
+            settled.extend(outcome.published.iter().copied().chain(outcome.refused.iter().map(|(no, _)| *no)));
             keep_refused(&mut tx, &outcome.refused).await?;
-            sqlx::query("DELETE FROM outbox WHERE no = ANY ($1)").bind(settled).execute(&mut *tx).await?;
             if outcome.failure.is_some() {
                 // What follows may be about the same record: it has to wait.
                 failure = outcome.failure;
                 break;
             }
         }
+        sqlx::query("DELETE FROM outbox WHERE no = ANY ($1)").bind(settled).execute(&mut *tx).await?;
         let (attempts, wait) = match &failure {
             None => (0, Duration::ZERO),
             Some(_) => (attempts.saturating_add(1), backoff(attempts)),
@@ -148,11 +158,10 @@ impl Publisher {
         }
     }
 
-    async fn publish(&self, events: &[Event]) -> Outcome {
-        let dispatched_at = OffsetDateTime::now_utc().format(&Rfc3339).unwrap_or_default();
+    async fn publish(&self, events: &[Ready<'_>]) -> Outcome {
         let mut call = self.client.publish_batch().topic_arn(&self.topic_arn);
         for event in events {
-            match self.entry(event, &dispatched_at) {
+            match self.entry(event) {
                 Ok(entry) => call = call.publish_batch_request_entries(entry),
                 Err(error) => return Outcome::failed(error.to_string()),
             }
@@ -161,7 +170,7 @@ impl Publisher {
             Ok(answer) => answer,
             Err(error) => return Outcome::failed(aws_sdk_sns::error::DisplayErrorContext(&error).to_string()),
         };
-        let no_of = |id: Option<&str>| events.iter().find(|event| id == Some(&event.no.to_string())).map(|e| e.no);
+        let no_of = |id: Option<&str>| events.iter().map(|ready| ready.event.no).find(|no| id == Some(&no.to_string()));
         let mut outcome = Outcome {
             published: answer.successful().iter().filter_map(|entry| no_of(entry.id())).collect(),
             ..Outcome::default()
@@ -180,20 +189,34 @@ impl Publisher {
         outcome
     }
 
-    fn entry(
-        &self,
-        event: &Event,
-        dispatched_at: &str,
-    ) -> Result<PublishBatchRequestEntry, aws_sdk_sns::error::BuildError> {
-        let mut entry = PublishBatchRequestEntry::builder().id(event.no.to_string()).message(event.body(&self.source));
+    fn entry(&self, ready: &Ready<'_>) -> Result<PublishBatchRequestEntry, aws_sdk_sns::error::BuildError> {
+        let event = ready.event;
+        let mut entry = PublishBatchRequestEntry::builder().id(event.no.to_string()).message(&ready.body);
         if self.topic_arn.ends_with(FIFO_SUFFIX) {
             entry = entry.message_group_id(&event.subject).message_deduplication_id(event.event_id.to_string());
         }
-        for (name, value) in event.attributes(&self.source, dispatched_at) {
+        for (name, value) in &ready.attributes {
             let value = MessageAttributeValue::builder().data_type("String").string_value(value).build()?;
-            entry = entry.message_attributes(name, value);
+            entry = entry.message_attributes(*name, value);
         }
         entry.build()
+    }
+}
+
+/// An event in the form in which it goes out.
+struct Ready<'e> {
+    event: &'e Event,
+    body: String,
+    attributes: BTreeMap<&'static str, String>,
+}
+
+impl<'e> Ready<'e> {
+    fn of(event: &'e Event, source: &str, dispatched_at: &str) -> Self {
+        Self { event, body: event.body(source), attributes: event.attributes(source, dispatched_at) }
+    }
+
+    fn size_bytes(&self) -> usize {
+        self.body.len() + self.attributes.values().map(|value| value.len() + 32).sum::<usize>()
     }
 }
 
@@ -226,7 +249,7 @@ async fn keep_refused(tx: &mut PgConnection, refused: &[(i64, String)]) -> Resul
 }
 
 /// Cuts events into calls. A call never holds two events of one subject: SNS may take the later and not the earlier.
-fn calls<'a>(mut events: &'a [Event], source: &str) -> Vec<&'a [Event]> {
+fn calls<'a, 'e>(mut events: &'a [Ready<'e>]) -> Vec<&'a [Ready<'e>]> {
     let mut calls = Vec::new();
     while !events.is_empty() {
         let mut subjects = HashSet::new();
@@ -234,10 +257,9 @@ fn calls<'a>(mut events: &'a [Event], source: &str) -> Vec<&'a [Event]> {
         let fitting = events
             .iter()
             .take(CALL_EVENTS_MAX)
-            .take_while(|event| {
-                let attributes: usize = event.attributes(source, "").values().map(|value| value.len() + 32).sum();
-                size_bytes += event.body(source).len() + attributes;
-                size_bytes <= CALL_BYTES_MAX && subjects.insert(&event.subject)
+            .take_while(|ready| {
+                size_bytes += ready.size_bytes();
+                size_bytes <= CALL_BYTES_MAX && subjects.insert(&ready.event.subject)
             })
             .count();
         let (call, later) = events.split_at(fitting.max(1));
@@ -276,19 +298,24 @@ mod tests {
         }
     }
 
+    /// The numbers of the events of each call.
+    fn numbers(events: &[Event]) -> Vec<Vec<i64>> {
+        let ready: Vec<Ready<'_>> = events.iter().map(|event| Ready::of(event, "s", "")).collect();
+        calls(&ready).iter().map(|call| call.iter().map(|ready| ready.event.no).collect()).collect()
+    }
+
     #[test]
     fn two_events_of_one_record_never_share_a_call() {
         let events = [event(1, "a", 1), event(2, "b", 1), event(3, "a", 1), event(4, "c", 1)];
-        let calls: Vec<Vec<i64>> = calls(&events, "s").iter().map(|call| call.iter().map(|e| e.no).collect()).collect();
-        assert_eq!(calls, [vec![1, 2], vec![3, 4]]);
+        assert_eq!(numbers(&events), [vec![1, 2], vec![3, 4]]);
     }
 
     #[test]
     fn a_call_stays_within_the_limits_of_sns() {
         let many: Vec<Event> = (0..25).map(|no| event(no, &no.to_string(), 1)).collect();
-        assert_eq!(calls(&many, "s").iter().map(|call| call.len()).collect::<Vec<_>>(), [10, 10, 5]);
+        assert_eq!(numbers(&many).iter().map(Vec::len).collect::<Vec<_>>(), [10, 10, 5]);
         let large: Vec<Event> = (0..3).map(|no| event(no, &no.to_string(), 128 * 1024)).collect();
-        assert_eq!(calls(&large, "s").len(), 3);
+        assert_eq!(numbers(&large).len(), 3);
     }
 
     #[test]

@@ -329,8 +329,8 @@ async fn forget_events(tx: &mut PgConnection, bucket: BucketId, erased: &[Record
         let subject = format!("{}/{}", kind_name(record.key.kind), record.key.id);
         let data = outbox::erased_data(record.key.id, bucket).to_string();
         for statement in [
-            "UPDATE outbox SET data = $2::text::jsonb WHERE subject = $1",
-            "UPDATE outbox_refused SET data = $2::text::jsonb WHERE subject = $1",
+            "UPDATE outbox SET data = $2::text::json WHERE subject = $1",
+            "UPDATE outbox_refused SET data = $2::text::json WHERE subject = $1",
         ] {
             sqlx::query(statement).bind(&subject).bind(&data).execute(&mut *tx).await?;
         }

@@ -1,17 +1,19 @@
 //! The typed tables that SQL can ask, one for each kind, written with the record.
 //!
-//! A row goes over as JSON, one array for all rows of a kind, so that a page of records costs one statement for each
-//! kind in it. What a peer sends is not checked as strictly as what is made here: a number too large for its column is
+//! Rows go over column by column, an array for each, so that a page of records costs one statement for each kind in it.
+//! What a peer sends is not checked as strictly as what is made here: a number too large for its column is
 //! cut to the largest that fits, and the character U+0000, which PostgreSQL has no text for, becomes U+FFFD. The record
 //! itself keeps every byte.
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
 
+use alexandria_sync::chunk::BlobHash;
 use alexandria_sync::domain::{
     Annotation, Author, AuthorCategory, Blob, Category, Collection, Erasure, ErasureReceipt, Media, MediaAuthor,
     MediaCategory, OpenCount, Typed, User,
 };
+use alexandria_sync::id::RecordId;
 use alexandria_sync::record::{Kind, Record};
 use serde_json::Value;
 use sqlx::{AssertSqlSafe, PgConnection};
@@ -72,7 +74,7 @@ const TABLES: [Table; 13] = [
             ("cover", Hash),
             ("disabled", Flag),
         ],
-        words: &["title", "description", "array_to_string(r.languages, ' ')"],
+        words: &["title", "description", "array_to_string(r.languages::text[], ' ')"],
         json: json::<Media>,
     },
     Table {
@@ -164,52 +166,183 @@ const TABLES: [Table; 13] = [
     },
 ];
 
-/// Brings the typed tables up to what is about to be stored.
-pub(super) async fn project(tx: &mut PgConnection, bucket_no: i32, changes: &[Change]) -> Result<(), sqlx::Error> {
-    for table in &TABLES {
-        // In the order of their ids, so that two writers take the rows' locks in the same order.
-        let mut live = BTreeMap::new();
-        let mut deleted = Vec::new();
-        for change in changes.iter().filter(|change| change.after.key.kind == table.kind) {
-            match row(table, &change.after) {
-                Some(row) => {
-                    live.insert(change.after.key.id, row);
-                }
-                None => deleted.push(Uuid::from_bytes(*change.after.key.id.as_bytes())),
-            }
-        }
-        if !live.is_empty() {
-            let rows = Value::Array(live.into_values().collect()).to_string();
-            sqlx::query(AssertSqlSafe(upsert(table))).bind(bucket_no).bind(rows).execute(&mut *tx).await?;
-        }
-        if !deleted.is_empty() {
-            let statement = format!("DELETE FROM {} WHERE bucket_no = $1 AND id = ANY ($2)", table.name);
-            sqlx::query(AssertSqlSafe(statement)).bind(bucket_no).bind(deleted).execute(&mut *tx).await?;
-        }
-    }
-    count_openings(tx, changes).await
+/// What the typed tables are to hold of some changes.
+pub(super) struct Projection {
+    tables: Vec<Rows>,
 }
 
-/// A record as the JSON that its table is filled from; `None` once it is deleted.
-fn row(table: &Table, record: &Record) -> Option<Value> {
-    let mut row = (table.json)(record)?;
-    let fields = row.as_object_mut()?;
-    for (name, column) in table.columns {
-        let Some(value) = fields.get_mut(*name) else { continue };
-        if *column == Number && value.as_u64().is_some_and(|number| i64::try_from(number).is_err()) {
-            *value = i64::MAX.into();
+/// What one of them is to hold.
+struct Rows {
+    table: &'static Table,
+    live: Live,
+    deleted: Vec<Uuid>,
+}
+
+/// Rows to be there, column by column.
+struct Live {
+    ids: Vec<Uuid>,
+    stamps: Vec<i64>,
+    stamps_ms: Vec<i64>,
+    columns: Vec<Values>,
+}
+
+/// One column of many rows, in the form that goes over; [`Column::cast`] makes it the column's.
+enum Values {
+    Texts(Vec<Option<String>>),
+    Numbers(Vec<Option<i64>>),
+    Flags(Vec<Option<bool>>),
+    Ids(Vec<Option<Uuid>>),
+    Hashes(Vec<Option<Vec<u8>>>),
+}
+
+impl Projection {
+    /// What is to be said of `changes`, of which `shown` are the records as [`typed_json`] has them.
+    pub(super) fn of(changes: &[Change], shown: &[Option<Value>]) -> Self {
+        let mut tables = Vec::new();
+        for table in &TABLES {
+            // In the order of their ids, so that two writers take the rows' locks in the same order.
+            let mut live = BTreeMap::new();
+            let mut deleted = Vec::new();
+            for (change, shown) in changes.iter().zip(shown).filter(|(change, _)| change.after.key.kind == table.kind) {
+                match shown {
+                    Some(shown) => {
+                        live.insert(change.after.key.id, (&change.after, shown));
+                    }
+                    None => deleted.push(Uuid::from_bytes(*change.after.key.id.as_bytes())),
+                }
+            }
+            if !live.is_empty() || !deleted.is_empty() {
+                tables.push(Rows { table, live: Live::of(table, live.into_values()), deleted });
+            }
         }
-        replace_nul(value);
+        Self { tables }
     }
-    let stamp = record.newest_stamp();
-    fields.insert("id".into(), record.key.id.to_string().into());
-    fields.insert("stamp".into(), i64::try_from(stamp.time.to_bits()).unwrap_or(i64::MAX).into());
-    fields.insert("stamp_ms".into(), stamp.time.unix_ms().into());
-    Some(row)
+
+    /// Writes it.
+    pub(super) async fn write(self, tx: &mut PgConnection, bucket_no: i32) -> Result<(), sqlx::Error> {
+        for Rows { table, live, deleted } in self.tables {
+            if !live.ids.is_empty() {
+                let statement = upsert(table);
+                let query = sqlx::query(AssertSqlSafe(statement)).bind(bucket_no);
+                let query = query.bind(live.ids).bind(live.stamps).bind(live.stamps_ms);
+                let query = live.columns.into_iter().fold(query, |query, values| match values {
+                    Values::Texts(values) => query.bind(values),
+                    Values::Numbers(values) => query.bind(values),
+                    Values::Flags(values) => query.bind(values),
+                    Values::Ids(values) => query.bind(values),
+                    Values::Hashes(values) => query.bind(values),
+                });
+                query.execute(&mut *tx).await?;
+            }
+            if !deleted.is_empty() {
+                let statement = format!("DELETE FROM {} WHERE bucket_no = $1 AND id = ANY ($2)", table.name);
+                sqlx::query(AssertSqlSafe(statement)).bind(bucket_no).bind(deleted).execute(&mut *tx).await?;
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Live {
+    fn of<'r>(table: &Table, rows: impl Iterator<Item = (&'r Record, &'r Value)>) -> Self {
+        let columns = table.columns.iter().map(|(_, column)| column.values()).collect();
+        let mut live = Self { ids: Vec::new(), stamps: Vec::new(), stamps_ms: Vec::new(), columns };
+        for (record, shown) in rows {
+            let stamp = record.newest_stamp();
+            live.ids.push(Uuid::from_bytes(*record.key.id.as_bytes()));
+            live.stamps.push(i64::try_from(stamp.time.to_bits()).unwrap_or(i64::MAX));
+            live.stamps_ms.push(i64::try_from(stamp.time.unix_ms()).unwrap_or(i64::MAX));
+            for ((name, column), values) in table.columns.iter().zip(&mut live.columns) {
+                values.push(*column, shown.get(*name).filter(|value| !value.is_null()));
+            }
+        }
+        live
+    }
+}
+
+impl Column {
+    /// No values of this column.
+    fn values(self) -> Values {
+        match self {
+            Text | Texts | Numbers | Numeric | Json => Values::Texts(Vec::new()),
+            Number => Values::Numbers(Vec::new()),
+            Flag => Values::Flags(Vec::new()),
+            Id => Values::Ids(Vec::new()),
+            Hash => Values::Hashes(Vec::new()),
+        }
+    }
+
+    /// The type of a value as it goes over, and what makes it the column's.
+    fn sql(self) -> (&'static str, &'static str) {
+        match self {
+            Text => ("text", ""),
+            Texts => ("text", "::text[]"),
+            Numbers => ("text", "::bigint[]"),
+            Numeric => ("text", "::numeric"),
+            Json => ("text", "::jsonb"),
+            Number => ("bigint", ""),
+            Flag => ("boolean", ""),
+            Id => ("uuid", ""),
+            Hash => ("bytea", ""),
+        }
+    }
+}
+
+impl Values {
+    /// One value more, of a column of the kind that these were made for.
+    fn push(&mut self, column: Column, value: Option<&Value>) {
+        match self {
+            Self::Texts(values) => values.push(value.map(|value| match (column, value) {
+                (Texts | Numbers, Value::Array(items)) => array_literal(items),
+                (Text, Value::String(text)) => text.clone(),
+                (_, value) => value.to_string(),
+            })),
+            Self::Numbers(values) => {
+                let number = |value: &Value| value.as_i64().or_else(|| value.as_u64().map(|_| i64::MAX));
+                values.push(value.and_then(number));
+            }
+            Self::Flags(values) => values.push(value.and_then(Value::as_bool)),
+            Self::Ids(values) => {
+                let id = |text: &str| text.parse::<RecordId>().ok();
+                values.push(value.and_then(Value::as_str).and_then(id).map(|id| Uuid::from_bytes(*id.as_bytes())));
+            }
+            Self::Hashes(values) => {
+                let hash = |text: &str| text.parse::<BlobHash>().ok();
+                values.push(value.and_then(Value::as_str).and_then(hash).map(|hash| hash.as_bytes().to_vec()));
+            }
+        }
+    }
+}
+
+/// Texts or numbers as PostgreSQL writes an array.
+fn array_literal(items: &[Value]) -> String {
+    let mut literal = String::from("{");
+    for (place, item) in items.iter().enumerate() {
+        if place > 0 {
+            literal.push(',');
+        }
+        match item {
+            Value::String(text) => {
+                literal.push('"');
+                for character in text.chars() {
+                    if matches!(character, '"' | '\\') {
+                        literal.push('\\');
+                    }
+                    literal.push(character);
+                }
+                literal.push('"');
+            }
+            other => {
+                let _ = write!(literal, "{other}");
+            }
+        }
+    }
+    literal.push('}');
+    literal
 }
 
 /// A record's fields by name, as in the API.
-pub(crate) fn typed_json(record: &Record) -> Option<Value> {
+pub(super) fn typed_json(record: &Record) -> Option<Value> {
     let table = TABLES.iter().find(|table| table.kind == record.key.kind)?;
     let mut json = (table.json)(record)?;
     replace_nul(&mut json);
@@ -229,32 +362,23 @@ fn replace_nul(value: &mut Value) {
     }
 }
 
+/// The statement that writes rows: `$1` is the bucket, the rest arrays, as [`Live`] has them.
 fn upsert(table: &Table) -> String {
     let mut names = String::from("bucket_no, id, stamp, updated_at");
     let mut values = String::from("$1, r.id, r.stamp, to_timestamp(r.stamp_ms / 1000.0)");
-    let mut types = String::from("id uuid, stamp bigint, stamp_ms bigint");
+    let mut arrays = String::from("$2::uuid[], $3::bigint[], $4::bigint[]");
+    let mut columns = String::from("id, stamp, stamp_ms");
     let mut updates = String::from("stamp = excluded.stamp, updated_at = excluded.updated_at");
-    let mut add = |name: &str, value: &str, sql_type: Option<&str>| {
+    let mut add = |name: &str, value: &str| {
         let _ = write!(names, ", {name}");
         let _ = write!(values, ", {value}");
-        if let Some(sql_type) = sql_type {
-            let _ = write!(types, ", {name} {sql_type}");
-        }
         let _ = write!(updates, ", {name} = excluded.{name}");
     };
-    for (name, column) in table.columns {
-        let sql_type = match column {
-            Text | Hash => "text",
-            Texts => "text[]",
-            Number => "bigint",
-            Numbers => "bigint[]",
-            Numeric => "numeric",
-            Flag => "boolean",
-            Id => "uuid",
-            Json => "jsonb",
-        };
-        let value = if *column == Hash { format!("decode(r.{name}, 'hex')") } else { format!("r.{name}") };
-        add(name, &value, Some(sql_type));
+    for (parameter, (name, column)) in (5..).zip(table.columns) {
+        let (sent_as, cast) = column.sql();
+        let _ = write!(arrays, ", ${parameter}::{sent_as}[]");
+        let _ = write!(columns, ", {name}");
+        add(name, &format!("r.{name}{cast}"));
     }
     if !table.words.is_empty() {
         let words: Vec<String> = table
@@ -262,20 +386,20 @@ fn upsert(table: &Table) -> String {
             .iter()
             .map(|word| if word.contains('(') { (*word).to_owned() } else { format!("r.{word}") })
             .collect();
-        add("words", &format!("to_tsvector('simple', concat_ws(' ', {}))", words.join(", ")), None);
+        add("words", &format!("to_tsvector('simple', concat_ws(' ', {}))", words.join(", ")));
     }
     if table.kind == Blob::KIND {
-        add("stored", "EXISTS (SELECT FROM stored_blob WHERE stored_blob.hash = decode(r.hash, 'hex'))", None);
+        add("stored", "EXISTS (SELECT FROM stored_blob WHERE stored_blob.hash = r.hash)");
     }
     format!(
-        "INSERT INTO {} ({names}) SELECT {values} FROM jsonb_to_recordset($2::text::jsonb) AS r ({types}) \
+        "INSERT INTO {} ({names}) SELECT {values} FROM unnest({arrays}) AS r ({columns}) \
          ON CONFLICT (bucket_no, id) DO UPDATE SET {updates}",
         table.name
     )
 }
 
 /// Adds to each medium's popularity what its counters have grown by. A sum would lose what a concurrent writer adds.
-async fn count_openings(tx: &mut PgConnection, changes: &[Change]) -> Result<(), sqlx::Error> {
+pub(super) async fn count_openings(tx: &mut PgConnection, changes: &[Change]) -> Result<(), sqlx::Error> {
     let mut grown: BTreeMap<Uuid, i128> = BTreeMap::new();
     for change in changes.iter().filter(|change| change.after.key.kind == OpenCount::KIND) {
         for (record, sign) in change.before.iter().map(|before| (before, -1)).chain([(&change.after, 1)]) {

@@ -26,6 +26,8 @@ use crate::events::outbox;
 
 /// Tries of one transaction against other writers, at most.
 const ATTEMPTS_MAX: u32 = 8;
+/// Changes that go over in one statement, at most.
+const CHANGES_AT_ONCE: usize = 2_000;
 /// PostgreSQL's codes for a transaction that another one was in the way of.
 const SERIALIZATION_FAILURE: &str = "40001";
 const DEADLOCK_DETECTED: &str = "40P01";
@@ -94,6 +96,7 @@ impl Records {
         records: Vec<Record>,
         next: Seq,
     ) -> Result<Applied, RecordStoreError> {
+        let _taken_in = self.shared.intake.begin(records.len());
         let applied = self.receive(from, bucket, &records, Some(next)).await.inspect_err(|error| {
             if let RecordStoreError::QuarantineFull { .. } = error {
                 self.metrics().quarantine_full.inc();
@@ -321,24 +324,56 @@ pub(super) async fn store(
     if changes.is_empty() {
         return Ok(());
     }
-    tables::project(tx, bucket_no, changes).await?;
-    erase::note_unnamed(tx, bucket_no, changes).await?;
-    if announced {
-        outbox::announce_changes(tx, bucket, changes).await?;
+    let mut later = changes.chunks(CHANGES_AT_ONCE);
+    let mut next = later.next().map(|changes| Prepared::of(bucket, changes, announced));
+    while let Some(prepared) = next.take() {
+        // PostgreSQL is busy with these while the next are made ready.
+        let written = prepared.write(tx, bucket_no);
+        let made = async { later.next().map(|changes| Prepared::of(bucket, changes, announced)) };
+        let (written, made) = futures::join!(written, made);
+        written?;
+        next = made;
     }
+    tables::count_openings(tx, changes).await?;
+    erase::note_unnamed(tx, bucket_no, changes).await?;
     let head: i64 = sqlx::query_scalar("UPDATE bucket SET head = head + $2 WHERE no = $1 RETURNING head")
         .bind(bucket_no)
         .bind(changes.len() as i64)
         .fetch_one(&mut *tx)
         .await?;
     let first = head - changes.len() as i64 + 1;
-    let (mut new, mut old) = (Rows::default(), Rows::default());
-    for (seq, change) in (first..).zip(changes) {
-        if change.before.is_some() { old.push(seq, change) } else { new.push(seq, change) }
+    let mut numbered = first..;
+    for changes in changes.chunks(CHANGES_AT_ONCE) {
+        let (mut new, mut old) = (Rows::default(), Rows::default());
+        for (change, seq) in changes.iter().zip(&mut numbered) {
+            if change.before.is_some() { old.push(seq, change) } else { new.push(seq, change) }
+        }
+        new.insert(tx, bucket_no).await?;
+        old.update(tx, bucket_no).await?;
     }
-    new.insert(tx, bucket_no).await?;
-    old.update(tx, bucket_no).await?;
     Ok(())
+}
+
+/// What is written of some changes besides their records.
+struct Prepared {
+    rows: tables::Projection,
+    events: Option<outbox::Rows>,
+}
+
+impl Prepared {
+    fn of(bucket: BucketId, changes: &[Change], announced: bool) -> Self {
+        let shown: Vec<_> = changes.iter().map(|change| tables::typed_json(&change.after)).collect();
+        let rows = tables::Projection::of(changes, &shown);
+        Self { rows, events: announced.then(|| outbox::Rows::of_changes(bucket, changes, shown)) }
+    }
+
+    async fn write(self, tx: &mut PgConnection, bucket_no: i32) -> Result<(), sqlx::Error> {
+        self.rows.write(tx, bucket_no).await?;
+        match self.events {
+            Some(events) => events.insert(tx).await,
+            None => Ok(()),
+        }
+    }
 }
 
 /// Rows of the feed, column by column, as PostgreSQL takes many at once.

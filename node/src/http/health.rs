@@ -107,7 +107,8 @@ fn render(health: &Health) -> String {
         let set_aside = stats.quarantined;
         gauge(&mut text, "alexandria_records_quarantined", "Received records that were set aside.", set_aside.records);
         gauge(&mut text, "alexandria_quarantine_bytes", "Bytes of them.", set_aside.bytes);
-        gauge(&mut text, "alexandria_store_disk_bytes", "Bytes of the record store.", stats.disk_bytes);
+        gauge(&mut text, "alexandria_store_disk_bytes", "Bytes of the record store.", stats.space.disk_bytes);
+        gauge(&mut text, "alexandria_store_live_bytes", "Bytes of its rows, about.", stats.space.live_bytes);
         gauge(&mut text, "alexandria_store_queue", "Writes that wait.", stats.queued as u64);
     }
     if let Ok(stats) = store.blobs.stats() {

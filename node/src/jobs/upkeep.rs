@@ -15,6 +15,8 @@ use crate::store::blobs::scrub::Outcome;
 pub struct UpkeepConfig {
     /// The records are copied to a file in the data folder this often, in seconds: what a damaged store is rebuilt from.
     pub dump_every_s: u64,
+    /// Whether the record store takes far more of the disk than it holds is looked at this often, in seconds; if so, it is written anew.
+    pub compact_every_s: u64,
     /// Content that no record names is looked for this often, in seconds.
     pub sweep_every_s: u64,
     /// And removed once nothing has named it for this long, in seconds: an upload waits for its record.
@@ -30,6 +32,7 @@ impl Default for UpkeepConfig {
         const DAY_S: u64 = 24 * 60 * 60;
         Self {
             dump_every_s: DAY_S,
+            compact_every_s: 10 * 60,
             sweep_every_s: 60 * 60,
             sweep_grace_s: DAY_S,
             scrub_bytes_per_s: 4 * 1024 * 1024,
@@ -44,6 +47,7 @@ pub async fn run(library: Library, config: UpkeepConfig, unclean_stop: bool) {
         tokio::join!(
             check_records(&library, unclean_stop),
             dump(&library, config.dump_every_s),
+            compact(&library, config.compact_every_s),
             sweep(&library, &config),
             scrub(&library, &config),
         )
@@ -78,6 +82,30 @@ async fn dump(library: &Library, every_s: u64) {
             Ok(Ok(summary)) => tracing::debug!(summary.records, summary.size_bytes, "copied the records"),
             Ok(Err(error)) => tracing::warn!(%error, "the records could not be copied"),
             Err(error) => tracing::warn!(%error, "the records could not be copied"),
+        }
+    }
+}
+
+async fn compact(library: &Library, every_s: u64) {
+    let records = &library.store().records;
+    loop {
+        tokio::time::sleep(Duration::from_secs(every_s)).await;
+        let before = match records.space() {
+            Ok(space) if space.is_bloated() => space,
+            Ok(_) => continue,
+            Err(error) => {
+                tracing::warn!(%error, "what the records take on the disk could not be found out");
+                continue;
+            }
+        };
+        match records.compact().await {
+            Ok(after) => tracing::info!(
+                before_bytes = before.disk_bytes,
+                after_bytes = after.disk_bytes,
+                live_bytes = after.live_bytes,
+                "wrote the record store anew, without what was replaced or removed"
+            ),
+            Err(error) => tracing::warn!(%error, "the record store could not be written anew; it is tried again"),
         }
     }
 }

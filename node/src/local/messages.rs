@@ -119,6 +119,12 @@ pub struct RecordCounts {
     pub authors: u64,
     pub categories: u64,
     pub collections: u64,
+    /// Bytes of the record store's files.
+    #[serde(default)]
+    pub disk_bytes: u64,
+    /// Bytes of the rows in them, about.
+    #[serde(default)]
+    pub live_bytes: u64,
 }
 
 /// What content is here.

@@ -37,6 +37,8 @@ pub(super) fn gather(state: &LocalState) -> Result<Status, StoreError> {
             authors: live(Author::KIND),
             categories: live(Category::KIND),
             collections: live(Collection::KIND),
+            disk_bytes: records.space.disk_bytes,
+            live_bytes: records.space.live_bytes,
         },
         content: ContentStatus {
             blobs: content.held,

@@ -168,7 +168,7 @@ pub fn import(path: &Path, data_dir: &Path, cache_bytes: u64) -> Result<BackupSu
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(folder("clear")(error).into()),
         _ => {}
     }
-    let engine = Engine::open(&rewriting, cache_bytes, keys::may_be_long)?;
+    let engine = Engine::open(&rewriting, cache_bytes)?;
     let records = fill(&engine, Rows::open(path, size_bytes)?)?;
     drop(engine);
     disk::rename_durably(&rewriting, &data_dir.join("records")).map_err(folder("restore into"))?;

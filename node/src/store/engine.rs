@@ -10,9 +10,10 @@
 //! - Memory stays bounded while rows churn: sled collects its garbage at the pace of its flusher, hence
 //!   [`FLUSHER_PACE_MS`].
 //!
-//! Values longer than [`PIECE_BYTES`] are cut into rows of their own. Otherwise sled would move the page into a side
-//! file, which it does not sync before the log that points at it.
+//! Rows lie in blocks (`blocks`), each of which is a row of the tree. Values too long for that are cut into pieces, rows of their own of
+//! at most [`PIECE_BYTES`]: sled would move a larger page into a side file, which it does not sync before the log that points at it.
 
+use std::collections::{BTreeMap, VecDeque};
 use std::fs::{self, File};
 use std::io;
 use std::ops::Bound;
@@ -23,15 +24,19 @@ use std::time::{Duration, Instant};
 
 use parking_lot::{RwLock, RwLockReadGuard};
 
+use super::blocks::{Block, Held, INLINE_BYTES_MAX, LAST, Malformed};
+
 /// Longest value in one row. Sixteen of them and their keys fit well into a quarter of a sled segment (128 KiB).
 const PIECE_BYTES: usize = 4096;
 /// First byte of the rows that hold pieces: before every table, so that no scan of one meets them.
 const PIECE_TABLE: u8 = 0;
-/// First byte of a value that follows whole.
-const WHOLE: u8 = 0;
-/// First byte of a value of which only the number of pieces follows.
-const IN_PIECES: u8 = 1;
+/// The first key that is not of a piece.
+const FIRST: &[u8] = &[PIECE_TABLE + 1];
+/// How often a value in pieces is read anew because it was replaced meanwhile, at most.
+const READS_MAX: usize = 100;
 
+/// What is found where a row of the tree is no block.
+const UNKNOWN_FORM: &str = "a row has an unknown form";
 /// The name of the file in which sled keeps its settings.
 const SETTINGS_FILE: &str = "conf";
 /// How often sled's own flusher runs, in milliseconds. With its default of 500 the churn of a million records took
@@ -71,8 +76,6 @@ pub(crate) struct Engine {
     files: RwLock<Option<Files>>,
     dir: PathBuf,
     cache_bytes: u64,
-    /// Which keys may have values over [`PIECE_BYTES`].
-    may_be_long: fn(&[u8]) -> bool,
     damaged: AtomicBool,
 }
 
@@ -124,8 +127,8 @@ impl Files {
 }
 
 impl Engine {
-    /// Opens or creates the store in `dir`. Values over 4 KiB are only allowed where `may_be_long` says so.
-    pub(crate) fn open(dir: &Path, cache_bytes: u64, may_be_long: fn(&[u8]) -> bool) -> Result<Self, EngineError> {
+    /// Opens or creates the store in `dir`.
+    pub(crate) fn open(dir: &Path, cache_bytes: u64) -> Result<Self, EngineError> {
         let created = !dir.exists();
         fs::create_dir_all(dir)?;
         let files = Files::open(dir, cache_bytes)?;
@@ -136,7 +139,7 @@ impl Engine {
             }
         }
         let files = RwLock::new(Some(files));
-        Ok(Self { files, dir: dir.to_owned(), cache_bytes, may_be_long, damaged: AtomicBool::new(false) })
+        Ok(Self { files, dir: dir.to_owned(), cache_bytes, damaged: AtomicBool::new(false) })
     }
 
     /// Closes the tree, lets `exchange` put another one in its place, which must hold the same rows, and opens that.
@@ -159,15 +162,24 @@ impl Engine {
 
     /// The value of `key`.
     pub(crate) fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, EngineError> {
-        match self.guarded(|db| db.get(key))? {
-            Some(stored) => self.whole(key, &stored).map(Some),
-            None => Ok(None),
+        for _ in 0..READS_MAX {
+            match self.held(key)? {
+                None => return Ok(None),
+                Some(Held::Here(value)) => return Ok(Some(value)),
+                Some(Held::InPieces(count, hash)) => {
+                    // Not whole if the row is being replaced just now: then it says something else by now.
+                    if let Some(value) = self.joined(key, count, hash)? {
+                        return Ok(Some(value));
+                    }
+                }
+            }
         }
+        Err(self.found_damage("a piece of a value is missing"))
     }
 
     /// Whether `key` has a value.
     pub(crate) fn contains(&self, key: &[u8]) -> Result<bool, EngineError> {
-        self.guarded(|db| db.contains_key(key))
+        Ok(self.held(key)?.is_some())
     }
 
     /// The rows between two bounds, in key order or against it. Sees batches whole or not at all row by row, but is
@@ -175,11 +187,8 @@ impl Engine {
     pub(crate) fn scan(&self, from: Bound<Vec<u8>>, to: Bound<Vec<u8>>, direction: Direction) -> Scan<'_> {
         // Held while the scan lives, so that no other tree takes the place of the one that it reads.
         let files = self.files.read_recursive();
-        let rows = match &*files {
-            Some(files) if !is_empty(&from, &to) => caught(|| Ok(files.db.range((from, to)))).ok(),
-            _ => None,
-        };
-        Scan { engine: self, rows, direction, _files: files }
+        let is_over = files.is_none() || is_empty(&from, &to);
+        Scan { engine: self, from, to, direction, read: None, is_over, rows: VecDeque::new(), _files: files }
     }
 
     /// The rows whose keys start with `prefix`, in key order.
@@ -193,21 +202,40 @@ impl Engine {
             return Err(EngineError::Damaged { detail: "it is read-only since damage was found".into() });
         }
         let mut batch = sled::Batch::default();
-        for (key, value) in rows {
-            if (self.may_be_long)(&key) {
-                let needed = value.as_ref().map_or(0, |value| pieces(value.len()));
-                self.drop_pieces(&mut batch, &key, needed)?;
-            }
-            match value {
-                None => batch.remove(key),
-                Some(value) if pieces(value.len()) == 0 => batch.insert(key, [&[WHOLE], value.as_slice()].concat()),
-                Some(value) => {
-                    for (number, piece) in (0u16..).zip(value.chunks(PIECE_BYTES)) {
-                        batch.insert(piece_key(&key, number), piece);
-                    }
-                    let [high, low] = pieces(value.len()).to_be_bytes();
-                    batch.insert(key, &[IN_PIECES, high, low]);
+        let mut rows = rows.into_iter().collect::<BTreeMap<_, _>>().into_iter().peekable();
+        while let Some((first, _)) = rows.peek() {
+            let (fence, mut block) = match self.block_of(first)? {
+                Some((fence, stored)) => {
+                    let block = Block::decode(&fence, &stored).ok_or_else(|| self.found_damage(UNKNOWN_FORM))?;
+                    (fence.to_vec(), block)
                 }
+                None => (LAST.to_vec(), Block::default()),
+            };
+            let mut changed = None;
+            while let Some((key, value)) = rows.next_if(|(key, _)| *key <= fence) {
+                let before = match value {
+                    None => block.rows.remove(&key),
+                    Some(value) => {
+                        let held = put_value(&mut batch, &key, value);
+                        let kept = pieces(&held);
+                        let before = block.rows.insert(key.clone(), held);
+                        drop_pieces(&mut batch, &key, before.as_ref(), kept);
+                        changed = Some(key);
+                        continue;
+                    }
+                };
+                if before.is_some() {
+                    drop_pieces(&mut batch, &key, before.as_ref(), 0);
+                    changed = Some(key);
+                }
+            }
+            let Some(changed) = changed else { continue };
+            if block.rows.is_empty() {
+                batch.remove(fence);
+                continue;
+            }
+            for (fence, block) in block.cut(fence, &changed) {
+                batch.insert(fence, block.encode());
             }
         }
         self.guarded(|db| db.apply_batch(batch))
@@ -231,31 +259,24 @@ impl Engine {
         self.damaged.load(Ordering::Acquire)
     }
 
-    fn whole(&self, key: &[u8], stored: &[u8]) -> Result<Vec<u8>, EngineError> {
-        match stored {
-            [WHOLE, value @ ..] => Ok(value.to_vec()),
-            &[IN_PIECES, high, low] => {
-                let mut value = Vec::new();
-                for number in 0..u16::from_be_bytes([high, low]) {
-                    let piece = self.guarded(|db| db.get(piece_key(key, number)))?;
-                    value.extend_from_slice(&piece.ok_or_else(|| self.found_damage("a piece of a value is missing"))?);
-                }
-                Ok(value)
-            }
-            _ => Err(self.found_damage("a value has an unknown form")),
-        }
+    /// The block that `key` belongs into, with its fence.
+    fn block_of(&self, key: &[u8]) -> Result<Option<(sled::IVec, sled::IVec)>, EngineError> {
+        self.guarded(|db| db.range(key..).next().transpose())
     }
 
-    /// Removes the pieces of the value that `key` has now, from number `keep` on.
-    fn drop_pieces(&self, batch: &mut sled::Batch, key: &[u8], keep: u16) -> Result<(), EngineError> {
-        if let Some(stored) = self.guarded(|db| db.get(key))?
-            && let &[IN_PIECES, high, low] = &*stored
-        {
-            for number in keep..u16::from_be_bytes([high, low]) {
-                batch.remove(piece_key(key, number));
-            }
+    fn held(&self, key: &[u8]) -> Result<Option<Held>, EngineError> {
+        let Some((fence, stored)) = self.block_of(key)? else { return Ok(None) };
+        Block::find(&fence, &stored, key).map_err(|Malformed| self.found_damage(UNKNOWN_FORM))
+    }
+
+    /// A value that lies in pieces; `None` if these are not all of one value.
+    fn joined(&self, key: &[u8], count: u16, hash: Option<[u8; 8]>) -> Result<Option<Vec<u8>>, EngineError> {
+        let mut value = Vec::new();
+        for number in 0..count {
+            let Some(piece) = self.guarded(|db| db.get(piece_key(key, number)))? else { return Ok(None) };
+            value.extend_from_slice(&piece);
         }
-        Ok(())
+        Ok(hash.is_none_or(|hash| hash == hash_of(&value)).then_some(value))
     }
 
     /// Calls sled. A thread that scans may call again, whoever waits for the files.
@@ -294,35 +315,117 @@ pub enum Direction {
 }
 
 /// Rows of a scan. Ends after the first error.
+///
+/// Each block is looked up anew: an iterator of sled reads from a page that it remembers, and a block that was cut meanwhile may
+/// have left some of its rows in a page before.
 pub(crate) struct Scan<'e> {
     engine: &'e Engine,
-    rows: Option<sled::Iter>,
+    /// What is still to be told lies between these.
+    from: Bound<Vec<u8>>,
+    to: Bound<Vec<u8>>,
     direction: Direction,
+    /// The fence of the block that was read last.
+    read: Option<Vec<u8>>,
+    /// No further block holds anything that is to be told.
+    is_over: bool,
+    /// Rows of the block that was read last.
+    rows: VecDeque<(Vec<u8>, Held)>,
     _files: RwLockReadGuard<'e, Option<Files>>,
+}
+
+impl Scan<'_> {
+    /// Reads the next block; `false` after the last.
+    fn read_block(&mut self) -> Result<bool, EngineError> {
+        if self.is_over {
+            return Ok(false);
+        }
+        let block = match self.direction {
+            Direction::Ascending => self.block_after()?,
+            Direction::Descending => self.block_before()?,
+        };
+        let Some((fence, stored)) = block else {
+            self.is_over = true;
+            return Ok(false);
+        };
+        self.is_over = match self.direction {
+            Direction::Ascending => key_of(&self.to).is_some_and(|to| *fence >= *to),
+            Direction::Descending => key_of(&self.from).is_some_and(|from| *fence < *from),
+        };
+        let block = Block::decode(&fence, &stored).ok_or_else(|| self.engine.found_damage(UNKNOWN_FORM))?;
+        self.rows.extend(block.rows);
+        self.read = Some(fence.to_vec());
+        Ok(true)
+    }
+
+    fn block_after(&self) -> Result<Option<(sled::IVec, sled::IVec)>, EngineError> {
+        let lower = match &self.read {
+            Some(fence) => Bound::Excluded(fence.as_slice()),
+            None => Bound::Included(key_of(&self.from).unwrap_or_default().max(FIRST)),
+        };
+        self.engine.guarded(|db| db.range::<&[u8], _>((lower, Bound::Unbounded)).next().transpose())
+    }
+
+    fn block_before(&self) -> Result<Option<(sled::IVec, sled::IVec)>, EngineError> {
+        let upper = match &self.read {
+            Some(fence) => Bound::Excluded(fence.as_slice()),
+            None => {
+                // The last row lies in the block that its key belongs into.
+                if let Some(to) = key_of(&self.to)
+                    && let Some(block) = self.engine.block_of(to.max(FIRST))?
+                {
+                    return Ok(Some(block));
+                }
+                Bound::Unbounded
+            }
+        };
+        if upper == Bound::Excluded(FIRST) {
+            return Ok(None);
+        }
+        self.engine.guarded(|db| db.range::<&[u8], _>((Bound::Included(FIRST), upper)).next_back().transpose())
+    }
+
+    fn next_row(&mut self) -> Result<Option<Row>, EngineError> {
+        loop {
+            let row = match self.direction {
+                Direction::Ascending => self.rows.pop_front(),
+                Direction::Descending => self.rows.pop_back(),
+            };
+            let Some((key, held)) = row else {
+                if self.read_block()? {
+                    continue;
+                }
+                return Ok(None);
+            };
+            if !is_between(&key, &self.from, &self.to) {
+                continue;
+            }
+            // A block may have been cut meanwhile: what it was cut from told of these rows already.
+            match self.direction {
+                Direction::Ascending => self.from = Bound::Excluded(key.clone()),
+                Direction::Descending => self.to = Bound::Excluded(key.clone()),
+            }
+            let value = match held {
+                Held::Here(value) => Some(value),
+                Held::InPieces(..) => self.engine.get(&key)?,
+            };
+            // Removed meanwhile, if it is not there.
+            if let Some(value) = value {
+                return Ok(Some((key, value)));
+            }
+        }
+    }
 }
 
 impl Iterator for Scan<'_> {
     type Item = Result<Row, EngineError>;
 
     fn next(&mut self) -> Option<Self::Item> {
-        let rows = self.rows.as_mut()?;
-        let direction = self.direction;
-        let row = self.engine.guarded(|_| {
-            let row = match direction {
-                Direction::Ascending => rows.next(),
-                Direction::Descending => rows.next_back(),
-            };
-            row.transpose()
-        });
-        let row = match row {
-            Ok(None) => return None,
-            Ok(Some((key, stored))) => self.engine.whole(&key, &stored).map(|value| (key.to_vec(), value)),
-            Err(error) => Err(error),
-        };
+        let row = self.next_row();
         if row.is_err() {
-            self.rows = None;
+            self.is_over = true;
+            self.rows.clear();
         }
-        Some(row)
+        row.transpose()
     }
 }
 
@@ -358,9 +461,36 @@ pub(crate) fn end_of_prefix(prefix: &[u8]) -> Bound<Vec<u8>> {
     Bound::Unbounded
 }
 
-/// How many rows of their own a value of `len` bytes needs; 0 if it fits beside its key.
-fn pieces(len: usize) -> u16 {
-    if len <= PIECE_BYTES { 0 } else { len.div_ceil(PIECE_BYTES) as u16 }
+/// What the block of a row holds of its value; what it does not hold goes into pieces.
+fn put_value(batch: &mut sled::Batch, key: &[u8], value: Vec<u8>) -> Held {
+    if value.len() <= INLINE_BYTES_MAX {
+        return Held::Here(value);
+    }
+    for (number, piece) in (0u16..).zip(value.chunks(PIECE_BYTES)) {
+        batch.insert(piece_key(key, number), piece);
+    }
+    Held::InPieces(value.len().div_ceil(PIECE_BYTES) as u16, Some(hash_of(&value)))
+}
+
+/// Removes the pieces of the value that `key` had, from number `kept` on.
+fn drop_pieces(batch: &mut sled::Batch, key: &[u8], before: Option<&Held>, kept: u16) {
+    for number in kept..before.map_or(0, pieces) {
+        batch.remove(piece_key(key, number));
+    }
+}
+
+/// How many pieces a value has.
+fn pieces(held: &Held) -> u16 {
+    match held {
+        Held::Here(_) => 0,
+        Held::InPieces(count, _) => *count,
+    }
+}
+
+fn hash_of(value: &[u8]) -> [u8; 8] {
+    let mut hash = [0; 8];
+    blake3::Hasher::new().update(value).finalize_xof().fill(&mut hash);
+    hash
 }
 
 fn piece_key(key: &[u8], number: u16) -> Vec<u8> {
@@ -370,6 +500,28 @@ fn piece_key(key: &[u8], number: u16) -> Vec<u8> {
 /// What is said of a tree whose place another one was to take.
 fn closed() -> EngineError {
     EngineError::Damaged { detail: "it was closed to be written anew, and could not be opened again".into() }
+}
+
+/// The key that a bound names.
+fn key_of(bound: &Bound<Vec<u8>>) -> Option<&[u8]> {
+    match bound {
+        Bound::Included(key) | Bound::Excluded(key) => Some(key),
+        Bound::Unbounded => None,
+    }
+}
+
+fn is_between(key: &[u8], from: &Bound<Vec<u8>>, to: &Bound<Vec<u8>>) -> bool {
+    let after = match from {
+        Bound::Included(from) => key >= from.as_slice(),
+        Bound::Excluded(from) => key > from.as_slice(),
+        Bound::Unbounded => true,
+    };
+    let before = match to {
+        Bound::Included(to) => key <= to.as_slice(),
+        Bound::Excluded(to) => key < to.as_slice(),
+        Bound::Unbounded => true,
+    };
+    after && before
 }
 
 /// sled panics on a range that ends before it starts.
@@ -413,3 +565,6 @@ fn walk_size_bytes(dir: &Path) -> io::Result<u64> {
     }
     Ok(size_bytes)
 }
+
+#[cfg(test)]
+mod tests;

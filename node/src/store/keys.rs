@@ -80,11 +80,6 @@ pub(crate) const META: u8 = b'm';
 const PINNED_COLLECTION: u8 = 1;
 const PINNED_MEDIA: u8 = 2;
 
-/// Which tables may hold values of more than a few hundred bytes.
-pub(crate) fn may_be_long(key: &[u8]) -> bool {
-    matches!(key.first(), Some(&RECORD | &QUARANTINE))
-}
-
 /// Joins a table and the parts of a key.
 pub(crate) fn key(table: u8, parts: &[&[u8]]) -> Vec<u8> {
     let mut key = Vec::with_capacity(1 + parts.iter().map(|part| part.len()).sum::<usize>());

@@ -126,12 +126,11 @@ fn in_prefix<'l>(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::store::keys;
 
     #[test]
     fn later_operations_see_earlier_ones_and_what_is_taken_back_is_gone() {
         let dir = tempfile::tempdir().unwrap();
-        let engine = Engine::open(&dir.path().join("records"), 1 << 20, keys::may_be_long).unwrap();
+        let engine = Engine::open(&dir.path().join("records"), 1 << 20).unwrap();
         engine.apply([(b"ta".to_vec(), Some(vec![1])), (b"tb".to_vec(), Some(vec![2]))]).unwrap();
         let mut rows = Overlay::new(&engine);
         rows.put(b"tc".to_vec(), vec![3]);

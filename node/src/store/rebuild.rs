@@ -19,21 +19,18 @@ use alexandria_sync::hlc::HlcTime;
 use alexandria_sync::id::BucketId;
 use alexandria_sync::merge::merge;
 
+use super::compact::{Space, copy_rows};
 use super::engine::{self, Direction, Engine, EngineError, Row, end_of_prefix};
 use super::error::{OpenError, StoreError};
 use super::guard;
 use super::keys;
 use super::meta::{self, Identity};
 use super::overlay::Overlay;
-use super::row::{Quarantined, RecordRow, Totals, decode_number};
+use super::row::{Quarantined, RecordRow, decode_number};
 use super::{absence, backup, demand, disk, io as on, quarantine, selection, tables};
 
-/// A tree that takes more than this many times what its rows need is rewritten (docs/adr/0001-record-store.md).
-const BLOAT_RATIO_MAX: u64 = 3;
-/// A smaller tree is never rewritten, in bytes.
-const BLOAT_BYTES_MIN: u64 = 64 * 1024 * 1024;
-/// What the rows that follow from a record take, about, in bytes.
-const INDEX_BYTES_PER_RECORD: u64 = 500;
+/// Where a tree is written anew.
+pub(crate) const REWRITING: &str = "records.rewriting";
 /// How long the engine may take over one row of a damaged tree.
 const SALVAGE_STALLED_AFTER: Duration = Duration::from_mins(1);
 /// What the note beside a damaged tree says while it is read.
@@ -72,9 +69,9 @@ pub(crate) fn open_tree(data_dir: &Path, cache_bytes: u64) -> Result<(Engine, Co
         open_checked(&dir, data_dir, cache_bytes)
     };
     let detail = match opened {
-        Ok(engine) if is_bloated(&engine)? => {
+        Ok(engine) if Space::of(&engine)?.is_bloated() => {
             drop_and_rewrite(engine, data_dir, cache_bytes)?;
-            return Ok((Engine::open(&dir, cache_bytes, keys::may_be_long)?, Condition::Healthy));
+            return Ok((Engine::open(&dir, cache_bytes)?, Condition::Healthy));
         }
         Ok(engine) => return Ok((engine, Condition::Healthy)),
         Err(EngineError::Damaged { detail }) => detail,
@@ -85,7 +82,7 @@ pub(crate) fn open_tree(data_dir: &Path, cache_bytes: u64) -> Result<(Engine, Co
 
 /// Opens the tree and reads what every start needs, so that damage there is met now and not in the middle of work.
 fn open_checked(dir: &Path, data_dir: &Path, cache_bytes: u64) -> Result<Engine, EngineError> {
-    let engine = Engine::open(dir, cache_bytes, keys::may_be_long)?;
+    let engine = Engine::open(dir, cache_bytes)?;
     let identity = engine.get(&meta::identity_key())?;
     let holds_rows = engine.scan(Bound::Unbounded, Bound::Unbounded, Direction::Ascending).next().transpose()?;
     match identity {
@@ -111,9 +108,9 @@ fn rebuild(data_dir: &Path, cache_bytes: u64, detail: String) -> Result<(Engine,
         %detail, set_aside = %set_aside.display(),
         "the record store is damaged: rebuilding it from what can be read"
     );
-    let rewriting = data_dir.join("records.rewriting");
+    let rewriting = data_dir.join(REWRITING);
     remove_dir(&rewriting).map_err(on("remove", &rewriting))?;
-    let rebuilt = Engine::open(&rewriting, cache_bytes, keys::may_be_long)?;
+    let rebuilt = Engine::open(&rewriting, cache_bytes)?;
     let mut salvage = Salvage::default();
     let dump = data_dir.join(backup::DUMP);
     if dump.exists() {
@@ -151,7 +148,7 @@ fn rebuild(data_dir: &Path, cache_bytes: u64, detail: String) -> Result<(Engine,
     into_place().map_err(on("rebuild", &dir))?;
     let condition =
         Condition::Rebuilt { records_kept: salvage.records, incomplete: salvage.incomplete, detail, set_aside };
-    Ok((Engine::open(&dir, cache_bytes, keys::may_be_long)?, condition))
+    Ok((Engine::open(&dir, cache_bytes)?, condition))
 }
 
 /// What could be read of a damaged tree, and of a dump.
@@ -241,7 +238,7 @@ const SALVAGED: [u8; 8] = [
 
 /// Sends all rows of a damaged tree that are worth keeping.
 fn read_damaged(dir: &Path, cache_bytes: u64, found: &mpsc::SyncSender<Found>) -> Result<(), mpsc::SendError<Found>> {
-    let Ok(damaged) = Engine::open(dir, cache_bytes, keys::may_be_long) else {
+    let Ok(damaged) = Engine::open(dir, cache_bytes) else {
         found.send(Found::Gap)?;
         return found.send(Found::End);
     };
@@ -364,22 +361,9 @@ fn is_returning(rows: &Overlay<'_>, cursor: &[u8]) -> Result<bool, StoreError> {
     }
 }
 
-fn is_bloated(engine: &Engine) -> Result<bool, StoreError> {
-    let disk_bytes = engine.size_on_disk_bytes()?;
-    if disk_bytes < BLOAT_BYTES_MIN {
-        return Ok(false);
-    }
-    let mut live_bytes = 0;
-    for row in engine.scan_prefix(&[keys::TOTALS]) {
-        let totals = Totals::decode(&row?.1)?;
-        live_bytes += totals.size_bytes + (totals.live + totals.deleted) * INDEX_BYTES_PER_RECORD;
-    }
-    Ok(disk_bytes > live_bytes.saturating_mul(BLOAT_RATIO_MAX).max(BLOAT_BYTES_MIN))
-}
-
 /// Copies a healthy tree row by row; it stays in the same life.
 fn drop_and_rewrite(old: Engine, data_dir: &Path, cache_bytes: u64) -> Result<(), OpenError> {
-    copy_rows(&old, data_dir, cache_bytes)?;
+    copy_rows(&old, data_dir, cache_bytes, || true)?;
     drop(old);
     put_copy_in_place(data_dir).map_err(on("rewrite", data_dir))
 }
@@ -387,37 +371,19 @@ fn drop_and_rewrite(old: Engine, data_dir: &Path, cache_bytes: u64) -> Result<()
 /// Writes the tree that is in use anew, so that its files hold nothing that was replaced or removed. Only for the one who
 /// writes, between two batches; readers wait only while the files are exchanged.
 pub(crate) fn rewrite_in_use(engine: &Engine, data_dir: &Path) -> Result<(), EngineError> {
-    copy_rows(engine, data_dir, engine.cache_bytes())?;
+    copy_rows(engine, data_dir, engine.cache_bytes(), || true)?;
     engine.reopen(|| put_copy_in_place(data_dir))
 }
 
-/// Fills `records.rewriting` with all rows of a tree.
-fn copy_rows(old: &Engine, data_dir: &Path, cache_bytes: u64) -> Result<(), EngineError> {
-    let rewriting = data_dir.join("records.rewriting");
-    remove_dir(&rewriting)?;
-    let new = Engine::open(&rewriting, cache_bytes, keys::may_be_long)?;
-    let mut batch = Vec::new();
-    // Pieces of long values lie before every table; they are cut anew.
-    for row in old.scan(Bound::Included(vec![1]), Bound::Unbounded, Direction::Ascending) {
-        let (key, value) = row?;
-        batch.push((key, Some(value)));
-        if batch.len() == ROWS_AT_ONCE {
-            new.apply(batch.drain(..))?;
-        }
-    }
-    new.apply(batch)?;
-    new.flush()
-}
-
-fn put_copy_in_place(data_dir: &Path) -> io::Result<()> {
-    disk::rename_durably(&data_dir.join("records.rewriting"), &data_dir.join("records.rewritten"))?;
+pub(crate) fn put_copy_in_place(data_dir: &Path) -> io::Result<()> {
+    disk::rename_durably(&data_dir.join(REWRITING), &data_dir.join("records.rewritten"))?;
     finish_rewrite(data_dir)
 }
 
 /// Carries out what is left of a rewrite, from whichever step it was interrupted at.
 fn finish_rewrite(data_dir: &Path) -> io::Result<()> {
     let [records, old, rewriting, rewritten] =
-        ["records", "records.old", "records.rewriting", "records.rewritten"].map(|name| data_dir.join(name));
+        ["records", "records.old", REWRITING, "records.rewritten"].map(|name| data_dir.join(name));
     remove_dir(&rewriting)?;
     if rewritten.exists() {
         if records.exists() {
@@ -432,7 +398,7 @@ fn finish_rewrite(data_dir: &Path) -> io::Result<()> {
     Ok(())
 }
 
-fn remove_dir(dir: &Path) -> io::Result<()> {
+pub(crate) fn remove_dir(dir: &Path) -> io::Result<()> {
     match fs::remove_dir_all(dir) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
         _ => Ok(()),

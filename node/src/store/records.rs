@@ -15,6 +15,7 @@ use alexandria_sync::store::BucketHead;
 use tokio::sync::broadcast;
 
 use super::change::Change;
+use super::compact::Space;
 use super::engine::{Direction, end_of_prefix};
 use super::error::{ChangeError, StoreError};
 use super::keys::{self, KeyReader};
@@ -87,8 +88,8 @@ pub struct RecordStats {
     pub kinds: Vec<(Kind, Totals)>,
     /// What is set aside.
     pub quarantined: QuarantineUse,
-    /// Bytes of its files.
-    pub disk_bytes: u64,
+    /// What it takes on the disk.
+    pub space: Space,
     /// Operations that wait to be written.
     pub queued: usize,
 }
@@ -265,7 +266,7 @@ impl Records {
         Ok(RecordStats {
             kinds,
             quarantined: self.quarantine_use()?,
-            disk_bytes: engine.size_on_disk_bytes()?,
+            space: self.space()?,
             queued: self.inner.writer.queued(),
         })
     }

@@ -25,6 +25,7 @@ use alexandria_sync::store::{BucketHead, Peer};
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
 
 use super::align::Bridge;
+use super::compact::{self, Copy, Noting};
 use super::engine::{Engine, EngineError};
 use super::error::StoreError;
 use super::guard::{self, Noted};
@@ -69,6 +70,8 @@ pub(crate) struct Shared {
     /// Counts blobs that came up for the bridge to be asked about.
     pub(crate) unconfirmed: watch::Sender<u64>,
     pub(crate) bridge: Mutex<Bridge>,
+    /// What is written while the tree is copied.
+    pub(crate) noting: Noting,
     /// Buckets that are not evicted meanwhile.
     pub(crate) staying: Readers<BucketId>,
     pub(crate) dir: PathBuf,
@@ -112,6 +115,7 @@ impl Shared {
             alignment: watch::Sender::new(0),
             unconfirmed: watch::Sender::new(0),
             bridge: Mutex::default(),
+            noting: Noting::default(),
             staying: Readers::default(),
             dir,
             quarantine_limits,
@@ -208,8 +212,18 @@ struct Job {
 /// What the writer is asked for.
 enum Request {
     Job(Job),
-    /// Write the tree anew.
-    Rewrite(oneshot::Sender<Result<(), StoreError>>),
+    /// Do this with the tree as a whole.
+    Whole(Whole, oneshot::Sender<Result<(), StoreError>>),
+}
+
+/// What can be done with the tree as a whole, between two groups.
+enum Whole {
+    /// Write it anew.
+    Rewrite,
+    /// Note what is written from now on.
+    BeginCopy,
+    /// Put a copy in its place.
+    FinishCopy(Copy),
 }
 
 /// The writer's thread and its queue.
@@ -255,9 +269,23 @@ impl Writer {
 
     /// Writes the tree anew, so that its files hold nothing that was replaced or removed.
     pub(crate) async fn rewrite(&self) -> Result<(), StoreError> {
+        self.with_whole(Whole::Rewrite).await
+    }
+
+    /// Notes what is written from now on, for a copy that is about to be made.
+    pub(crate) async fn begin_copy(&self) -> Result<(), StoreError> {
+        self.with_whole(Whole::BeginCopy).await
+    }
+
+    /// Puts a copy in the tree's place.
+    pub(crate) async fn finish_copy(&self, copy: Copy) -> Result<(), StoreError> {
+        self.with_whole(Whole::FinishCopy(copy)).await
+    }
+
+    async fn with_whole(&self, what: Whole) -> Result<(), StoreError> {
         let queue = self.queue.as_ref().ok_or(StoreError::Closed)?;
         let (answer, answered) = oneshot::channel();
-        queue.send(Request::Rewrite(answer)).await.map_err(|_| StoreError::Closed)?;
+        queue.send(Request::Whole(what, answer)).await.map_err(|_| StoreError::Closed)?;
         answered.await.map_err(|_| StoreError::Closed)?
     }
 
@@ -287,13 +315,19 @@ struct Progress {
 fn run(shared: &Shared, mut requests: mpsc::Receiver<Request>, commit: u64) {
     let mut progress = Progress { commit, persisted_hlc: shared.time().last(), noted: Instant::now() };
     while let Some(request) = requests.blocking_recv() {
-        let rewrite = match request {
+        let whole = match request {
             Request::Job(first) => commit_group(shared, first, &mut requests, &mut progress),
-            Request::Rewrite(answer) => Some(answer),
+            Request::Whole(what, answer) => Some((what, answer)),
         };
-        if let Some(answer) = rewrite {
+        if let Some((what, answer)) = whole {
+            let done = match what {
+                Whole::Rewrite => rewrite_tree(shared),
+                Whole::BeginCopy if shared.noting.begin() => Ok(()),
+                Whole::BeginCopy => Err(EngineError::Busy.into()),
+                Whole::FinishCopy(copy) => finish_copy(shared, copy),
+            };
             // Whoever asked may have gone away.
-            let _ = answer.send(rewrite_tree(shared));
+            let _ = answer.send(done);
         }
         if progress.noted.elapsed() >= NOTE_EVERY {
             note(shared, &mut progress, false);
@@ -315,12 +349,27 @@ fn rewrite_tree(shared: &Shared) -> Result<(), StoreError> {
     if let Some(reason) = shared.failed() {
         return Err(StoreError::ReadOnly { reason });
     }
+    if shared.noting.abandon() {
+        // Its thread is about to notice; both would write to the same place.
+        return Err(EngineError::Busy.into());
+    }
     // The copy is no larger than what it is made of. What is kept for deletes is not touched for it.
     let needed_bytes = shared.engine.size_on_disk_bytes()? + 2 * DELETE_RESERVE_BYTES;
     if disk::free_bytes(&shared.dir).unwrap_or(u64::MAX) < needed_bytes {
         return Err(StoreError::Full);
     }
-    match rebuild::rewrite_in_use(&shared.engine, &shared.dir) {
+    tell_rewritten(rebuild::rewrite_in_use(&shared.engine, &shared.dir))
+}
+
+fn finish_copy(shared: &Shared, copy: Copy) -> Result<(), StoreError> {
+    match shared.failed() {
+        Some(reason) => Err(StoreError::ReadOnly { reason }),
+        None => tell_rewritten(compact::finish(copy)),
+    }
+}
+
+fn tell_rewritten(outcome: Result<(), EngineError>) -> Result<(), StoreError> {
+    match outcome {
         Ok(()) => Ok(()),
         Err(error @ EngineError::Busy) => Err(error.into()),
         Err(error) => {
@@ -330,13 +379,13 @@ fn rewrite_tree(shared: &Shared) -> Result<(), StoreError> {
     }
 }
 
-/// Commits one group; returns a request to write the tree anew that it met on the way.
+/// Commits one group; returns a request about the whole tree that it met on the way.
 fn commit_group(
     shared: &Shared,
     first: Job,
     requests: &mut mpsc::Receiver<Request>,
     progress: &mut Progress,
-) -> Option<oneshot::Sender<Result<(), StoreError>>> {
+) -> Option<(Whole, oneshot::Sender<Result<(), StoreError>>)> {
     let free_bytes = disk::free_bytes(&shared.dir).unwrap_or(u64::MAX);
     let full = free_bytes < DELETE_RESERVE_BYTES;
     if free_bytes < guard::BALLAST_DROPPED_BELOW_BYTES
@@ -350,7 +399,7 @@ fn commit_group(
     let mut heads = BTreeMap::new();
     let mut waiting = Vec::new();
     let mut next = Some(first);
-    let mut rewrite = None;
+    let mut whole = None;
     while let Some(job) = next {
         let refusal = match &failed {
             Some(reason) => Some(StoreError::ReadOnly { reason: Arc::clone(reason) }),
@@ -380,8 +429,8 @@ fn commit_group(
         }
         next = match requests.try_recv() {
             Ok(Request::Job(job)) => Some(job),
-            Ok(Request::Rewrite(answer)) => {
-                rewrite = Some(answer);
+            Ok(Request::Whole(what, answer)) => {
+                whole = Some((what, answer));
                 None
             }
             Err(_) => None,
@@ -404,11 +453,12 @@ fn commit_group(
     for acknowledge in waiting {
         acknowledge(outcome.clone());
     }
-    rewrite
+    whole
 }
 
 fn write_group(shared: &Shared, rows: Overlay<'_>, heads: BTreeMap<BucketId, Seq>) -> Result<(), StoreError> {
     let rows = rows.into_rows();
+    shared.noting.note(rows.keys());
     // Raised before anything can be seen, so that a reader that saw something of this group waits for it.
     let group = shared.visible_group.fetch_add(1, Ordering::SeqCst) + 1;
     let written: Result<(), EngineError> = shared.engine.apply(rows).and_then(|()| shared.engine.flush());

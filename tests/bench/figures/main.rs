@@ -14,11 +14,12 @@ async fn main() {
         Some("static") => content::beside_nginx().await,
         Some("import") => content::import_large().await,
         Some("records") => records::create_and_start().await,
+        Some("churn") => records::churn().await,
         Some("replication") => replication::records().await,
         Some("blob") => replication::blob().await,
         Some("delta") => replication::delta().await,
         Some("badlink") => bad_link::beside_others().await,
         Some("sharedline") => shared_line::beside_tcp().await,
-        _ => eprintln!("usage: tests/bench/run static|import|records|replication|blob|delta|badlink|sharedline"),
+        _ => eprintln!("usage: tests/bench/run static|import|records|churn|replication|blob|delta|badlink|sharedline"),
     }
 }

@@ -1,14 +1,24 @@
-//! Records: created over HTTP, and what it takes to start with them.
+//! Records: created over HTTP, what it takes to start with them, and what is left of their room once they are gone.
 
-use std::time::Instant;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
-use alexandria_e2e::node::NodeProcess;
-use serde_json::json;
+use alexandria_e2e::node::{NodeProcess, NodeSettings};
+use hyper::Method;
+use serde_json::{Value, json};
 
 use crate::measure::{folder_bytes, mb};
 
 /// Requests in flight while creating them.
 const WRITERS: usize = 64;
+/// The same where how fast they are created is not what is measured.
+const MANY_WRITERS: usize = 256;
+/// One of so many records is left.
+const KEPT_OF: usize = 10;
+/// How long upkeep may take to give the room back.
+const UPKEEP_PATIENCE: Duration = Duration::from_mins(10);
 
 /// Media that are created, and replicated: 100,000, or what `ALEXANDRIA_BENCH_RECORDS` says.
 pub(crate) fn count() -> usize {
@@ -19,7 +29,9 @@ pub(crate) fn count() -> usize {
 pub(crate) async fn create_and_start() {
     let records = count();
     let mut node = NodeProcess::start().await;
-    let seconds = create_media(&node).await;
+    let started = Instant::now();
+    let _ = create_media(&node, WRITERS).await;
+    let seconds = started.elapsed().as_secs_f64();
     let resident = node.process().resident_bytes();
     let peak = node.process().resident_peak_bytes();
     let disk = folder_bytes(&node.data().join("records"));
@@ -42,45 +54,151 @@ pub(crate) async fn create_and_start() {
     println!("cold start with them: {ready:.2} s");
 }
 
-/// Creates the media and returns how long it took, in seconds.
-pub(crate) async fn create_media(node: &NodeProcess) -> f64 {
+/// All media updated, then nine of ten deleted: what the record store takes on disk, before and after upkeep.
+pub(crate) async fn churn() {
     let records = count();
+    let settings = NodeSettings::default().bare().environment("ALEXANDRIA_UPKEEP__COMPACT_EVERY_S", "10");
+    let mut node = settings.start().await;
+    let ids = Arc::new(create_media(&node, MANY_WRITERS).await);
+    let folder = node.data().join("records");
+    let tell = |when: &str, node: &mut NodeProcess| {
+        println!(
+            "{when}: {} MB on disk, {} MB resident",
+            mb(folder_bytes(&folder)),
+            mb(node.process().resident_bytes())
+        );
+    };
+    tell("created", &mut node);
+    let patched = Arc::clone(&ids);
+    request_all(&node, MANY_WRITERS, ids.len(), move |number| {
+        let change = json!({ "title": format!("Medium number {number}, of which more is known by now") });
+        (Method::PATCH, format!("/v1/media/{}", patched[number]), Some(change))
+    })
+    .await;
+    tell("all updated", &mut node);
+    let numbered = ids.iter().enumerate();
+    let gone: Vec<String> = numbered.filter(|(number, _)| number % KEPT_OF != 0).map(|(_, id)| id.clone()).collect();
+    let deleted = gone.len();
+    request_all(&node, MANY_WRITERS, deleted, move |number| {
+        (Method::DELETE, format!("/v1/media/{}?hard=true", gone[number]), None)
+    })
+    .await;
+    tell(&format!("{deleted} of {records} deleted"), &mut node);
     let started = Instant::now();
-    let next = std::sync::Arc::new(std::sync::atomic::AtomicUsize::new(0));
-    let mut writers = tokio::task::JoinSet::new();
-    let authority = node.url().trim_start_matches("http://").to_owned();
-    for _ in 0..WRITERS {
-        let (next, authority) = (next.clone(), authority.clone());
-        writers.spawn(async move {
-            let stream = tokio::net::TcpStream::connect(&authority).await.expect("the node listens");
+    let status = loop {
+        let status = node.status().await;
+        let (disk, live) = (number(&status, "disk_bytes"), number(&status, "live_bytes"));
+        if disk <= 3 * live || started.elapsed() > UPKEEP_PATIENCE {
+            break (disk, live);
+        }
+        tokio::time::sleep(Duration::from_secs(1)).await;
+    };
+    let (disk, live) = status;
+    println!(
+        "after upkeep, {:.0} s later: {:.1} MB on disk, {:.1} MB live: {:.2} times",
+        started.elapsed().as_secs_f64(),
+        disk as f64 / 1e6,
+        live as f64 / 1e6,
+        disk as f64 / live as f64
+    );
+    tell("with readers and writers served all the while", &mut node);
+}
+
+fn number(status: &Value, of: &str) -> u64 {
+    status["records"][of].as_u64().unwrap_or_else(|| panic!("no records.{of} in {status}"))
+}
+
+/// A node that holds the media and replicates only when told to. `ALEXANDRIA_BENCH_LIBRARY` names a folder that keeps them from
+/// run to run; a node that starts with a copy of it has forgotten what making them took.
+pub(crate) async fn node_with_media() -> NodeProcess {
+    let settings = NodeSettings::default().bare().by_hand();
+    let Some(kept) = std::env::var_os("ALEXANDRIA_BENCH_LIBRARY").map(PathBuf::from) else {
+        let node = settings.start().await;
+        let _ = create_media(&node, MANY_WRITERS).await;
+        return node;
+    };
+    let mut node = settings.prepare();
+    if !kept.exists() {
+        node.start_again().await;
+        let _ = create_media(&node, MANY_WRITERS).await;
+        node.stop().await;
+        copy_folder(&node.data(), &kept);
+    } else {
+        std::fs::remove_dir_all(node.data()).expect("a folder of ours");
+        copy_folder(&kept, &node.data());
+    }
+    node.start_again().await;
+    node
+}
+
+fn copy_folder(from: &Path, to: &Path) {
+    let copied = std::process::Command::new("cp").arg("-r").arg(from).arg(to).status().expect("cp is there");
+    assert!(copied.success(), "copy {} to {}", from.display(), to.display());
+}
+
+/// Creates the media, and returns their ids.
+async fn create_media(node: &NodeProcess, writers: usize) -> Vec<String> {
+    request_all(node, writers, count(), |number| {
+        let media = json!({
+            "title": format!("Medium number {number} of a large library"),
+            "media_kind": "book",
+            "description": "Written to be counted: a sentence or two, as a librarian would write them.",
+            "languages": ["en"],
+        });
+        (Method::POST, "/v1/media".to_owned(), Some(media))
+    })
+    .await
+}
+
+/// Makes `count` requests, so many at once, all of which must succeed; returns the ids of what they answer with.
+async fn request_all(
+    node: &NodeProcess,
+    writers: usize,
+    count: usize,
+    request: impl Fn(usize) -> (Method, String, Option<Value>) + Send + Sync + 'static,
+) -> Vec<String> {
+    let next = Arc::new(AtomicUsize::new(0));
+    let ids = Arc::new(Mutex::new(vec![String::new(); count]));
+    let authority = Arc::<str>::from(node.url().trim_start_matches("http://"));
+    let request = Arc::new(request);
+    let mut running = tokio::task::JoinSet::new();
+    for _ in 0..writers {
+        let (next, ids, authority, request) = (next.clone(), ids.clone(), authority.clone(), request.clone());
+        running.spawn(async move {
+            let stream = tokio::net::TcpStream::connect(&*authority).await.expect("the node listens");
             let io = hyper_util::rt::TokioIo::new(stream);
             let (mut sender, connection) = hyper::client::conn::http1::handshake(io).await.expect("HTTP");
             tokio::spawn(connection);
             loop {
-                let number = next.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
-                if number >= records {
+                let number = next.fetch_add(1, Ordering::Relaxed);
+                if number >= count {
                     return;
                 }
-                let body = json!({
-                    "title": format!("Medium number {number} of a large library"),
-                    "media_kind": "book",
-                    "description": "Written to be counted: a sentence or two, as a librarian would write them.",
-                    "languages": ["en"],
-                });
-                let request = hyper::Request::post("/v1/media")
-                    .header("host", &authority)
-                    .header("content-type", "application/json")
-                    .body(http_body_util::Full::new(bytes::Bytes::from(body.to_string())))
+                let (method, path, body) = request(number);
+                let kind = if method == Method::PATCH { "application/merge-patch+json" } else { "application/json" };
+                let body = body.map_or_else(bytes::Bytes::new, |body| body.to_string().into());
+                let request = hyper::Request::builder()
+                    .method(&method)
+                    .uri(&path)
+                    .header("host", &*authority)
+                    .header("content-type", kind)
+                    .body(http_body_util::Full::new(body))
                     .expect("a request");
                 sender.ready().await.expect("a connection");
                 let answer = sender.send_request(request).await.expect("an answer");
-                assert_eq!(answer.status(), 201, "the medium was created");
-                let _ = http_body_util::BodyExt::collect(answer.into_body()).await;
+                let status = answer.status();
+                let body = http_body_util::BodyExt::collect(answer.into_body()).await.expect("a body").to_bytes();
+                assert!(status.is_success(), "{method} {path}: {status} {}", String::from_utf8_lossy(&body));
+                let answered: Value = serde_json::from_slice(&body).unwrap_or_default();
+                if let Some(id) = answered["id"].as_str() {
+                    ids.lock().unwrap_or_else(PoisonError::into_inner)[number] = id.to_owned();
+                }
             }
         });
     }
-    while let Some(done) = writers.join_next().await {
+    while let Some(done) = running.join_next().await {
         done.expect("a writer ended well");
     }
-    started.elapsed().as_secs_f64()
+    let mut ids = ids.lock().unwrap_or_else(PoisonError::into_inner);
+    std::mem::take(&mut *ids)
 }

@@ -11,29 +11,46 @@ use alexandria_e2e::line::CLEAN;
 use alexandria_e2e::node::{NodeProcess, NodeSettings};
 use alexandria_e2e::postgres::Postgres;
 
-use crate::measure::{mb, noise, write_noise};
-use crate::records::{count, create_media};
+use crate::measure::{mb, noise, processor_seconds, write_noise};
+use crate::records::{count, node_with_media};
 
 /// Bytes of the blob that is replicated.
 const BLOB_BYTES: u64 = 1024 * 1024 * 1024;
 /// Bytes of the archive that gets one byte more.
 const ARCHIVE_BYTES: usize = 500_000_000;
 
-/// Records, node to bridge.
+/// Records, node to bridge: time, processor time of each that takes part, memory meanwhile.
 pub(crate) async fn records() {
-    let (_postgres, mut bridge) = start_bridge().await;
-    let mut node = start_enrolled(&bridge).await;
+    let (postgres, mut bridge) = start_bridge().await;
+    let mut node = node_with_media().await;
+    enrol(&node, &bridge).await;
     let records = count();
-    let _ = create_media(&node).await;
-    let started = Instant::now();
+    let before = node.process().resident_bytes();
+    node.process().forget_resident_peak();
+    let parts = [
+        ("node", node.process().pid()),
+        ("bridge", bridge.process().pid()),
+        ("PostgreSQL", postgres.pid()),
+        ("moto", Aws::shared().await.pid()),
+    ];
+    let used = || parts.map(|(_, pid)| processor_seconds(pid));
+    let (started, used_before) = (Instant::now(), used());
     sync(&node).await;
     let seconds = started.elapsed().as_secs_f64();
+    let used = used();
     println!("{records} records, node to bridge: {seconds:.1} s ({:.0}/s)", records as f64 / seconds);
+    for (part, (used, before)) in parts.iter().zip(used.iter().zip(used_before)) {
+        println!("processor time of {}: {:.1} s", part.0, used - before);
+    }
     println!(
-        "peak memory: node {} MB, bridge {} MB",
+        "memory of the node: {} MB before, {} MB at the peak, {} MB without pages of files; of the bridge: {} MB",
+        mb(before),
         mb(node.process().resident_peak_bytes()),
+        mb(node.process().resident_anonymous_bytes()),
         mb(bridge.process().resident_peak_bytes())
     );
+    let busy = std::fs::read_to_string("/proc/loadavg").unwrap_or_default();
+    println!("load of the machine, itself included: {}", busy.trim());
 }
 
 /// A blob of 1 GiB, node to bridge to S3, over loopback.
@@ -154,12 +171,16 @@ async fn start_enrolled_through(bridge: &BridgeProcess, line: Option<&UdpLossyPr
         settings = settings.environment("ALEXANDRIA_REPLICATION__BRIDGE", line.address().to_string());
     }
     let node = settings.start().await;
+    enrol(&node, bridge).await;
+    node
+}
+
+async fn enrol(node: &NodeProcess, bridge: &BridgeProcess) {
     let made = bridge.run("token", &["create", "--site", "bench"]).await;
     let token = String::from_utf8_lossy(&made.stdout).trim().to_owned();
     let address = bridge.settings().enrolment.to_string();
     let enrolled = node.run("enroll", &["--bridge", &address, "--token", &token]).await;
     assert!(enrolled.status.success(), "{}", String::from_utf8_lossy(&enrolled.stderr));
-    node
 }
 
 async fn sync(node: &NodeProcess) {
