@@ -12,6 +12,7 @@ use alexandria_sync::absence::Standing;
 use alexandria_sync::driver::{self, HOST_INPUTS_MAX, HostInput, Reports};
 use alexandria_sync::hlc::ClockQuality;
 use alexandria_sync::id::NodeId;
+use alexandria_sync::lineage::Remembered;
 use alexandria_sync::session::{self, Collections, Event, Progress, Scope, Session};
 use alexandria_sync::store::RecordStore;
 use alexandria_sync::tcp;
@@ -159,9 +160,11 @@ impl Replication {
         }
         let looked_up = async {
             // Before the feeds are looked at: whatever had arrived by then is in them.
-            Ok::<_, RecordStoreError>((shared.records.standing().await?, shared.fleet.known_standing(node).await?))
+            let standing = shared.records.standing().await?;
+            let remembered = shared.records.remembered(node).await?;
+            Ok::<_, RecordStoreError>((standing, shared.fleet.known_standing(node).await?, remembered))
         };
-        let (standing, standing_unless_told) = match looked_up.await {
+        let (standing, standing_unless_told, remembered) = match looked_up.await {
             Ok(found) => found,
             Err(error) => {
                 tracing::warn!(error = &error as &dyn std::error::Error, "a session could not begin");
@@ -186,7 +189,7 @@ impl Replication {
             standing_unless_told,
             ..Default::default()
         };
-        let session = Session::new(config, self.hello(standing), node, scope, 0);
+        let session = Session::new(config, self.hello(standing, remembered), node, scope, 0);
         let records = Arc::new(shared.records.for_node(node));
         let content = Arc::new(shared.content.clone());
         let ended = driver::run(session, node, records, content, link, inputs, Reports { events, progress }).await;
@@ -208,7 +211,7 @@ impl Replication {
         }
     }
 
-    fn hello(&self, standing: Standing) -> Hello {
+    fn hello(&self, standing: Standing, remembered: Vec<Remembered>) -> Hello {
         let identity = self.shared.records.identity();
         Hello {
             protocol_min: PROTOCOL_MIN,
@@ -221,6 +224,7 @@ impl Replication {
             software: concat!("alexandria-bridge/", env!("CARGO_PKG_VERSION")).into(),
             features: feature::OWN_ROWS | feature::PATCHES,
             name: None,
+            remembered,
             standing: Some(standing),
         }
     }

@@ -10,6 +10,7 @@ mod node {
 mod store {
     mod absence;
     mod blobs;
+    mod copies;
     mod crash;
     mod damage;
     mod erase;

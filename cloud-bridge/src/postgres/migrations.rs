@@ -4,7 +4,7 @@ use sqlx::PgPool;
 use sqlx::SqlSafeStr;
 use sqlx::migrate::{MigrateError, Migration, MigrationType, Migrator};
 
-const STEPS: [(&str, &str); 7] = [
+const STEPS: [(&str, &str); 8] = [
     ("records", include_str!("../../migrations/0001_records.sql")),
     ("content", include_str!("../../migrations/0002_content.sql")),
     ("events and fleet", include_str!("../../migrations/0003_events_and_fleet.sql")),
@@ -12,6 +12,7 @@ const STEPS: [(&str, &str); 7] = [
     ("quarantine", include_str!("../../migrations/0005_quarantine.sql")),
     ("erasures", include_str!("../../migrations/0006_erasures.sql")),
     ("leases", include_str!("../../migrations/0007_leases.sql")),
+    ("copied cards", include_str!("../../migrations/0008_copied_cards.sql")),
 ];
 
 /// Brings the database up to this version. Safe to run beside other processes that do the same.

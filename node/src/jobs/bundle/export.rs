@@ -44,7 +44,8 @@ impl Bundles {
         let nearby = self.takes().await?.selected.nearby;
         // Who reads all of it misses nothing.
         let carries_all = request.collections.is_empty() && request.max_bytes.is_none();
-        let hello = self.hello(Standing { keeps_all: nearby.keeps_all && carries_all, ..nearby })?;
+        let hello =
+            self.hello(Standing { keeps_all: nearby.keeps_all && carries_all, ..nearby }, request.reader).await?;
         let reader = match request.reader {
             Some(node) => Some(self.reader(node).await?),
             None => None,

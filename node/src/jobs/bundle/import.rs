@@ -16,7 +16,9 @@ use alexandria_sync::domain::{
     Typed, User,
 };
 use alexandria_sync::id::BucketId;
+use alexandria_sync::lineage::Remembered;
 use alexandria_sync::record::{Kind, RecordKey};
+use alexandria_sync::store::RecordStore as _;
 use tokio::sync::mpsc;
 
 use super::{BundleError, Bundles, blocking, described, failed, made_by, open, receipts};
@@ -90,7 +92,10 @@ impl Bundles {
         lines: &mpsc::Sender<BundleImportLine>,
     ) -> Result<BundleImportLine, BundleError> {
         if kind_of(&request.file)? == FileKind::Receipt {
-            let (bytes, contents) = self.read_receipt(request).await?;
+            let (bytes, contents, remembered) = self.read_receipt(request).await?;
+            if !self.records().recall(contents.made_by.node, remembered).await? {
+                return Err(BundleError::SetBack);
+            }
             if !contents.outdated {
                 receipts::keep(&self.library, contents.made_by.node, &bytes)?;
             }
@@ -128,13 +133,18 @@ impl Bundles {
             request.file.with_file_name(name)
         });
         let blobs = self.blobs().session();
-        let receipt = Receipt::gather(self.hello(standing)?, issuer.peer(), self.records(), &blobs).await;
+        let hello = self.hello(standing, Some(issuer.hello.node)).await?;
+        let receipt = Receipt::gather(hello, issuer.peer(), self.records(), &blobs).await;
         let bytes = receipt.map_err(BundleError::Gather)?.write(self.identity(), Vec::new())?;
         write_durably(&path, &bytes).map_err(failed("write", &path))?;
         Ok(path)
     }
 
-    async fn read_receipt(&self, request: &BundleRequest) -> Result<(Vec<u8>, ReceiptContents), BundleError> {
+    /// The receipt as it came, what it says, and what its writer remembers of this library.
+    async fn read_receipt(
+        &self,
+        request: &BundleRequest,
+    ) -> Result<(Vec<u8>, ReceiptContents, Vec<Remembered>), BundleError> {
         let mut bytes = Vec::new();
         let input = open(&request.file)?;
         input.take(RECEIPT_BYTES_MAX).read_to_end(&mut bytes).map_err(failed("read", &request.file))?;
@@ -148,7 +158,7 @@ impl Bundles {
             lacks: receipt.lacks.len() as u64,
             outdated: known.is_some_and(|known| !receipt.is_no_older_than(&known)),
         };
-        Ok((bytes, contents))
+        Ok((bytes, contents, receipt.issuer.hello.remembered))
     }
 }
 
