@@ -2,6 +2,7 @@
 //!
 //! - [`identity`]: which replica the bridge is, in which epoch, and its clock.
 //! - [`feed`]: reading a bucket's feed, its head, and cursors.
+//! - `lineage`: what is remembered of nodes, which may have been set back.
 //! - [`write`]: the one transaction through which every change goes, from peers and from here.
 //! - `handover`: what belongs to a site goes to the node that replaces its own.
 //! - [`tables`]: the typed tables that SQL can ask, written in that transaction.
@@ -24,6 +25,7 @@ pub mod feed;
 mod handover;
 pub mod identity;
 mod intake;
+mod lineage;
 mod migrations;
 pub mod quarantine;
 mod tables;

@@ -12,6 +12,7 @@ use alexandria_sync::absence::Standing;
 use alexandria_sync::driver::{self, HOST_INPUTS_MAX, HostInput, Reports};
 use alexandria_sync::hlc::ClockQuality;
 use alexandria_sync::id::NodeId;
+use alexandria_sync::lineage::Remembered;
 use alexandria_sync::session::{self, Collections, Event, Progress, Scope, Session};
 use alexandria_sync::store::RecordStore;
 use alexandria_sync::tcp;
@@ -140,9 +141,11 @@ impl Replication {
         }
         let looked_up = async {
             // Before the feeds are looked at: whatever had arrived by then is in them.
-            Ok::<_, RecordStoreError>((shared.records.standing().await?, shared.fleet.known_standing(node).await?))
+            let standing = shared.records.standing().await?;
+            let remembered = shared.records.remembered(node).await?;
+            Ok::<_, RecordStoreError>((standing, shared.fleet.known_standing(node).await?, remembered))
         };
-        let (standing, standing_unless_told) = match looked_up.await {
+        let (standing, standing_unless_told, remembered) = match looked_up.await {
             Ok(found) => found,
             Err(error) => {
                 tracing::warn!(error = &error as &dyn std::error::Error, "a session could not begin");
@@ -167,7 +170,7 @@ impl Replication {
             standing_unless_told,
             ..Default::default()
         };
-        let hello = hello(&shared.records, standing, feature::OWN_ROWS | feature::PATCHES);
+        let hello = hello(&shared.records, standing, feature::OWN_ROWS | feature::PATCHES, remembered);
         let session = Session::new(config, hello, node, scope, 0);
         let records = Arc::new(shared.records.for_node(node));
         let content = Arc::new(shared.content.clone());
@@ -285,8 +288,8 @@ impl Shared {
     }
 }
 
-/// Who the bridge is, and how it stands.
-pub(crate) fn hello(records: &Records, standing: Standing, features: u64) -> Hello {
+/// Who the bridge is, how it stands, and what it remembers of whom it speaks to.
+pub(crate) fn hello(records: &Records, standing: Standing, features: u64, remembered: Vec<Remembered>) -> Hello {
     let identity = records.identity();
     Hello {
         protocol_min: PROTOCOL_MIN,
@@ -299,6 +302,7 @@ pub(crate) fn hello(records: &Records, standing: Standing, features: u64) -> Hel
         software: concat!("alexandria-bridge/", env!("CARGO_PKG_VERSION")).into(),
         features,
         name: None,
+        remembered,
         standing: Some(standing),
     }
 }

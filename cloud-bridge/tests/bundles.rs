@@ -170,6 +170,7 @@ impl Node {
             software: "a test".into(),
             features: 0,
             name: None,
+            remembered: Vec::new(),
             standing: Some(Standing { in_step_ms: unix_ms - 1000, ..Standing::default() }),
         }
     }

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use alexandria_sync::domain::{Media, OpenCount, Typed};
 use alexandria_sync::hlc::DRIFT_BOUND_MS;
 use alexandria_sync::id::{BucketId, Epoch, NodeId, RecordId, Seq};
+use alexandria_sync::lineage::{Moment, Remembered, Told};
 use alexandria_sync::record::{FieldTag, Kind, Record, RecordKey, Value};
 use alexandria_sync::store::{Peer, RecordStore};
 use rand::rngs::StdRng;
@@ -298,4 +299,25 @@ async fn a_hundred_thousand_records_go_in() {
     let count: i64 = database.value("SELECT count(*) FROM media").await;
     assert_eq!(count, 100_000);
     assert!(start.elapsed() < Duration::from_mins(4));
+}
+
+/// Of two copies of a node that have sessions at once, one is refused and changes nothing.
+#[tokio::test]
+async fn what_a_page_told_is_remembered_with_it_and_the_pages_of_another_copy_are_not_taken() {
+    let Some(database) = Database::new().await else { return };
+    let records = database.records().await;
+    let bucket = a_collection();
+    let moment = |start| Moment { start, rows: 1, seal: [start as u8; 16] };
+    let told = |start| Told::InSession { known: Vec::new(), now: moment(start) };
+    let page = |number| vec![media(bucket, new_id(), "theirs", stamp(1, number))];
+    assert_eq!(records.remembered(peer(1).node).await.unwrap(), []);
+    let copies = [1, 2].map(|start| records.apply_told(peer(1), bucket, page(start), Seq(1), told(start as u64)));
+    let taken: Vec<bool> =
+        futures::future::join_all(copies).await.into_iter().map(|taken| taken.unwrap().is_some()).collect();
+    assert_eq!(taken.iter().filter(|taken| **taken).count(), 1, "{taken:?}");
+    let start = if taken[0] { 1 } else { 2 };
+    let remembered = Remembered { epoch: peer(1).epoch, moment: moment(start) };
+    assert_eq!(records.remembered(peer(1).node).await.unwrap(), [remembered]);
+    let rows: i64 = database.value("SELECT count(*) FROM record").await;
+    assert_eq!(rows, 1);
 }

@@ -180,6 +180,7 @@ impl Node {
             software: "a test".into(),
             features: 0,
             name: None,
+            remembered: Vec::new(),
             standing: None,
         };
         let scope = Scope { site: own.node_id(), collections: Collections::All };

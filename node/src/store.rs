@@ -16,7 +16,7 @@
 //! ```
 //!
 //! Read in this order: [`records`] and [`change`] (what callers do), `writer` (group commit), `tables` and `keys`
-//! (what a change writes), [`replication`], [`quarantine`], [`erase`], [`absence`], [`blobs`]; [`selection`], [`align`] and `demand` (what
+//! (what a change writes), [`replication`], [`lineage`], [`quarantine`], [`erase`], [`absence`], [`blobs`]; [`selection`], [`align`] and `demand` (what
 //! of a fleet's library is kept here); then [`backup`], [`rebuild`] and [`compact`].
 //!
 //! What always holds:
@@ -42,6 +42,7 @@ pub mod error;
 mod guard;
 pub mod in_use;
 mod keys;
+pub mod lineage;
 pub mod link;
 pub mod listing;
 mod meta;
@@ -79,7 +80,6 @@ pub use row::{Quarantined, SetAside, Totals};
 pub use selection::{ChooseError, Keeping, Level, Pinned};
 
 use guard::Noted;
-use time::Time;
 use writer::Shared;
 
 /// Where the store lies, and what it may use.
@@ -154,8 +154,8 @@ impl Store {
             .and_then(|()| guard::keep_ballast(&config.data_dir))
             .map_err(io("write beside the records in", &config.data_dir))?;
         selection::adopt_default(&engine, config.default_level)?;
-        let time = Time::new(identity, meta::hlc(&engine)?);
-        let shared = Shared::new(engine, identity, time, config.data_dir.clone(), config.quarantine, lock)?;
+        let persisted = meta::hlc(&engine)?;
+        let shared = Shared::new(engine, identity, persisted, config.data_dir.clone(), config.quarantine, lock)?;
         let records = Records::start(shared, commit).map_err(io("start the writer of", &config.data_dir))?;
         let blobs = Blobs::open(config, records.clone())?;
         Ok(Self { records, blobs, condition, unclean_stop })

@@ -11,6 +11,7 @@ mod store {
     mod absence;
     mod blobs;
     mod compact;
+    mod copies;
     mod crash;
     mod damage;
     mod erase;

@@ -4,7 +4,7 @@
 //! Read in this order:
 //! - [`id`], [`hlc`]: who wrote what, and when.
 //! - [`merge`], [`record`], [`domain`]: what is replicated and how two versions become one. [`quarantine`]: what is
-//!   set aside. [`erase`]: the right to be forgotten.
+//!   set aside. [`erase`]: the right to be forgotten. [`lineage`]: stores that were set back, or run twice.
 //! - [`chunk`]: content, its hashes and its manifests.
 //! - [`store`]: the two ports that a replica implements (records and blobs).
 //! - [`wire`], [`session`]: frames, and the state machine that speaks them. No clock, no randomness, no I/O.
@@ -26,6 +26,7 @@ pub mod erase;
 pub mod hlc;
 pub mod id;
 pub mod identity;
+pub mod lineage;
 pub mod merge;
 #[cfg(feature = "openapi")]
 mod openapi;

@@ -37,6 +37,7 @@ use crate::absence::Standing;
 use crate::budget::Word;
 use crate::chunk::BlobHash;
 use crate::id::{BucketId, NodeId, Seq};
+use crate::lineage;
 use crate::store::{Applied, Peer};
 use crate::wire::message::FETCHING_BLOBS_MAX;
 use crate::wire::{CloseReason, Hello, Lane, Message, PROTOCOL_MAX, PROTOCOL_MIN, feature};
@@ -487,10 +488,10 @@ impl Session {
             (Phase::AwaitingHello, _) => Err(Violation::new("a message before the hello")),
             (_, Message::Hello(_)) => Err(Violation::new("a second hello")),
             (_, Message::Offer(offered)) => self.puller.take_offer(&offered),
-            (_, Message::Page { bucket, next, more, records }) => {
+            (_, Message::Page { bucket, next, more, records, moment }) => {
                 self.standings.check_page(records.len())?;
                 self.credit.note_page(&records);
-                self.puller.take_page(bucket, next, more, &records)
+                self.puller.take_page(bucket, next, more, &records, moment)
             }
             (_, Message::Pull { bucket, after, epoch, page_bytes, own_too }) => {
                 self.server.take_pull((bucket, after, epoch), page_bytes, own_too, out)
@@ -556,11 +557,13 @@ impl Session {
         let peer = Peer { node: hello.node, epoch: hello.epoch };
         self.phase = Phase::Open;
         let gives_back = hello.features & feature::OWN_ROWS != 0;
-        self.puller.open(peer, gives_back);
+        let known = lineage::known_of(&self.local.remembered, hello.epoch);
+        self.puller.open(peer, known, gives_back);
         self.server.open(peer, gives_back);
         self.fetcher.open(hello.features & feature::PATCHES != 0);
+        let (standing, remembered) = (self.standings.theirs(), hello.remembered.clone());
         self.outbox.event(Event::PeerHello(hello));
-        self.outbox.disk(DiskRequest::Meet(peer, self.standings.theirs()));
+        self.outbox.disk(DiskRequest::Meet { peer, standing, remembered });
     }
 
     fn take_disk(&mut self, done: DiskDone, now_ms: u64) -> Result<(), Violation> {
@@ -574,13 +577,22 @@ impl Session {
                 self.standings.met = true;
                 out.disk(DiskRequest::Heads);
             }
+            DiskDone::SetBack => {
+                let text = "this end was set back to an older copy, or there are two of it: it begins a new life";
+                self.close(CloseReason::GoingAway, text.into());
+            }
+            DiskDone::Overtaken => self.close_overtaken(),
             DiskDone::CaughtUp if self.standings.reads_anew => {
                 self.close(CloseReason::GoingAway, "everything was read anew".into());
             }
             DiskDone::CaughtUp => {}
             DiskDone::Heads(heads) => self.server.take_heads(&heads, out),
-            DiskDone::Cursor(bucket, cursor) => self.puller.take_cursor(bucket, cursor, out),
-            DiskDone::Page(bucket, page) => self.server.take_page(bucket, &page),
+            DiskDone::Cursor { bucket, cursor, known } => {
+                if !self.puller.take_cursor(bucket, cursor, &known, out) {
+                    self.close_overtaken();
+                }
+            }
+            DiskDone::Page(bucket, page, moment) => self.server.take_page(bucket, &page, moment),
             DiskDone::Applied(bucket, applied) => {
                 self.puller.take_applied(bucket);
                 out.event(Event::Applied(bucket, applied));
@@ -632,6 +644,11 @@ impl Session {
             self.outbox.event(Event::Quiet);
         }
         self.quiet.told = quiet;
+    }
+
+    fn close_overtaken(&mut self) {
+        let text = "another session in the same life has come first: a copy of this peer, or an earlier connection";
+        self.close(CloseReason::GoingAway, text.into());
     }
 
     fn close(&mut self, reason: CloseReason, text: String) {

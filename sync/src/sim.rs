@@ -113,6 +113,14 @@ pub enum Sabotage {
     BudgetIsNotHeld,
     /// What a link has carried is written down only when its session ends (invariant 13).
     UseIsKeptInMemory,
+    /// A store that was set back, or runs twice, goes on as if nothing were (invariants 1 and 2).
+    CopiesGoOn,
+    /// Pages of two stores in one life are taken as they come (invariant 1).
+    CopiesAreMixed,
+    /// Copies of one store stamp in the same incarnation (invariant 2).
+    CopiesStampAlike,
+    /// A new life goes on reading where the old one had come to (invariant 1).
+    CursorsOutliveTheirLife,
     /// A record goes back to whoever sent it. Breaks no invariant; costs the link twice.
     EverythingIsEchoed,
 }

@@ -17,6 +17,7 @@ use bytes::Bytes;
 use crate::absence::Standing;
 use crate::chunk::{Bases, BlobHash, ChunkHash, Have, Manifest};
 use crate::id::{BucketId, Epoch, NodeId, Seq};
+use crate::lineage::{Moment, Remembered, Told};
 use crate::record::Record;
 use crate::wire::Class;
 
@@ -110,6 +111,42 @@ pub trait RecordStore: Send + Sync {
         records: Vec<Record>,
         next: Seq,
     ) -> impl Future<Output = Result<Applied, Self::Error>> + Send;
+
+    /// As [`Self::apply`], and remembers in the same step what the pages told (`lineage::remember`); `None`, and nothing
+    /// changed, where they may not be taken over what another session has brought. Whoever remembers nothing need not.
+    fn apply_told(
+        &self,
+        from: Peer,
+        bucket: BucketId,
+        records: Vec<Record>,
+        next: Seq,
+        told: Told,
+    ) -> impl Future<Output = Result<Option<Applied>, Self::Error>> + Send {
+        let _ = told;
+        async move { self.apply(from, bucket, records, next).await.map(Some) }
+    }
+
+    /// What the store is now, after every page that was read; `None` before there is anything, or if it keeps no [`crate::lineage`].
+    fn moment(&self) -> impl Future<Output = Result<Option<Moment>, Self::Error>> + Send {
+        async { Ok(None) }
+    }
+
+    /// What is remembered of a peer.
+    fn remembered(&self, of: NodeId) -> impl Future<Output = Result<Vec<Remembered>, Self::Error>> + Send {
+        let _ = of;
+        async { Ok(Vec::new()) }
+    }
+
+    /// Whether what the peer `by` remembers of this store is part of its past. If not, it was set back to an older copy, or there are two
+    /// of it: then a new life has begun here, durably, in which all is read anew, and the session with `by` is to end.
+    fn recall(
+        &self,
+        by: NodeId,
+        remembered: Vec<Remembered>,
+    ) -> impl Future<Output = Result<bool, Self::Error>> + Send {
+        let _ = (by, remembered);
+        async { Ok(true) }
+    }
 
     /// Takes note of how a peer stands (`absence`), before anything of it is read here. Whoever forgets no tombstones and is
     /// never away need not.

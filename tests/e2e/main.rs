@@ -27,6 +27,7 @@ mod apart;
 mod api;
 mod budget;
 mod bundles;
+mod cards;
 mod cuts;
 mod forgotten;
 mod hostile_files;

@@ -226,6 +226,24 @@ impl NodeProcess {
         self.folder.path().join("data")
     }
 
+    /// Copies the data folder as it is, beside it, as an image of a card is made.
+    pub fn image(&self, name: &str) -> PathBuf {
+        let image = self.scratch().join(name);
+        copy_folder(&self.data(), &image);
+        image
+    }
+
+    /// Puts an image of a stopped node's data folder in the place of the folder.
+    ///
+    /// # Panics
+    ///
+    /// If the node runs.
+    pub fn put_back(&self, image: &Path) {
+        assert!(self.process.is_none(), "the node is running");
+        std::fs::remove_dir_all(self.data()).unwrap_or_else(|error| panic!("clear {}: {error}", self.data().display()));
+        copy_folder(image, &self.data());
+    }
+
     /// A folder beside the data folder, for what the test itself writes.
     pub fn scratch(&self) -> &Path {
         self.folder.path()
@@ -235,6 +253,12 @@ impl NodeProcess {
     pub fn process(&mut self) -> &mut Process {
         self.process.as_mut().expect("the node is running")
     }
+}
+
+fn copy_folder(from: &Path, to: &Path) {
+    let copied = Command::new("cp").arg("-a").arg(from).arg(to).status();
+    let copied = copied.unwrap_or_else(|error| panic!("start cp: {error}"));
+    assert!(copied.success(), "copy {} to {}: {copied}", from.display(), to.display());
 }
 
 /// Runs a command to its end, without holding up the test's runtime.

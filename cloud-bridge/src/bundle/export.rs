@@ -60,7 +60,11 @@ impl Bundles {
         };
         // Whoever reads all of it misses nothing. The site is in none that is for anyone.
         let keeps_all = reader.is_some() && options.collections.is_empty() && options.max_bytes.is_none();
-        let hello = hello(&self.records, Standing { keeps_all, ..standing }, 0);
+        let remembered = match options.reader {
+            Some(node) => self.records.remembered(node).await?,
+            None => Vec::new(),
+        };
+        let hello = hello(&self.records, Standing { keeps_all, ..standing }, 0, remembered);
         let buckets = self.buckets(options).await?;
         let validity_ms = options.valid_days.map_or(VALIDITY_MS, |days| days.saturating_mul(DAY_MS));
         let what = Export {

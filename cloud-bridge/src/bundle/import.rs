@@ -133,7 +133,8 @@ impl Bundles {
     /// Writes what the bridge now has of a node's feeds.
     async fn write_receipt(&self, path: PathBuf, of: Peer, standing: Standing) -> Result<PathBuf, BundleError> {
         let records = self.records.for_node(of.node);
-        let hello = hello(&self.records, standing, 0);
+        let remembered = self.records.remembered(of.node).await?;
+        let hello = hello(&self.records, standing, 0, remembered);
         let receipt = Receipt::gather(hello, of, &records, &self.content).await.map_err(BundleError::Gather)?;
         let bytes = receipt.write(Some(&self.identity), Vec::new())?;
         let partial = partial(&path);

@@ -5,6 +5,7 @@
 //! moves to a higher number, past the head that was read, and is met there.
 
 use alexandria_sync::id::{BucketId, Epoch, NodeId, RecordId, Seq};
+use alexandria_sync::lineage::{Remembered, Told};
 use alexandria_sync::record::{Record, RecordKey};
 use alexandria_sync::store::{Applied, BucketHead, Cursor, Page, Peer, RecordStore};
 use futures::TryStreamExt;
@@ -73,6 +74,22 @@ impl RecordStore for NodeRecords {
     ) -> Result<Applied, RecordStoreError> {
         self.check(bucket)?;
         self.records.apply(from, bucket, records, next).await
+    }
+
+    async fn apply_told(
+        &self,
+        from: Peer,
+        bucket: BucketId,
+        records: Vec<Record>,
+        next: Seq,
+        told: Told,
+    ) -> Result<Option<Applied>, RecordStoreError> {
+        self.check(bucket)?;
+        self.records.apply_told(from, bucket, records, next, told).await
+    }
+
+    async fn remembered(&self, of: NodeId) -> Result<Vec<Remembered>, RecordStoreError> {
+        self.records.remembered(of).await
     }
 }
 

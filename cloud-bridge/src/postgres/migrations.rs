@@ -4,7 +4,7 @@ use sqlx::PgPool;
 use sqlx::SqlSafeStr;
 use sqlx::migrate::{MigrateError, Migration, MigrationType, Migrator};
 
-const STEPS: [(&str, &str); 9] = [
+const STEPS: [(&str, &str); 10] = [
     ("records", include_str!("../../migrations/0001_records.sql")),
     ("content", include_str!("../../migrations/0002_content.sql")),
     ("events and fleet", include_str!("../../migrations/0003_events_and_fleet.sql")),
@@ -14,6 +14,7 @@ const STEPS: [(&str, &str); 9] = [
     ("leases", include_str!("../../migrations/0007_leases.sql")),
     ("bundle receipts", include_str!("../../migrations/0008_bundle_receipts.sql")),
     ("lean intake", include_str!("../../migrations/0009_lean_intake.sql")),
+    ("copied cards", include_str!("../../migrations/0010_copied_cards.sql")),
 ];
 
 /// Whether the database has everything that this version needs.

@@ -6,7 +6,7 @@
 
 use alexandria_sync::domain::kind_name;
 use alexandria_sync::hlc::Stamp;
-use alexandria_sync::id::{BucketId, Epoch, NodeId, RecordId, Seq};
+use alexandria_sync::id::{BucketId, Epoch, NodeId, RecordId};
 use alexandria_sync::merge::{QuarantineReason, merge};
 use alexandria_sync::quarantine::{QuarantineId, QuarantineLimits, QuarantineUse};
 use alexandria_sync::record::encoding::RecordTooLarge;
@@ -311,7 +311,8 @@ impl Records {
     async fn try_again(&self, row: &Kept) -> Result<Option<Released>, RecordStoreError> {
         // No epoch: the sender's feed has moved on, so it gets the record back like everyone.
         let from = Peer { node: row.from, epoch: Epoch(0) };
-        let applied = self.receive(from, row.record.key.bucket, std::slice::from_ref(&row.record), None::<Seq>).await?;
+        let applied = self.receive(from, row.record.key.bucket, std::slice::from_ref(&row.record), None).await?;
+        let applied = applied.unwrap_or_default();
         if applied.quarantined > 0 {
             return Ok(None);
         }

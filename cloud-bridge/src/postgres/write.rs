@@ -15,13 +15,14 @@ use std::collections::BTreeMap;
 use alexandria_sync::domain::{Erasure, Typed};
 use alexandria_sync::erase::{Order, overtaken};
 use alexandria_sync::id::{BucketId, NodeId, RecordId, Seq};
+use alexandria_sync::lineage::Told;
 use alexandria_sync::merge::{Admission, QuarantineReason, admit};
 use alexandria_sync::record::{Kind, Record};
 use alexandria_sync::store::{Applied, Peer};
 use sqlx::{PgConnection, PgPool};
 use uuid::Uuid;
 
-use super::{RecordStoreError, Records, erase, quarantine, tables};
+use super::{RecordStoreError, Records, erase, lineage, quarantine, tables};
 use crate::events::outbox;
 
 /// Tries of one transaction against other writers, at most.
@@ -61,6 +62,13 @@ impl<E, S: Into<RecordStoreError>> From<S> for EditError<E> {
     }
 }
 
+/// What a page says besides its records.
+pub(super) struct Page {
+    /// Where the feed has then been read to.
+    next: Seq,
+    told: Told,
+}
+
 /// One record that is about to be stored.
 pub(crate) struct Change {
     /// The version held before, if any.
@@ -96,32 +104,51 @@ impl Records {
         records: Vec<Record>,
         next: Seq,
     ) -> Result<Applied, RecordStoreError> {
+        let applied = self.apply_told(from, bucket, records, next, Told::Nothing).await?;
+        Ok(applied.unwrap_or_default())
+    }
+
+    /// See [`alexandria_sync::store::RecordStore::apply_told`].
+    ///
+    /// # Errors
+    ///
+    /// If PostgreSQL is away, or the page is not what it says.
+    pub async fn apply_told(
+        &self,
+        from: Peer,
+        bucket: BucketId,
+        records: Vec<Record>,
+        next: Seq,
+        told: Told,
+    ) -> Result<Option<Applied>, RecordStoreError> {
         let _taken_in = self.shared.intake.begin(records.len());
-        let applied = self.receive(from, bucket, &records, Some(next)).await.inspect_err(|error| {
+        let page = Page { next, told };
+        let applied = self.receive(from, bucket, &records, Some(&page)).await.inspect_err(|error| {
             if let RecordStoreError::QuarantineFull { .. } = error {
                 self.metrics().quarantine_full.inc();
             }
         })?;
+        let Some(applied) = applied else { return Ok(None) };
         self.metrics().records_applied.inc_by(applied.applied.into());
         self.metrics().records_superseded.inc_by(applied.superseded.into());
         self.metrics().records_quarantined.inc_by(applied.quarantined.into());
-        Ok(applied)
+        Ok(Some(applied))
     }
 
-    /// Merges what a peer sent; `next` is where its feed has then been read to.
+    /// Merges what a peer sent, in a page or again after it was set aside; `None` if the page may not be taken.
     pub(super) async fn receive(
         &self,
         from: Peer,
         bucket: BucketId,
         records: &[Record],
-        next: Option<Seq>,
-    ) -> Result<Applied, RecordStoreError> {
+        page: Option<&Page>,
+    ) -> Result<Option<Applied>, RecordStoreError> {
         if let Some(foreign) = records.iter().find(|record| record.key.bucket != bucket) {
             return Err(RecordStoreError::ForeignRecord { expected: bucket, found: foreign.key.bucket });
         }
         let bucket_no = bucket_no(self.pool(), bucket).await?;
         for _ in 0..ATTEMPTS_MAX {
-            match self.receive_once(from, (bucket, bucket_no), records, next).await {
+            match self.receive_once(from, (bucket, bucket_no), records, page).await {
                 Err(error) if is_collision(&error) => {}
                 outcome => return outcome,
             }
@@ -134,9 +161,14 @@ impl Records {
         from: Peer,
         (bucket, bucket_no): (BucketId, i32),
         records: &[Record],
-        next: Option<Seq>,
-    ) -> Result<Applied, RecordStoreError> {
+        page: Option<&Page>,
+    ) -> Result<Option<Applied>, RecordStoreError> {
         let mut tx = self.pool().begin().await?;
+        if let Some(page) = page
+            && !lineage::note(&mut tx, from, &page.told).await?
+        {
+            return Ok(None);
+        }
         erase::lock(&mut tx, bucket_no, records.iter().map(|record| record.key.kind)).await?;
         let keys = records.iter().map(|record| (record.key.kind, record.key.id));
         let held = lock_held(&mut tx, (bucket, bucket_no), keys).await?;
@@ -144,8 +176,8 @@ impl Records {
         let decided = self.decide(from, &held, records, &orders);
         let limits = self.shared.quarantine_limits;
         quarantine::set_aside(&mut tx, bucket_no, from.node, &decided.quarantined, limits).await?;
-        if let Some(next) = next {
-            move_cursor(&mut tx, from, bucket_no, next).await?;
+        if let Some(page) = page {
+            move_cursor(&mut tx, from, bucket_no, page.next).await?;
         }
         self.store_and_erase(&mut tx, (bucket, bucket_no), &decided.changes).await?;
         tx.commit().await?;
@@ -153,7 +185,7 @@ impl Records {
             self.rang_records();
             self.ring_events();
         }
-        Ok(decided.applied)
+        Ok(Some(decided.applied))
     }
 
     /// Stores changes, and does what follows from the erasures among them.

@@ -2,7 +2,7 @@
 
 use std::io::IsTerminal;
 use std::process::ExitCode;
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use alexandria_sync::outlook::Outlook;
 use alexandria_sync::wire::Class;
@@ -72,6 +72,14 @@ pub(super) fn status(status: &Status) {
             HumanCount(status.absence.held_back)
         );
     }
+    if let Some(set_back) = status.set_back {
+        let since = HumanDuration(Duration::from_millis(now_unix_ms().saturating_sub(set_back.noticed_unix_ms)));
+        println!(
+            "  set back     {since} ago a peer had read what was no longer here: the data folder is an older copy, or another node runs \
+             with a copy of it. A new life began, and nothing that peers had is lost ({} times so far)",
+            set_back.times
+        );
+    }
     if status.erasures_pending > 0 {
         println!("  erasing      {} erasures are not yet gone from this disk", HumanCount(status.erasures_pending));
     }
@@ -87,6 +95,10 @@ pub(super) fn status(status: &Status) {
     if let Some(lan) = &status.lan {
         neighbours(lan);
     }
+}
+
+fn now_unix_ms() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64)
 }
 
 fn neighbours(lan: &LanStatus) {

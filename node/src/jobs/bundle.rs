@@ -81,6 +81,12 @@ pub enum BundleError {
     /// It was not taken in, or not all of it.
     #[error(transparent)]
     Import(#[from] alexandria_sync::bundle::ImportError),
+    /// It was the first to show that this library was set back.
+    #[error(
+        "whoever wrote it has read what is not here: this library was set back to an older copy, or runs twice. It has begun a new \
+         life; make the next bundle without it"
+    )]
+    SetBack,
     /// The receipt was not signed.
     #[error(transparent)]
     Receipt(#[from] alexandria_sync::bundle::WriteSegmentError),
@@ -155,9 +161,14 @@ impl Bundles {
     }
 
     /// Who this node is, at a time when its certificate is valid: a clock that was never set may be before that.
-    fn hello(&self, standing: Standing) -> Result<Hello, BundleError> {
+    /// Whoever is to read it is told what is remembered of it.
+    async fn hello(&self, standing: Standing, to: Option<NodeId>) -> Result<Hello, BundleError> {
         let records = self.records();
         let identity = records.identity();
+        let remembered = match to {
+            Some(node) => records.remembered_of(node).await?,
+            None => Vec::new(),
+        };
         let valid_from_s = self.identity().map_or(Ok(0), Identity::valid_from_unix_s)?;
         Ok(Hello {
             protocol_min: PROTOCOL_MIN,
@@ -170,6 +181,7 @@ impl Bundles {
             software: concat!("alexandria ", env!("CARGO_PKG_VERSION")).to_owned(),
             features: 0,
             name: None,
+            remembered,
             standing: Some(standing),
         })
     }

@@ -51,7 +51,6 @@ impl Prepared {
     /// Runs it until it ends. Returns whether the peer has introduced itself.
     pub(super) async fn run(self, library: &Library, name: String, peer: NodeId, link: AnyLink) -> bool {
         let store = library.store();
-        let here = store.records.identity();
         let selected = match store.records.selected().await {
             Ok(selected) => selected,
             Err(error) => {
@@ -63,6 +62,15 @@ impl Prepared {
             tracing::debug!("no session with another node before all was read anew from the bridge");
             return false;
         }
+        // After what is selected: a new life that has begun since then ends the session.
+        let here = store.records.identity();
+        let remembered = match store.records.remembered_of(peer).await {
+            Ok(remembered) => remembered,
+            Err(error) => {
+                tracing::error!(%error, "no session with another node: what is remembered of it cannot be read");
+                return false;
+            }
+        };
         let hello = Hello {
             protocol_min: PROTOCOL_MIN,
             protocol_max: PROTOCOL_MAX,
@@ -74,6 +82,7 @@ impl Prepared {
             software: concat!("alexandria ", env!("CARGO_PKG_VERSION")).to_owned(),
             features: feature::OWN_ROWS | feature::PATCHES,
             name: Some(name),
+            remembered,
             standing: Some(selected.nearby),
         };
         let config = session::Config { absent_retry_ms: ABSENT_RETRY_MS, ..session::Config::default() };

@@ -103,12 +103,26 @@ pub struct Status {
     /// How it stands with its bridge after an absence.
     #[serde(default)]
     pub absence: AbsenceStatus,
+    /// When it was noticed last that the data folder was set back to an older copy, or runs twice; `None` if it never was.
+    #[serde(default)]
+    pub set_back: Option<SetBackStatus>,
     /// Erasures that are out of sight and may still be on this disk.
     pub erasures_pending: u64,
     /// Replication; `None` if the node is not enrolled.
     pub replication: Option<ReplicationStatus>,
     /// Other nodes on the local network; `None` if none are looked for.
     pub lan: Option<LanStatus>,
+}
+
+/// A data folder that was set back to an older copy of itself, or of which two run.
+#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Serialize)]
+pub struct SetBackStatus {
+    /// When that was noticed last, in milliseconds since 1970.
+    pub noticed_unix_ms: u64,
+    /// Which peer remembered what was not here.
+    pub noticed_by: NodeId,
+    /// How often it was noticed.
+    pub times: u64,
 }
 
 /// Live records of each kind that people deal with.

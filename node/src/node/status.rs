@@ -7,8 +7,9 @@ use super::held_back;
 use super::local::LocalState;
 use crate::lan::Lan;
 use crate::local::Status;
-use crate::local::messages::{ContentStatus, RecordCounts, ReplicationStatus};
+use crate::local::messages::{ContentStatus, RecordCounts, ReplicationStatus, SetBackStatus};
 use crate::store::StoreError;
+use crate::store::lineage::SetBack;
 
 /// Gathers it; blocks.
 ///
@@ -51,6 +52,11 @@ pub(super) fn gather(state: &LocalState) -> Result<Status, StoreError> {
         selection: state.library.selection_status()?,
         quarantined: records.quarantined.records,
         absence: held_back::status(&store.records)?,
+        set_back: store.records.set_back()?.map(|SetBack { noticed_unix_ms, noticed_by, times }| SetBackStatus {
+            noticed_unix_ms,
+            noticed_by,
+            times,
+        }),
         erasures_pending: store.records.pending_erasures()?.len() as u64,
         replication: replication.map(|replication| ReplicationStatus { outlook, ..replication }),
         lan: state.lan.as_ref().and_then(Lan::status),

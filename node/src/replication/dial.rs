@@ -313,6 +313,7 @@ impl Replicator {
             software: concat!("alexandria ", env!("CARGO_PKG_VERSION")).to_owned(),
             features: feature::OWN_ROWS | feature::PATCHES,
             name: None,
+            remembered: store.records.remembered_of(membership.bridge).await?,
             standing: Some(following.selected().to_bridge),
         };
         let scope = Scope { site: node.node, collections: Collections::All };

@@ -29,6 +29,7 @@ use alexandria_sync::store::{BucketHead, Peer};
 use super::engine::{Direction, end_of_prefix};
 use super::error::StoreError;
 use super::keys::{self, KeyReader};
+use super::lineage;
 use super::overlay::Overlay;
 use super::records::Records;
 use super::row::{RecordRow, decode_number};
@@ -251,6 +252,22 @@ fn meet(
     Ok(())
 }
 
+/// In a new life everything is read from the beginning; reading all anew begins again.
+pub(crate) fn forget_cursors(rows: &mut Overlay<'_>) -> Result<(), StoreError> {
+    let had_cursors = rows.any_with_prefix(&[keys::CURSOR])?.is_some();
+    if had_cursors && times(rows)?.is_none() {
+        // Without cursors and times it would be taken for one to which nothing ever came.
+        rows.put(times_key(), Times::default().encode());
+    }
+    for (key, _) in rows.with_prefix(&[keys::CURSOR])? {
+        rows.remove(key);
+    }
+    match state(rows)? {
+        Some(state) => begin(rows, state.bridge()),
+        None => Ok(()),
+    }
+}
+
 /// Begins to read all anew, from the beginning.
 fn begin(rows: &mut Overlay<'_>, bridge: NodeId) -> Result<(), StoreError> {
     for table in [keys::CURSOR, keys::SENT] {
@@ -355,6 +372,9 @@ fn sweep_some(rows: &mut Overlay<'_>, shared: &Shared) -> Result<Swept, StoreErr
             }
         }
         rows.put(state_key(), State::Sweeping { bridge, in_step_ms, place }.encode());
+        if held_back > 0 {
+            lineage::note_withheld(rows, shared)?;
+        }
         return Ok(Swept::More { forgotten, held_back });
     }
     // Marks of what came after its place was passed.

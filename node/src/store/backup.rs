@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! backup = magic(8) zstd(row* end) hash(32)
-//! row    = key length u32, value length u32, key, value      rows of what was chosen, of `A`, `c`, `q`, `o`, `x`, `r` and meta
+//! row    = key length u32, value length u32, key, value      rows of what was chosen, of `A`, `c`, `q`, `o`, `x`, `r`, `R` and meta
 //! end    = 0 u32, 0 u32
 //! ```
 //! The hash is BLAKE3 over all before it, so that half a backup is never restored.
@@ -120,7 +120,16 @@ fn write(records: &Records, path: &Path, partial: &Path) -> Result<BackupSummary
             write_row(&mut rows, &key, &value).map_err(on)?;
         }
     }
-    let others = [keys::HELD_BACK, keys::CURSOR, keys::QUARANTINE, keys::UNNAMED, keys::PENDING_ERASURE, keys::RECORD];
+    // What is remembered of peers comes last: of nothing that is in here less is remembered.
+    let others = [
+        keys::HELD_BACK,
+        keys::CURSOR,
+        keys::QUARANTINE,
+        keys::UNNAMED,
+        keys::PENDING_ERASURE,
+        keys::RECORD,
+        keys::REMEMBERED,
+    ];
     for table in CHOSEN.into_iter().chain(others) {
         for row in engine.scan_prefix(&[table]) {
             let (key, value) = row?;

@@ -7,6 +7,7 @@
 //! | `f` feed | bucket 17, seq 8 | kind 2, id 16 |
 //! | `d` head of a feed | bucket 17 | seq 8 |
 //! | `c` cursor | peer 16, bucket 17 | epoch 8, seq 8 |
+//! | `R` what is remembered of a peer | peer 16 | see `alexandria_sync::lineage` |
 //! | `q` quarantine | bucket 17, kind 2, id 16, digest 16 | see `row` |
 //! | `t` by time of change | kind 2, time 8, id 16, bucket 17 | |
 //! | `p` by popularity | kind 2, count 8, id 16, bucket 17 | |
@@ -34,7 +35,7 @@
 //! | `M` when the bridge had how much of a feed | bucket 17 | see `absence::collect` |
 //! | `m` meta | name | see `meta` |
 //!
-//! `r`, `c`, `q`, `h`, `y`, `o`, `x`, `S`, `P`, `V`, `O`, `A` and `m` are what is known; all others follow
+//! `r`, `c`, `R`, `q`, `h`, `y`, `o`, `x`, `S`, `P`, `V`, `O`, `A` and `m` are what is known; all others follow
 //! from them and are made anew by `rebuild`, or in time.
 
 use alexandria_sync::chunk::BlobHash;
@@ -49,6 +50,7 @@ pub(crate) const ID: u8 = b'i';
 pub(crate) const FEED: u8 = b'f';
 pub(crate) const HEAD: u8 = b'd';
 pub(crate) const CURSOR: u8 = b'c';
+pub(crate) const REMEMBERED: u8 = b'R';
 pub(crate) const QUARANTINE: u8 = b'q';
 pub(crate) const UPDATED: u8 = b't';
 pub(crate) const POPULAR: u8 = b'p';
@@ -121,6 +123,10 @@ pub(crate) fn head(bucket: BucketId) -> Vec<u8> {
 
 pub(crate) fn cursor(peer: NodeId, bucket: BucketId) -> Vec<u8> {
     key(CURSOR, &[peer.as_bytes(), &bucket.to_bytes()])
+}
+
+pub(crate) fn remembered(of: NodeId) -> Vec<u8> {
+    key(REMEMBERED, &[of.as_bytes()])
 }
 
 pub(crate) fn quarantine(of: RecordKey, digest: [u8; 32]) -> Vec<u8> {

@@ -225,7 +225,8 @@ enum Found {
 }
 
 /// The tables that are worth keeping. What is held comes before the records, so that none of it is taken for wanted.
-const SALVAGED: [u8; 8] = [
+const SALVAGED: [u8; 9] = [
+    keys::REMEMBERED,
     keys::HELD_BACK,
     keys::HELD,
     keys::MEDIA_TYPE,
@@ -338,6 +339,7 @@ pub(crate) fn restore_row(rows: &mut Overlay<'_>, key: &[u8], value: Vec<u8>) ->
         Some(&keys::CURSOR) if is_returning(rows, key)? || absence::is_reading_anew(rows)? => Ok(Restored::Other),
         Some(
             &(keys::CURSOR
+            | keys::REMEMBERED
             | keys::MEDIA_TYPE
             | keys::UNNAMED
             | keys::PENDING_ERASURE

@@ -119,7 +119,7 @@ impl Records {
 
     /// Whose store this is, and in which life.
     pub fn identity(&self) -> Identity {
-        self.shared().identity
+        self.shared().identity()
     }
 
     /// Now, as well as it is known here, in milliseconds since 1970.

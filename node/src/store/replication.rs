@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use alexandria_sync::absence::Standing;
 use alexandria_sync::id::{BucketId, Epoch, NodeId, Seq};
+use alexandria_sync::lineage::{Moment, Remembered, Told};
 use alexandria_sync::merge::{self, Admission};
 use alexandria_sync::record::Record;
 use alexandria_sync::store::{Applied, BucketHead, Cursor, Page, Peer, RecordStore};
@@ -12,6 +13,7 @@ use super::absence;
 use super::erase;
 use super::error::StoreError;
 use super::keys;
+use super::lineage;
 use super::quarantine;
 use super::records::{Records, blocking};
 use super::row::{Quarantined, SetAside, decode_cursor, encode_cursor};
@@ -54,7 +56,31 @@ impl RecordStore for Records {
         records: Vec<Record>,
         next: Seq,
     ) -> Result<Applied, StoreError> {
-        self.apply_as_selected(None, from, bucket, records, next).await
+        let applied = self.apply_as_selected(None, from, bucket, records, next, Told::Nothing).await?;
+        Ok(applied.unwrap_or_default())
+    }
+
+    async fn apply_told(
+        &self,
+        from: Peer,
+        bucket: BucketId,
+        records: Vec<Record>,
+        next: Seq,
+        told: Told,
+    ) -> Result<Option<Applied>, StoreError> {
+        self.apply_as_selected(None, from, bucket, records, next, told).await
+    }
+
+    async fn moment(&self) -> Result<Option<Moment>, StoreError> {
+        self.moment_now().await
+    }
+
+    async fn remembered(&self, of: NodeId) -> Result<Vec<Remembered>, StoreError> {
+        self.remembered_of(of).await
+    }
+
+    async fn recall(&self, by: NodeId, remembered: Vec<Remembered>) -> Result<bool, StoreError> {
+        self.recall_by(by, remembered).await
     }
 
     async fn meet(&self, peer: Peer, standing: Standing) -> Result<(), StoreError> {
@@ -67,7 +93,7 @@ impl RecordStore for Records {
 }
 
 impl Records {
-    /// [`RecordStore::apply`], unless something else was selected since `version`.
+    /// [`RecordStore::apply_told`], unless something else was selected since `version`.
     pub(crate) async fn apply_as_selected(
         &self,
         version: Option<u64>,
@@ -75,13 +101,17 @@ impl Records {
         bucket: BucketId,
         records: Vec<Record>,
         next: Seq,
-    ) -> Result<Applied, StoreError> {
+        told: Told,
+    ) -> Result<Option<Applied>, StoreError> {
         let shared = Arc::clone(&self.inner.shared);
         let limits = self.shared().quarantine_limits;
         let work = move |transaction: &mut Transaction<'_>| {
             // Decided by the writer: no choice comes between this look and the page.
             if version.is_some_and(|version| version != *shared.selection.borrow()) {
                 return Err(StoreError::SelectionChanged);
+            }
+            if !lineage::note(&mut transaction.rows, from.node, from.epoch, &told)? {
+                return Ok(None);
             }
             let confirms = absence::confirms(&transaction.rows, from.node)?;
             let mut applied = Applied::default();
@@ -106,7 +136,7 @@ impl Records {
             }
             let cursor = Cursor { epoch: from.epoch, seq: next };
             transaction.rows.put(keys::cursor(from.node, bucket), encode_cursor(cursor));
-            Ok(applied)
+            Ok(Some(applied))
         };
         self.inner.writer.submit(Room::Needed, work).await
     }

@@ -2,12 +2,14 @@
 
 use alexandria_sync::chunk::Chunking;
 use alexandria_sync::id::{BucketId, Epoch, NodeId, RecordId, Seq};
+use alexandria_sync::lineage::Lineage;
 use alexandria_sync::merge::QuarantineReason;
 use alexandria_sync::quarantine::QuarantineUse;
 use alexandria_sync::record::{Kind, Record};
 use alexandria_sync::store::{Cursor, Peer};
 
 use super::error::StoreError;
+use super::lineage::SetBack;
 
 /// A row of table `r`.
 #[derive(Clone, Debug, PartialEq)]
@@ -164,6 +166,56 @@ impl Totals {
         let mut rest = Rest(value);
         let mut next = || rest.number().ok_or(StoreError::DamagedRow { what: "total" });
         Ok(Self { live: next()?, deleted: next()?, size_bytes: next()? })
+    }
+}
+
+/// The row of `m` that keeps a lineage: epoch 8, secret 32, then start 8 and rows 8 for each start.
+pub(crate) struct LineageRow;
+
+impl LineageRow {
+    pub(crate) fn encode(lineage: &Lineage) -> Vec<u8> {
+        let (epoch, secret, starts) = lineage.parts();
+        let mut value = epoch.0.to_be_bytes().to_vec();
+        value.extend(secret);
+        value.extend(starts.iter().flat_map(|&(start, rows)| [start, rows]).flat_map(u64::to_be_bytes));
+        value
+    }
+
+    pub(crate) fn decode(value: &[u8]) -> Result<Lineage, StoreError> {
+        let read = || {
+            let (epoch, rest) = value.split_first_chunk()?;
+            let (secret, rest) = rest.split_first_chunk()?;
+            let (starts, rest) = rest.as_chunks::<16>();
+            let starts = starts.iter().map(|pair| {
+                let (start, rows) = pair.split_at(8);
+                Some((u64::from_be_bytes(start.try_into().ok()?), u64::from_be_bytes(rows.try_into().ok()?)))
+            });
+            let starts = starts.collect::<Option<Vec<_>>>().filter(|_| rest.is_empty())?;
+            Lineage::restored(Epoch(u64::from_be_bytes(*epoch)), *secret, starts)
+        };
+        read().ok_or(StoreError::DamagedRow { what: "lineage" })
+    }
+}
+
+/// The row of `m` that says when a store that was set back was noticed: time 8, peer 16, times 8.
+pub(crate) struct SetBackRow;
+
+impl SetBackRow {
+    pub(crate) fn encode(SetBack { noticed_unix_ms, noticed_by, times }: SetBack) -> Vec<u8> {
+        [noticed_unix_ms.to_be_bytes().as_slice(), noticed_by.as_bytes(), &times.to_be_bytes()].concat()
+    }
+
+    pub(crate) fn decode(value: &[u8]) -> Result<SetBack, StoreError> {
+        let read = || {
+            let (noticed, rest) = value.split_first_chunk()?;
+            let (by, times) = rest.split_first_chunk()?;
+            Some(SetBack {
+                noticed_unix_ms: u64::from_be_bytes(*noticed),
+                noticed_by: NodeId::from_bytes(*by),
+                times: u64::from_be_bytes(times.try_into().ok()?),
+            })
+        };
+        read().ok_or(StoreError::DamagedRow { what: "set back" })
     }
 }
 

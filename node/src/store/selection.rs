@@ -18,6 +18,7 @@ use alexandria_sync::absence::Standing;
 use alexandria_sync::domain::{Collection, Media, Typed};
 use alexandria_sync::erase::blobs_named;
 use alexandria_sync::id::{BucketId, Epoch, NodeId, RecordId, Seq};
+use alexandria_sync::lineage::{Moment, Remembered, Told};
 use alexandria_sync::record::{Record, RecordKey};
 use alexandria_sync::session::{Chosen, Selection};
 use alexandria_sync::store::{Applied, BucketHead, Cursor, Page, Peer, RecordStore};
@@ -320,7 +321,31 @@ impl RecordStore for SelectedRecords {
         records: Vec<Record>,
         next: Seq,
     ) -> Result<Applied, StoreError> {
-        self.records.apply_as_selected(Some(self.version), from, bucket, records, next).await
+        let applied = self.apply_told(from, bucket, records, next, Told::Nothing).await?;
+        Ok(applied.unwrap_or_default())
+    }
+
+    async fn apply_told(
+        &self,
+        from: Peer,
+        bucket: BucketId,
+        records: Vec<Record>,
+        next: Seq,
+        told: Told,
+    ) -> Result<Option<Applied>, StoreError> {
+        self.records.apply_as_selected(Some(self.version), from, bucket, records, next, told).await
+    }
+
+    async fn moment(&self) -> Result<Option<Moment>, StoreError> {
+        self.records.moment_now().await
+    }
+
+    async fn remembered(&self, of: NodeId) -> Result<Vec<Remembered>, StoreError> {
+        self.records.remembered_of(of).await
+    }
+
+    async fn recall(&self, by: NodeId, remembered: Vec<Remembered>) -> Result<bool, StoreError> {
+        self.records.recall_by(by, remembered).await
     }
 
     async fn meet(&self, peer: Peer, standing: Standing) -> Result<(), StoreError> {

@@ -3,9 +3,8 @@
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use alexandria_sync::hlc::{Clock, ClockQuality, DRIFT_BOUND_MS, HlcTime, Stamp};
+use alexandria_sync::id::{Incarnation, NodeId};
 use alexandria_sync::merge::ReceiverClock;
-
-use super::meta::Identity;
 
 /// No clock is right that shows a time before this version was made (2026-11-01, in milliseconds since 1970).
 pub const BUILD_UNIX_MS: u64 = 1_793_491_200_000;
@@ -21,10 +20,10 @@ pub(crate) struct Time {
 
 impl Time {
     /// Starts no earlier than what was `persisted` and than this version was made.
-    pub(crate) fn new(identity: Identity, persisted: HlcTime) -> Self {
+    pub(crate) fn new(node: NodeId, incarnation: Incarnation, persisted: HlcTime) -> Self {
         let quality = if system_unix_ms() < BUILD_UNIX_MS { ClockQuality::Untrusted } else { ClockQuality::Estimated };
         let floor = persisted.max(HlcTime::from_unix_ms(BUILD_UNIX_MS));
-        Self { clock: Clock::new(identity.node, identity.incarnation, quality, floor), trusted: None }
+        Self { clock: Clock::new(node, incarnation, quality, floor), trusted: None }
     }
 
     /// Now, as well as it is known, in milliseconds since 1970.

@@ -12,13 +12,14 @@ use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use alexandria_sync::domain::{Erasure, Typed};
 use alexandria_sync::hlc::HlcTime;
 use alexandria_sync::id::{BucketId, Seq};
+use alexandria_sync::lineage::Lineage;
 use alexandria_sync::quarantine::QuarantineLimits;
 use alexandria_sync::record::{Record, RecordKey};
 use alexandria_sync::store::{BucketHead, Peer};
@@ -27,7 +28,7 @@ use tokio::sync::{broadcast, mpsc, oneshot, watch};
 use super::align::Bridge;
 use super::compact::{self, Copy, Noting};
 use super::engine::{Engine, EngineError};
-use super::error::StoreError;
+use super::error::{OpenError, StoreError};
 use super::guard::{self, Noted};
 use super::in_use::Readers;
 use super::keys::{self, KeyReader};
@@ -35,7 +36,7 @@ use super::meta::{self, Identity};
 use super::overlay::Overlay;
 use super::row::{RecordRow, decode_number};
 use super::time::Time;
-use super::{FolderLock, disk, erase, rebuild, tables};
+use super::{FolderLock, disk, erase, lineage, rebuild, tables};
 
 /// Operations that wait for the writer, at most.
 const QUEUED_OPERATIONS_MAX: usize = 1024;
@@ -55,7 +56,10 @@ pub(crate) const DELETE_RESERVE_BYTES: u64 = 32 * 1024 * 1024;
 /// What the writer and all readers share.
 pub(crate) struct Shared {
     pub(crate) engine: Engine,
-    pub(crate) identity: Identity,
+    pub(super) identity: RwLock<Identity>,
+    pub(super) lineage: RwLock<Lineage>,
+    /// How often rows were held back.
+    pub(super) withheld: AtomicU64,
     pub(crate) time: Mutex<Time>,
     /// The durable heads.
     heads: RwLock<BTreeMap<BucketId, Seq>>,
@@ -91,11 +95,11 @@ impl Shared {
     pub(crate) fn new(
         engine: Engine,
         identity: Identity,
-        time: Time,
+        persisted: HlcTime,
         dir: PathBuf,
         quarantine_limits: QuarantineLimits,
         lock: FolderLock,
-    ) -> Result<Self, StoreError> {
+    ) -> Result<Self, OpenError> {
         let mut heads = BTreeMap::new();
         for row in engine.scan_prefix(&[keys::HEAD]) {
             let (key, value) = row?;
@@ -103,9 +107,14 @@ impl Shared {
             let bucket = bucket.ok_or(StoreError::DamagedRow { what: "head" })?;
             heads.insert(bucket, Seq(decode_number(&value)?));
         }
+        let withheld = lineage::withheld(&engine)?;
+        let (lineage, stamping) = lineage::begin(&engine, identity, rows(&heads).saturating_add(withheld))?;
+        let time = Time::new(identity.node, stamping, persisted);
         Ok(Self {
             engine,
-            identity,
+            identity: RwLock::new(identity),
+            lineage: RwLock::new(lineage),
+            withheld: AtomicU64::new(withheld),
             time: Mutex::new(time),
             heads: RwLock::new(heads),
             visible_group: AtomicU64::new(0),
@@ -125,6 +134,20 @@ impl Shared {
 
     pub(crate) fn time(&self) -> MutexGuard<'_, Time> {
         self.time.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn identity(&self) -> Identity {
+        *self.identity.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn lineage(&self) -> RwLockReadGuard<'_, Lineage> {
+        self.lineage.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Rows that were ever numbered, in all feeds, durably, and how often some were held back.
+    pub(crate) fn rows(&self) -> u64 {
+        let numbered = rows(&self.heads.read().unwrap_or_else(PoisonError::into_inner));
+        numbered.saturating_add(self.withheld.load(Ordering::SeqCst))
     }
 
     pub(crate) fn heads(&self) -> BTreeMap<BucketId, Seq> {
@@ -156,6 +179,10 @@ impl Shared {
     pub(crate) fn failed(&self) -> Option<Arc<str>> {
         self.commits.borrow().failed.clone()
     }
+}
+
+fn rows(heads: &BTreeMap<BucketId, Seq>) -> u64 {
+    heads.values().map(|head| head.0).fold(0, u64::saturating_add)
 }
 
 /// Whether an operation needs room on the disk.

@@ -362,6 +362,7 @@ mod asking {
             software: "test".into(),
             features: 0,
             name: None,
+            remembered: Vec::new(),
             standing: None,
         };
         control.write_all(&Message::Hello(hello).to_frame()).await.expect("the connection is open");

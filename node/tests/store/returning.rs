@@ -79,6 +79,7 @@ fn hello(store: &Store) -> Hello {
         software: "test".into(),
         features: feature::OWN_ROWS,
         name: None,
+        remembered: Vec::new(),
         standing: None,
     }
 }

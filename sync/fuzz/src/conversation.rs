@@ -105,6 +105,7 @@ fn hello() -> Hello {
         software: String::new(),
         features: 0,
         name: None,
+        remembered: Vec::new(),
         standing: None,
     }
 }
@@ -207,7 +208,7 @@ impl Conversation {
         let next = Seq(script.number());
         let more = script.chance();
         let records = (0..script.below(4)).map(|_| any_record(script, bucket)).collect();
-        self.hear(Message::Page { bucket, next, more, records });
+        self.hear(Message::Page { bucket, next, more, records, moment: None });
     }
 
     fn hear_manifest(&mut self, script: &mut Script<'_>) {

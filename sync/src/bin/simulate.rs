@@ -15,10 +15,11 @@ use alexandria_sync::sim::{Figures, Plan, Sweep, judge, shrink};
 const USAGE: &str = "\
 usage: tests/simulate [HOW LONG] [--seeds N] [--from SEED] [--jobs N] [--tries N]
 
-  HOW LONG      30s, 20m or 2h; without it and without --seeds, 1m
+  HOW LONG      30s, 20m, 2h or 2h30m; without it and without --seeds, 1m
   --seeds N     so many worlds instead
   --from SEED   the first one; without it, chosen by the time
   --jobs N      threads; without it, one for each core
+  --cards       worlds without additions, in all of which cards are put back and copied
   --tries N     worlds that are lived through to make a failing one small, at most; without it, 2000
 
 Ends with 1 if a promise was broken, after the first world in which one was.";
@@ -34,9 +35,20 @@ struct Options {
     from: u64,
     jobs: usize,
     tries: u32,
+    cards: bool,
+}
+
+impl Options {
+    fn world(&self, seed: u64) -> Plan {
+        if self.cards { Plan::with_cards(seed) } else { Plan::of(seed) }
+    }
 }
 
 fn main() -> ExitCode {
+    if std::env::args().skip(1).any(|argument| ["--help", "-h"].contains(&argument.as_str())) {
+        println!("{USAGE}");
+        return ExitCode::SUCCESS;
+    }
     let options = match parse(std::env::args().skip(1)) {
         Ok(options) => options,
         Err(problem) => {
@@ -48,11 +60,13 @@ fn main() -> ExitCode {
     let swept = run(&options);
     let Some(broken) = swept.violations.first() else { return ExitCode::SUCCESS };
     println!("\ninvariant {} is broken in the world of seed {}: {}", broken.invariant, broken.seed, broken.text);
-    println!("replay: tests/simulate --from {} --seeds 1", broken.seed);
+    let cards = if options.cards { " --cards" } else { "" };
+    println!("replay: tests/simulate --from {} --seeds 1{cards}", broken.seed);
     println!("making it small ...");
-    match shrink(&Plan::of(broken.seed), None, broken.invariant, options.tries) {
+    let plan = options.world(broken.seed);
+    match shrink(&plan, None, broken.invariant, options.tries) {
         Some(shrunk) => println!("after {} tries: {}\n{}", shrunk.tries, shrunk.text, shrunk.plan),
-        None => println!("{}", Plan::of(broken.seed)),
+        None => println!("{plan}"),
     }
     ExitCode::FAILURE
 }
@@ -61,7 +75,7 @@ fn parse(arguments: impl Iterator<Item = String>) -> Result<Options, String> {
     let cores = thread::available_parallelism().map_or(1, usize::from);
     let now_s = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
     // Seeds of two runs do not meet.
-    let mut options = Options { until: None, seeds: u64::MAX, from: now_s << 20, jobs: cores, tries: 0 };
+    let mut options = Options { until: None, seeds: u64::MAX, from: now_s << 20, jobs: cores, tries: 0, cards: false };
     let mut tries = SHRINK_TRIES_MAX;
     let mut arguments = arguments;
     while let Some(argument) = arguments.next() {
@@ -72,6 +86,7 @@ fn parse(arguments: impl Iterator<Item = String>) -> Result<Options, String> {
         match argument.as_str() {
             "--seeds" => options.seeds = number()?,
             "--from" => options.from = number()?,
+            "--cards" => options.cards = true,
             "--tries" => tries = number()?,
             "--jobs" => options.jobs = number()?.clamp(1, 1024) as usize,
             text => options.until = Some(duration(text).ok_or(format!("`{text}` is not understood"))?),
@@ -84,16 +99,25 @@ fn parse(arguments: impl Iterator<Item = String>) -> Result<Options, String> {
     Ok(options)
 }
 
+/// Reads `30s`, `20m`, or `2h30m`: larger units before smaller ones, each once.
 fn duration(text: &str) -> Option<Duration> {
-    let unit = text.chars().last()?;
-    let count: u64 = text.strip_suffix(unit)?.parse().ok()?;
-    let seconds = match unit {
-        's' => 1,
-        'm' => 60,
-        'h' => 3600,
-        _ => return None,
-    };
-    count.checked_mul(seconds).map(Duration::from_secs)
+    let (mut rest, mut total, mut smaller_than) = (text, Duration::ZERO, u64::MAX);
+    while !rest.is_empty() {
+        let at = rest.find(|digit: char| !digit.is_ascii_digit())?;
+        let seconds = match rest.as_bytes()[at] {
+            b's' => 1,
+            b'm' => 60,
+            b'h' => 3600,
+            _ => return None,
+        };
+        if seconds >= smaller_than {
+            return None;
+        }
+        let count: u64 = rest[..at].parse().ok()?;
+        total = total.checked_add(Duration::from_secs(count.checked_mul(seconds)?))?;
+        (rest, smaller_than) = (&rest[at + 1..], seconds);
+    }
+    (!text.is_empty()).then_some(total)
 }
 
 fn run(options: &Options) -> Sweep {
@@ -108,7 +132,7 @@ fn run(options: &Options) -> Sweep {
                 if number >= options.seeds {
                     return;
                 }
-                let (violations, figures) = judge(options.from.wrapping_add(number), None);
+                let (violations, figures) = judge(&options.world(options.from.wrapping_add(number)), None);
                 is_over.fetch_or(!violations.is_empty(), Ordering::Relaxed);
                 let mut swept = swept.lock().expect("no world panics while it holds this");
                 swept.figures.add(&figures);

@@ -252,7 +252,9 @@ impl<R: RecordStore, B: BlobStore, W: Write> Exporter<'_, '_, R, B, W> {
                     break;
                 }
                 let records = page.records.iter().map(Record::encode).collect();
-                let frame = Message::Page { bucket, next: page.next, more: page.next < head, records }.to_frame();
+                let moment = self.records.moment().await.map_err(store)?;
+                let (next, more) = (page.next, page.next < head);
+                let frame = Message::Page { bucket, next, more, records, moment }.to_frame();
                 if !self.fits(frame.len() as u64) {
                     self.exported.records_left_out = true;
                     return Ok(());

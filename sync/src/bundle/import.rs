@@ -16,6 +16,7 @@ use super::survey::{Places, decode_records, known};
 use super::{BucketRefusal, Ending, Issuer, OnProgress, OpenError, Progress, Receiver, StoreError};
 use crate::chunk::{BlobHash, Have, Manifest};
 use crate::id::{BucketId, Seq};
+use crate::lineage::{Moment, Told};
 use crate::store::{Applied, BlobStore, RecordStore, WriteBlobError};
 use crate::wire::Message;
 
@@ -59,6 +60,10 @@ pub enum ImportError {
     /// Whoever hears of progress has ended it.
     #[error("it was stopped")]
     Stopped,
+    /// Its exporter has read what is not here: this store was set back to an older copy, or there are two of it. Nothing was
+    /// taken; a new life has begun, and it can be imported now unless it was made for the old one.
+    #[error("its exporter knows what this library has forgotten: a new life has begun here; try again")]
+    SetBack,
 }
 
 /// Takes in a bundle.
@@ -76,6 +81,10 @@ pub async fn import<R: RecordStore, B: BlobStore>(
     let mut opened = Opened::open(receiver, input)?;
     let places = Places::look_up(receiver, &opened, records).await.map_err(ImportError::Store)?;
     let (maker, standing) = (opened.issuer.peer(), opened.issuer.hello.standing.unwrap_or_default());
+    let remembered = opened.issuer.hello.remembered.clone();
+    if !records.recall(maker.node, remembered).await.map_err(|error| ImportError::Store(error.into()))? {
+        return Err(ImportError::SetBack);
+    }
     // Before anything of it is read: what its maker has forgotten is unknown here from now on, too.
     records.meet(maker, standing).await.map_err(|error| ImportError::Store(error.into()))?;
     let mut importer = Importer {
@@ -188,7 +197,9 @@ impl<R: RecordStore, B: BlobStore> Importer<'_, R, B> {
             return Ok(());
         }
         match message(frame).map_err(|error| Stop::Broken(error.to_string()))? {
-            Some(Message::Page { bucket, next, more, records }) => self.take_page(bucket, next, more, &records).await,
+            Some(Message::Page { bucket, next, more, records, moment }) => {
+                self.take_page(bucket, (next, more), &records, moment).await
+            }
             Some(Message::Manifest { blob, manifest: Some(bytes) }) => self.take_manifest(blob, &bytes).await,
             Some(Message::Chunk { blob, index, bytes }) => self.take_chunk(blob, index, bytes).await,
             Some(_) => Err(Stop::Broken("a frame in the wrong place".into())),
@@ -196,7 +207,13 @@ impl<R: RecordStore, B: BlobStore> Importer<'_, R, B> {
         }
     }
 
-    async fn take_page(&mut self, bucket: BucketId, next: Seq, more: bool, records: &[Vec<u8>]) -> Result<(), Stop> {
+    async fn take_page(
+        &mut self,
+        bucket: BucketId,
+        (next, more): (Seq, bool),
+        records: &[Vec<u8>],
+        moment: Option<Moment>,
+    ) -> Result<(), Stop> {
         if self.imported.refused.contains_key(&bucket) {
             return Ok(());
         }
@@ -211,8 +228,9 @@ impl<R: RecordStore, B: BlobStore> Importer<'_, R, B> {
         // A session, or another bundle, may have come further.
         let known = known(self.records, &self.imported.issuer, bucket).await.map_err(ImportError::Store)?;
         let from = self.imported.issuer.peer();
-        let applied = self.records.apply(from, bucket, records, next.max(known)).await;
-        let applied = applied.map_err(|error| ImportError::Store(error.into()))?;
+        let told = moment.map_or(Told::Nothing, Told::Carried);
+        let applied = self.records.apply_told(from, bucket, records, next.max(known), told).await;
+        let applied = applied.map_err(|error| ImportError::Store(error.into()))?.unwrap_or_default();
         let total = &mut self.imported.applied;
         total.applied = total.applied.saturating_add(applied.applied);
         total.superseded = total.superseded.saturating_add(applied.superseded);

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use crate::chunk::basis::BASIS_BYTES_MAX;
 use crate::chunk::{ChunkHash, patch};
 use crate::id::NodeId;
+use crate::lineage::known_of;
 use crate::session::{Begun, DiskDone, DiskRequest, WriteFailure};
 use crate::store::{BlobStore, RecordStore, WriteBlobError};
 
@@ -18,21 +19,35 @@ pub(crate) async fn carry_out<R: RecordStore, B: BlobStore>(
     blobs: Arc<B>,
 ) -> Result<Option<DiskDone>, StoreError> {
     let done = match request {
-        DiskRequest::Meet(peer, standing) => {
-            records.meet(peer, standing).await?;
-            DiskDone::Met
+        DiskRequest::Meet { peer, standing, remembered } => {
+            if records.recall(peer.node, remembered).await? {
+                records.meet(peer, standing).await?;
+                DiskDone::Met
+            } else {
+                DiskDone::SetBack
+            }
         }
         DiskRequest::CaughtUp { with, standing, has } => {
             records.caught_up(with, standing, has).await?;
             DiskDone::CaughtUp
         }
         DiskRequest::Heads => DiskDone::Heads(records.heads().await?),
-        DiskRequest::Cursor(peer, bucket) => DiskDone::Cursor(bucket, records.cursor(peer.node, bucket).await?),
-        DiskRequest::Page { bucket, after, reader, budget_bytes } => {
-            DiskDone::Page(bucket, records.page(bucket, after, reader, budget_bytes).await?)
+        DiskRequest::Cursor(peer, bucket) => {
+            let cursor = records.cursor(peer.node, bucket).await?;
+            // Looked up afterwards: whatever has moved the cursor by then shows in it.
+            let known = known_of(&records.remembered(peer.node).await?, peer.epoch);
+            DiskDone::Cursor { bucket, cursor, known }
         }
-        DiskRequest::Apply { from, bucket, records: received, next } => {
-            DiskDone::Applied(bucket, records.apply(from, bucket, received, next).await?)
+        DiskRequest::Page { bucket, after, reader, budget_bytes } => {
+            let page = records.page(bucket, after, reader, budget_bytes).await?;
+            // Whatever the page shows was there by then.
+            DiskDone::Page(bucket, page, records.moment().await?)
+        }
+        DiskRequest::Apply { from, bucket, records: received, next, told } => {
+            match records.apply_told(from, bucket, received, next, told).await? {
+                Some(applied) => DiskDone::Applied(bucket, applied),
+                None => DiskDone::Overtaken,
+            }
         }
         DiskRequest::Urgent => DiskDone::Urgent(blobs.urgent(peer).await?),
         DiskRequest::Wanted { after, limit } => DiskDone::Wanted(blobs.wanted(peer, after, limit).await?),

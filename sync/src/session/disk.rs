@@ -7,14 +7,22 @@ use bytes::Bytes;
 use crate::absence::Standing;
 use crate::chunk::{Bases, BlobHash, ChunkHash, Have, Manifest};
 use crate::id::{BucketId, Seq};
+use crate::lineage::{Moment, Remembered, Told};
 use crate::record::Record;
 use crate::store::{Applied, BucketHead, Cursor, Page, Peer, Wanted};
 
 /// One call to a store. Several may run at once; the session never asks for two whose order matters.
 #[derive(Clone, Debug)]
 pub enum DiskRequest {
-    /// `RecordStore::meet`.
-    Meet(Peer, Standing),
+    /// `RecordStore::recall`, then `RecordStore::meet`.
+    Meet {
+        /// Whom.
+        peer: Peer,
+        /// How it stands.
+        standing: Standing,
+        /// What it remembers of this end.
+        remembered: Vec<Remembered>,
+    },
     /// `RecordStore::caught_up`.
     CaughtUp {
         /// With whom.
@@ -26,9 +34,9 @@ pub enum DiskRequest {
     },
     /// `RecordStore::heads`.
     Heads,
-    /// `RecordStore::cursor` of the peer.
+    /// `RecordStore::cursor` of the peer, then `RecordStore::remembered`.
     Cursor(Peer, BucketId),
-    /// `RecordStore::page`.
+    /// `RecordStore::page`, then `RecordStore::moment`.
     Page {
         /// Of which bucket.
         bucket: BucketId,
@@ -39,7 +47,7 @@ pub enum DiskRequest {
         /// How large.
         budget_bytes: u32,
     },
-    /// `RecordStore::apply`.
+    /// `RecordStore::apply_told`.
     Apply {
         /// From whom.
         from: Peer,
@@ -49,6 +57,8 @@ pub enum DiskRequest {
         records: Vec<Record>,
         /// And move the cursor here.
         next: Seq,
+        /// And remember this.
+        told: Told,
     },
     /// `BlobStore::urgent`.
     Urgent,
@@ -145,16 +155,27 @@ pub struct Begun {
 pub enum DiskDone {
     /// How the peer stands was noted.
     Met,
+    /// What the peer remembers never was here: a new life has begun.
+    SetBack,
     /// That all of its was read was noted.
     CaughtUp,
     /// The buckets held here.
     Heads(Vec<BucketHead>),
     /// Where reading the bucket from the peer stands.
-    Cursor(BucketId, Option<Cursor>),
-    /// A piece of the bucket's feed.
-    Page(BucketId, Page),
+    Cursor {
+        /// Which bucket.
+        bucket: BucketId,
+        /// The last row that was read.
+        cursor: Option<Cursor>,
+        /// What was remembered of the peer's epoch then.
+        known: Vec<Moment>,
+    },
+    /// A piece of the bucket's feed, and what the store was after it.
+    Page(BucketId, Page, Option<Moment>),
     /// The bucket's records were merged and the cursor moved, durably.
     Applied(BucketId, Applied),
+    /// They were not: another session with the same life of the peer has brought something since.
+    Overtaken,
     /// Blobs that readers wait for.
     Urgent(Vec<Wanted>),
     /// Other blobs that are wanted.

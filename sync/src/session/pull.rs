@@ -6,6 +6,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use super::{DiskRequest, Event, Held, Outbox, Scope, Selection, Violation};
 use crate::id::{BucketId, Seq};
+use crate::lineage::{Moment, Told};
 use crate::record::Record;
 use crate::store::{Cursor, Peer};
 use crate::wire::frame::OFFER_BUCKETS_MAX;
@@ -18,6 +19,8 @@ pub const BACKLOG_BYTES_MAX: usize = 4 * 1024 * 1024;
 
 /// Cursors looked up at the same time, at most.
 const LOOKUPS_MAX: usize = 64;
+/// Moments told that a cursor may have been looked up before, at most; one that took longer ends the session.
+const TOLD_MAX: usize = 128;
 
 #[derive(Debug)]
 pub(super) struct Puller {
@@ -26,6 +29,10 @@ pub(super) struct Puller {
     page_bytes: u32,
     backlog_bytes_max: usize,
     peer: Peer,
+    /// What was remembered of the peer's present epoch when this session began.
+    known_at_first: Vec<Moment>,
+    /// What pages that were applied in this session have told since, the latest last.
+    told: VecDeque<Moment>,
     /// Whether the peer can be asked for rows that came from here.
     gives_back: bool,
     offers_seen: u64,
@@ -51,6 +58,7 @@ struct Applying {
     bucket: BucketId,
     pages: u64,
     bytes: usize,
+    moment: Option<Moment>,
 }
 
 #[derive(Debug)]
@@ -71,6 +79,7 @@ struct Pending {
     records: Vec<Record>,
     pages: u64,
     bytes: usize,
+    moment: Option<Moment>,
 }
 
 impl Puller {
@@ -81,6 +90,8 @@ impl Puller {
             page_bytes,
             backlog_bytes_max,
             peer: Peer::NOBODY,
+            known_at_first: Vec::new(),
+            told: VecDeque::new(),
             gives_back: false,
             offers_seen: 0,
             more_offers: false,
@@ -100,8 +111,9 @@ impl Puller {
         self.selection = selection;
     }
 
-    pub(super) fn open(&mut self, peer: Peer, gives_back: bool) {
+    pub(super) fn open(&mut self, peer: Peer, known: Vec<Moment>, gives_back: bool) {
         self.peer = peer;
+        self.known_at_first = known;
         self.gives_back = gives_back;
     }
 
@@ -133,9 +145,23 @@ impl Puller {
         Ok(())
     }
 
-    pub(super) fn take_cursor(&mut self, bucket: BucketId, cursor: Option<Cursor>, out: &mut Outbox) {
+    /// Whether the cursor is one that nobody else has moved since this session began. What the peer has told in its hello is about
+    /// no other.
+    #[must_use]
+    pub(super) fn take_cursor(
+        &mut self,
+        bucket: BucketId,
+        cursor: Option<Cursor>,
+        known: &[Moment],
+        out: &mut Outbox,
+    ) -> bool {
         self.lookups -= 1;
-        let Some(pulled) = self.buckets.get_mut(&bucket) else { return };
+        let applying = self.applying.as_ref().and_then(|applying| applying.moment);
+        let is_of_here = |moment: &Moment| self.told.contains(moment) || applying == Some(*moment);
+        if *known != self.known_at_first && !matches!(known, [moment] if is_of_here(moment)) {
+            return false;
+        }
+        let Some(pulled) = self.buckets.get_mut(&bucket) else { return true };
         // A cursor of another life of the peer's store says nothing about this one.
         let after = cursor.filter(|cursor| cursor.epoch == self.peer.epoch).map_or(Seq::default(), |cursor| cursor.seq);
         pulled.received = Some(after);
@@ -143,6 +169,7 @@ impl Puller {
         let (epoch, page_bytes) = (self.peer.epoch, self.page_bytes);
         let own_too = self.selection.is_returning(bucket);
         out.control(Message::Pull { bucket, after, epoch, page_bytes, own_too });
+        true
     }
 
     pub(super) fn take_page(
@@ -151,6 +178,7 @@ impl Puller {
         next: Seq,
         more: bool,
         records: &[Vec<u8>],
+        moment: Option<Moment>,
     ) -> Result<(), Violation> {
         let Some(pulled) = self.buckets.get_mut(&bucket) else {
             return Err(Violation::new(format!("a page of {bucket}, which was not pulled")));
@@ -184,6 +212,7 @@ impl Puller {
             self.ready.push_back(bucket);
         }
         pulled.pending.pages += 1;
+        pulled.pending.moment = moment;
         Ok(())
     }
 
@@ -191,6 +220,12 @@ impl Puller {
         if let Some(applying) = self.applying.take_if(|applying| applying.bucket == bucket) {
             self.dealt_with += applying.pages;
             self.backlog_bytes -= applying.bytes;
+            if let Some(moment) = applying.moment {
+                if self.told.len() == TOLD_MAX {
+                    self.told.pop_front();
+                }
+                self.told.push_back(moment);
+            }
         }
         if self.buckets.get(&bucket).is_some_and(|pulled| !pulled.more && pulled.pending.pages == 0) {
             self.read_to_the_end(bucket);
@@ -223,8 +258,19 @@ impl Puller {
         let pending = std::mem::take(&mut pulled.pending);
         let next = pulled.received.unwrap_or_default();
         pulled.applied = next;
-        self.applying = Some(Applying { bucket, pages: pending.pages, bytes: pending.bytes });
-        out.disk(DiskRequest::Apply { from: self.peer, bucket, records: pending.records, next });
+        let Pending { records, pages, bytes, moment } = pending;
+        // Buckets take turns: a page of another may have been read from the feeds later, and applied before.
+        let last = self.told.back().copied();
+        let moment = moment.map(|moment| last.filter(|last| last.rows > moment.rows).unwrap_or(moment));
+        let told = match moment {
+            Some(now) => {
+                let known = last.map_or_else(|| self.known_at_first.clone(), |last| vec![last]);
+                Told::InSession { known, now }
+            }
+            None => Told::Nothing,
+        };
+        self.applying = Some(Applying { bucket, pages, bytes, moment });
+        out.disk(DiskRequest::Apply { from: self.peer, bucket, records, next, told });
     }
 
     pub(super) fn note_have(&mut self) {
@@ -238,7 +284,9 @@ impl Puller {
     pub(super) fn held(&self) -> Held {
         let buckets = self.buckets.len() * size_of::<(BucketId, Pulled)>();
         let names = self.behind.len() + self.to_look_up.len() + self.ready.len();
-        let list_bytes = buckets + names * size_of::<BucketId>();
+        let list_bytes = buckets
+            + names * size_of::<BucketId>()
+            + (self.known_at_first.len() + self.told.len()) * size_of::<Moment>();
         Held { record_bytes: self.backlog_bytes, list_bytes, ..Held::default() }
     }
 

@@ -9,6 +9,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use super::credit::Credit;
 use super::{DiskRequest, Event, Held, Outbox, Scope, Selection, Violation};
 use crate::id::{BucketId, Epoch, Seq};
+use crate::lineage::Moment;
 use crate::store::{BucketHead, Page, Peer};
 use crate::wire::frame::OFFER_BUCKETS_MAX;
 use crate::wire::{Lane, Message, Offered};
@@ -179,7 +180,7 @@ impl Server {
         Ok(())
     }
 
-    pub(super) fn take_page(&mut self, bucket: BucketId, page: &Page) {
+    pub(super) fn take_page(&mut self, bucket: BucketId, page: &Page, moment: Option<Moment>) {
         self.reading = None;
         let Some(serving) = self.serving.get_mut(&bucket) else { return };
         let says_something = page.next > serving.at || !serving.answered;
@@ -190,7 +191,7 @@ impl Server {
         let again = page.more || std::mem::take(&mut serving.grown);
         if says_something {
             let records = page.records.iter().map(crate::record::Record::encode).collect();
-            self.waiting = Some(Message::Page { bucket, next, more: page.more, records });
+            self.waiting = Some(Message::Page { bucket, next, more: page.more, records, moment });
         }
         if again {
             self.enqueue(bucket);

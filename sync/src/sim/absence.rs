@@ -138,6 +138,7 @@ impl SimRecords {
                     changes.push(Change::Forget(key));
                 }
                 Verdict::HoldBack => {
+                    changes.push(Change::Withhold);
                     absence.held_back.insert(key);
                 }
             }

@@ -9,10 +9,11 @@ use super::replica::{Replica, Written};
 use super::world::{ABSENT_RETRY_MS, IDLE_US, NOTICE_US, QUICK_DISK_US, REDIAL_US, RESTART_US, World};
 use crate::domain::{Blob, Typed};
 use crate::hlc::DRIFT_BOUND_MS;
+use crate::hlc::Stamp;
 use crate::id::BucketId;
 use crate::merge::merge;
-use crate::record::{Body, FieldTag, MergeRule, Record, RecordKey};
-use crate::store::RecordStore;
+use crate::record::{Body, FieldTag, MergeRule, Record, RecordKey, Value};
+use crate::store::{Cursor, RecordStore};
 
 /// Chunks, with the manifest and the check of the whole, of a blob in these worlds, at most.
 const CHUNKS_MAX: u64 = 18;
@@ -49,7 +50,7 @@ impl World<'_> {
         for (invariant, fault) in faults {
             self.violate(invariant, &fault);
         }
-        self.check_cursors(replica);
+        self.check_cursors(replica, false);
         self.check_running();
     }
 
@@ -80,33 +81,50 @@ impl World<'_> {
         }
     }
 
-    /// No row below a cursor is unseen (invariant 4).
-    fn check_cursors(&mut self, replica: usize) {
+    /// No row below a cursor is unseen (invariant 4), but of one whose card was put back or copied, and who was not met since.
+    fn check_cursors(&mut self, replica: usize, all_have_met: bool) {
         let here = &self.replicas[replica];
-        let set_aside = here.records.quarantined();
-        let mut fault = None;
-        for (node, bucket, cursor) in here.records.cursors() {
-            let Some(peer) = self.replicas.iter().find(|peer| peer.node == node) else { continue };
-            if peer.records.epoch() != cursor.epoch || !here.selection.wants(bucket) {
+        let counts = |peer: &Replica| {
+            // What one wrote, its copy was not given, for it came from the same life.
+            let knows = |end: &Replica| end.unnoticed != Some(end.records.epoch());
+            let all_have_met = all_have_met && peer.revoked_us.is_none() && here.revoked_us.is_none();
+            knows(peer) && knows(here) || all_have_met
+        };
+        for (node, bucket, cursor) in here.records.cursors().into_iter().filter(|of| here.selection.wants(of.1)) {
+            let is_read = |peer: &&Replica| peer.node == node && peer.records.epoch() == cursor.epoch;
+            let read: Vec<&Replica> = self.replicas.iter().filter(is_read).collect();
+            if !read.iter().all(|peer| counts(peer)) {
                 continue;
             }
-            let held_back = peer.records.held_back();
-            for (seq, row) in peer.records.feed(bucket).into_iter().filter(|(_, row)| !held_back.contains(&row.key)) {
-                let seen = contains(here.records.get(row.key).as_ref(), &row) || set_aside.contains(&row);
-                let may_be_forgotten = || {
-                    let held = here.records.get(row.key);
-                    row.is_tombstone() && self.has_leases() && held.is_none()
-                        || self.may_be_forgotten(row.key, held.as_ref())
-                };
-                if seq <= cursor.seq && !seen && !may_be_forgotten() {
-                    let (seq, cursor) = (seq.0, cursor.seq.0);
-                    fault = Some(format!("replica {replica} is at row {cursor} of {bucket} and never saw row {seq}"));
-                }
+            // Of two copies, one is read in this life.
+            let faults: Vec<String> =
+                read.iter().map_while(|peer| self.unseen_row(replica, peer, bucket, cursor)).collect();
+            if faults.len() == read.len()
+                && let Some(fault) = faults.into_iter().next()
+            {
+                return self.violate(4, &fault);
             }
         }
-        if let Some(fault) = fault {
-            self.violate(4, &fault);
+    }
+
+    /// A row of a peer's feed that a replica has passed and does not have.
+    fn unseen_row(&self, replica: usize, peer: &Replica, bucket: BucketId, cursor: Cursor) -> Option<String> {
+        let here = &self.replicas[replica];
+        let set_aside = here.records.quarantined();
+        let held_back = peer.records.held_back();
+        for (seq, row) in peer.records.feed(bucket).into_iter().filter(|(_, row)| !held_back.contains(&row.key)) {
+            let seen = contains(here.records.get(row.key).as_ref(), &row) || set_aside.contains(&row);
+            let may_be_forgotten = || {
+                let held = here.records.get(row.key);
+                row.is_tombstone() && self.has_leases() && held.is_none()
+                    || self.may_be_forgotten(row.key, held.as_ref())
+            };
+            if seq <= cursor.seq && !seen && !may_be_forgotten() {
+                let (seq, cursor) = (seq.0, cursor.seq.0);
+                return Some(format!("replica {replica} is at row {cursor} of {bucket} and never saw row {seq}"));
+            }
         }
+        None
     }
 
     /// Equal buckets mean equal state once the network is quiet (invariant 1), but for what was set aside at one end.
@@ -222,7 +240,8 @@ impl World<'_> {
         }
         let retry_us = 2 * ABSENT_RETRY_MS * 1000;
         // Who was away reads all in a session of its own, and looks through its records between two.
-        let again = if self.has_leases() { 20 } else { 1 };
+        // The same goes for who has begun a new life.
+        let again = if self.has_leases() || self.has_cards() { 20 } else { 1 };
         let dial_us = IDLE_US + NOTICE_US + RESTART_US + again * REDIAL_US;
         let days_us = self.days_allowed_us(bytes);
         days_us + dial_us + retry_us + pieces * trip_us + 2 * bytes * 1_000_000 / quality.rate
@@ -263,6 +282,26 @@ impl World<'_> {
         }
         for fault in faults {
             self.violate(9, &fault);
+        }
+    }
+
+    /// Two writes bear different stamps, else one of them is lost wherever they meet (invariant 2).
+    fn check_stamps(&mut self) {
+        let mut seen: BTreeMap<Stamp, (RecordKey, BTreeMap<FieldTag, Value>)> = BTreeMap::new();
+        let mut fault = None;
+        for record in self.replicas.iter().flat_map(|here| &here.written).map(|written| &written.record) {
+            let stamp = record.newest_stamp();
+            let Body::Live(fields) = &record.body else { continue };
+            let fields = fields.iter().filter(|(_, field)| field.stamp == stamp);
+            let values: BTreeMap<FieldTag, Value> = fields.map(|(tag, field)| (*tag, field.value.clone())).collect();
+            let (key, before) = seen.entry(stamp).or_insert_with(|| (record.key, values.clone()));
+            let agrees = |(tag, value)| before.get(tag).is_none_or(|before| before == value);
+            if *key != record.key || !values.iter().all(agrees) {
+                fault = Some(format!("two writes, of {:?} and {key:?}, bear one stamp", record.key));
+            }
+        }
+        if let Some(fault) = fault {
+            self.violate(2, &fault);
         }
     }
 
@@ -320,8 +359,9 @@ impl World<'_> {
             self.violate(invariant, &fault);
         }
         for replica in 0..self.replicas.len() {
-            self.check_cursors(replica);
+            self.check_cursors(replica, true);
         }
+        self.check_stamps();
         self.check_erased();
         self.check_running();
     }

@@ -13,6 +13,12 @@ pub struct Figures {
     pub holes: u64,
     /// Stores set back to an older copy.
     pub restores: u64,
+    /// Cards that were written with an image of themselves.
+    pub put_back: u64,
+    /// Copies of cards that were started beside their originals.
+    pub copies: u64,
+    /// New lives that began for that.
+    pub new_lives: u64,
     /// Nodes that were revoked.
     pub revoked: u64,
     /// Bundles that were carried.
@@ -83,7 +89,8 @@ pub struct Figures {
     pub replica_ms: u64,
     /// The most that a session held in memory, with what waited to be sent, in bytes.
     pub held_bytes_most: u64,
-    /// The longest that a world took to come to rest, in thousandths of what is allowed.
+    /// The longest that a world took to come to rest, in thousandths of what is allowed; where budgets stay, it is
+    /// days that are allowed, and not counted here.
     pub slowest_rest_per_mille: u64,
 }
 
@@ -95,6 +102,9 @@ impl Figures {
         self.cuts += other.cuts;
         self.holes += other.holes;
         self.restores += other.restores;
+        self.put_back += other.put_back;
+        self.copies += other.copies;
+        self.new_lives += other.new_lives;
         self.revoked += other.revoked;
         self.bundles += other.bundles;
         self.damaged += other.damaged;
@@ -141,6 +151,9 @@ impl Figures {
             ("cuts", self.cuts),
             ("holes", self.holes),
             ("restores", self.restores),
+            ("cards put back", self.put_back),
+            ("copies started", self.copies),
+            ("new lives", self.new_lives),
             ("revoked", self.revoked),
             ("bundles", self.bundles),
             ("damaged bundles", self.damaged),

@@ -52,6 +52,8 @@ pub struct Plan {
     pub(super) has_carriers: bool,
     /// Operators choose what nodes keep.
     pub(super) has_choices: bool,
+    /// Cards are put back, or copied, and nobody is told.
+    pub(super) has_cards: bool,
 }
 
 /// A replica as it is at the start.
@@ -77,6 +79,8 @@ pub(super) struct Resident {
     pub(super) disk: DiskPace,
     /// What its link to the one it dials may carry, if that is limited.
     pub(super) link: Option<LinkPlan>,
+    /// It is not there until the card of this one is copied for it.
+    pub(super) copy_of: Option<usize>,
 }
 
 /// How fast a disk is.
@@ -123,6 +127,10 @@ pub(super) enum Deed {
     TakeCopy,
     /// The backup is restored as the product does it: a new life.
     GoBack,
+    /// The card is written with an image of what it was when a backup was made last.
+    PutBack,
+    /// Another machine is started with a copy of a card that is in use.
+    StartCopy,
     /// The clock on the wall jumps, or goes otherwise from now on.
     SetClock(Wall),
     /// Room for this much content.
@@ -193,6 +201,14 @@ impl Plan {
         plan
     }
 
+    /// The world of `seed` as it was before, without leases and with cards that are put back and copied.
+    pub fn with_cards(seed: u64) -> Self {
+        let mut plan = Self::without_additions(seed);
+        plan.lease_ms = None;
+        plan.copy_cards(&mut Seeded::new(seed ^ additions::CARDS));
+        plan
+    }
+
     /// The same as it was before worlds had more in them: a seed that once failed stays the world that it was.
     pub fn without_additions(seed: u64) -> Self {
         let mut rng = Seeded::new(seed);
@@ -214,6 +230,7 @@ impl Plan {
             has_secrets: false,
             has_carriers: false,
             has_choices: false,
+            has_cards: false,
         }
     }
 }
@@ -276,6 +293,7 @@ fn residents(rng: &mut Seeded, seed: u64) -> Vec<Resident> {
                 takes_time: !is_dialled && rng.chance(60),
                 disk: *rng.pick(&[DiskPace::Quick, DiskPace::Stalling, DiskPace::Stalling]).unwrap_or(&DiskPace::Quick),
                 link: None,
+                copy_of: None,
             }
         })
         .collect()

@@ -4,6 +4,7 @@
 //! at the end of the log is cut off on recovery. [`Sabotage`] breaks one promise at a time, to see its check fail.
 
 mod evict;
+mod lineage;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -14,6 +15,7 @@ use super::{Sabotage, erase};
 use crate::absence::Standing;
 use crate::hlc::{Clock, ClockQuality, DRIFT_BOUND_MS, HlcTime, Stamp};
 use crate::id::{BucketId, Epoch, Incarnation, NodeId, Seq};
+use crate::lineage::{Lineage, Moment, Remembered, Told, remember};
 use crate::merge::{Admission, ReceiverClock, admit};
 use crate::record::{Body, FieldTag, Record, RecordKey};
 use crate::store::{Applied, BucketHead, Cursor, Page, Peer, RecordStore};
@@ -51,6 +53,9 @@ pub(super) struct Inner {
     pub(super) unsynced: usize,
     /// There is room for deletes only.
     pub(super) full: bool,
+    /// The present opening of a store that keeps a lineage, and the lives that have begun in it.
+    start: Option<u64>,
+    lives: u64,
 }
 
 #[derive(Clone, Debug)]
@@ -62,6 +67,10 @@ pub(super) struct Batch {
 #[derive(Clone, Debug)]
 pub(super) enum Change {
     Life(Incarnation, Epoch),
+    Lineage(Box<Lineage>),
+    Remember(NodeId, Vec<Remembered>),
+    /// Peers will pass over rows that they were not given.
+    Withhold,
     Put {
         bucket: BucketId,
         bytes: Arc<[u8]>,
@@ -123,6 +132,10 @@ pub(super) struct Tables {
     pub(super) former: erase::Former,
     pub(super) pending_erasures: BTreeSet<RecordKey>,
     pub(super) absence: Absence,
+    lineage: Option<Lineage>,
+    remembered: BTreeMap<NodeId, Vec<Remembered>>,
+    /// How often rows were held back.
+    withheld: u64,
     clock: HlcTime,
     keep_old_rows: bool,
 }
@@ -148,6 +161,11 @@ impl Tables {
     fn change(&mut self, change: Change) {
         match change {
             Change::Life(incarnation, epoch) => (self.incarnation, self.epoch) = (incarnation, epoch),
+            Change::Lineage(lineage) => self.lineage = Some(*lineage),
+            Change::Withhold => self.withheld += 1,
+            Change::Remember(node, remembered) => {
+                self.remembered.insert(node, remembered);
+            }
             Change::Put { bucket, bytes, origin } => {
                 let record = Record::decode(bucket, &bytes).expect("the log holds what was encoded");
                 let head = self.heads.entry(bucket).or_default();
@@ -348,14 +366,11 @@ impl SimRecords {
     /// Goes back to `copy`, as a new life with new feeds.
     pub fn restore(&self, copy: RecordsCopy, epoch: Epoch) {
         let mut inner = self.lock();
-        let (now, full) = (inner.now, inner.full);
+        let (now, full, start) = (inner.now, inner.full, inner.start);
         *inner = Inner::recover(inner.node, copy.0, inner.sabotage);
-        (inner.now, inner.full) = (now, full);
+        (inner.now, inner.full, inner.start) = (now, full, start);
         let incarnation = Incarnation(inner.tables.incarnation.0 + epoch.0 as u32);
-        let mut changes = vec![Change::Life(incarnation, epoch)];
-        if let Some(again) = inner.tables.absence.begin_again() {
-            changes.extend([Change::ForgetAllCursors, Change::Absence(Box::new(again))]);
-        }
+        let changes = inner.new_life(incarnation, epoch);
         inner.commit(changes);
         inner.unsynced = 0;
         inner.clock = inner.fresh_clock();
@@ -395,14 +410,15 @@ impl Inner {
             drift_bound_ms: DRIFT_BOUND_MS,
         };
         let clock = Clock::new(node, tables.incarnation, now.quality, tables.clock);
-        let mut inner = Self { node, log, tables, clock, now, sabotage, unsynced: 0, full: false };
+        let mut inner =
+            Self { node, log, tables, clock, now, sabotage, unsynced: 0, full: false, start: None, lives: 0 };
         inner.clock = inner.fresh_clock();
         inner
     }
 
     fn fresh_clock(&self) -> Clock {
         let floor = self.tables.clock.max(HlcTime::from_unix_ms(BUILD_DATE_UNIX_MS));
-        Clock::new(self.node, self.tables.incarnation, self.now.quality, floor)
+        Clock::new(self.node, self.stamping(), self.now.quality, floor)
     }
 
     pub(super) fn heads(&self) -> Vec<BucketHead> {
@@ -550,18 +566,50 @@ impl RecordStore for SimRecords {
     }
 
     async fn apply(&self, from: Peer, bucket: BucketId, records: Vec<Record>, next: Seq) -> Result<Applied, Full> {
+        let applied = self.apply_told(from, bucket, records, next, Told::Nothing).await?;
+        Ok(applied.expect("nothing was told that could be refused"))
+    }
+
+    async fn apply_told(
+        &self,
+        from: Peer,
+        bucket: BucketId,
+        records: Vec<Record>,
+        next: Seq,
+        told: Told,
+    ) -> Result<Option<Applied>, Full> {
         let mut inner = self.lock();
         if inner.full {
             return Err(Full);
         }
         let mut changes = Vec::new();
+        if told != Told::Nothing {
+            let mut remembered = inner.tables.remembered.get(&from.node).cloned().unwrap_or_default();
+            if !remember(&mut remembered, from.epoch, &told) && inner.sabotage != Some(Sabotage::CopiesAreMixed) {
+                return Ok(None);
+            }
+            changes.push(Change::Remember(from.node, remembered));
+        }
         if !inner.take_page(self.leased.get(), from.node, &records, &mut changes) {
             return Err(Full);
         }
         changes.push(Change::Cursor(from.node, bucket, Cursor { epoch: from.epoch, seq: next }));
         let (applied, _) = inner.admit_all(records, Some(from), &mut changes);
         inner.commit(changes);
-        Ok(applied)
+        Ok(Some(applied))
+    }
+
+    async fn moment(&self) -> Result<Option<Moment>, Full> {
+        let inner = self.lock();
+        Ok(inner.tables.lineage.as_ref().and_then(|lineage| lineage.moment(inner.rows())))
+    }
+
+    async fn remembered(&self, of: NodeId) -> Result<Vec<Remembered>, Full> {
+        Ok(self.remembers(of))
+    }
+
+    async fn recall(&self, _: NodeId, remembered: Vec<Remembered>) -> Result<bool, Full> {
+        Ok(self.lock().recall(&remembered))
     }
 
     async fn meet(&self, peer: Peer, standing: Standing) -> Result<(), Full> {

@@ -101,6 +101,8 @@ pub(super) struct Conversation {
     pub(super) answers: BTreeMap<u64, DiskDone>,
     pub(super) quiet: bool,
     pub(super) timer_us: Option<u64>,
+    /// The life of the replica that it is held in.
+    pub(super) epoch: Epoch,
 }
 
 /// Something that a person wrote, and what they were told.
@@ -113,13 +115,14 @@ pub(super) struct Written {
 }
 
 /// What was durable at one moment.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct OldCopy {
     pub(super) at_us: u64,
     pub(super) records: RecordsCopy,
     pub(super) blobs: BlobsCopy,
     selection: Selection,
     evicted: BTreeSet<RecordKey>,
+    receipts: Receipts,
 }
 
 #[derive(Debug)]
@@ -184,6 +187,10 @@ pub(super) struct Replica {
     pub(super) unreferenced: BTreeSet<BlobHash>,
     /// Content that ever rotted here.
     pub(super) rotted: BTreeSet<BlobHash>,
+    /// It is not there until the card of this one is copied for it.
+    pub(super) copy_of: Option<usize>,
+    /// The life in which its card was put back or copied, and which does not know of it.
+    pub(super) unnoticed: Option<Epoch>,
     /// Its link to the one it dials, if that has a budget.
     pub(super) metered: Option<MeteredLink>,
 }
@@ -202,7 +209,7 @@ impl Replica {
             blobs,
             wall: resident.wall,
             old: resident.old,
-            up: true,
+            up: resident.copy_of.is_none(),
             life: 0,
             scope: Scope { site: node, collections: resident.collections.clone() },
             dials: resident.dials,
@@ -218,7 +225,8 @@ impl Replica {
             forgets: false,
             hole_until_us: 0,
             away_until_us: 0,
-            revoked_us: None,
+            // Nobody misses one that is not there.
+            revoked_us: resident.copy_of.map(|_| 0),
             conversations: BTreeMap::new(),
             local: BTreeMap::new(),
             copy: None,
@@ -235,6 +243,8 @@ impl Replica {
             bridge_epoch: None,
             unreferenced: BTreeSet::new(),
             rotted: BTreeSet::new(),
+            copy_of: resident.copy_of,
+            unnoticed: None,
             metered: resident.link.as_ref().map(MeteredLink::new),
         }
     }
@@ -264,23 +274,42 @@ impl Replica {
     }
 
     pub(super) fn take_copy(&mut self, at_us: u64) {
-        let (selection, evicted) = (self.selection.clone(), self.evicted.clone());
-        let (records, blobs) = (self.records.copy(), self.blobs.copy());
-        self.copy = Some(OldCopy { at_us, records, blobs, selection, evicted });
+        self.copy = Some(self.image(at_us));
     }
 
-    /// Goes back to the copy that was taken last, if any.
-    pub(super) fn go_back(&mut self) -> bool {
-        let Some(OldCopy { at_us, records, blobs, selection, evicted }) = self.copy.take() else { return false };
+    /// What is on its card.
+    pub(super) fn image(&self, at_us: u64) -> OldCopy {
+        let (selection, evicted) = (self.selection.clone(), self.evicted.clone());
+        let (records, blobs, receipts) = (self.records.copy(), self.blobs.copy(), self.receipts.clone());
+        OldCopy { at_us, records, blobs, selection, evicted, receipts }
+    }
+
+    /// Goes on with another image on its card, as nobody is told.
+    pub(super) fn put_back(&mut self, image: OldCopy) {
+        let OldCopy { at_us, records, blobs, selection, evicted, receipts } = image;
+        (self.selection, self.evicted, self.receipts) = (selection, evicted, receipts);
+        self.records.put_back(records);
+        self.blobs.restore(blobs);
+        self.lose_since(at_us);
+    }
+
+    /// Goes back to the copy that was taken last, if any, in the life `epoch` if there is one that nobody else has.
+    pub(super) fn go_back(&mut self, epoch: Option<Epoch>) -> bool {
+        let Some(OldCopy { at_us, records, blobs, selection, evicted, .. }) = self.copy.take() else { return false };
         (self.selection, self.evicted) = (selection, evicted);
         self.epochs += 1;
-        self.records.restore(records, Epoch(self.epochs));
+        self.records.restore(records, epoch.unwrap_or(Epoch(self.epochs)));
         self.blobs.restore(blobs);
+        self.lose_since(at_us);
+        true
+    }
+
+    /// What people were told to be kept since a moment may be lost.
+    fn lose_since(&mut self, at_us: u64) {
         for written in self.written.iter_mut().filter(|written| written.at_us > at_us) {
             written.kept = false;
         }
         self.imported.retain(|&(_, imported_us)| imported_us <= at_us);
         self.deleted.clear();
-        true
     }
 }

@@ -5,7 +5,7 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 
-use super::{Figures, Sabotage, Violation, run};
+use super::{Figures, Plan, Sabotage, Violation, live};
 
 /// One world in this many is lived through twice, to compare the traces (invariant 20).
 const TWICE_EVERY: u64 = 10;
@@ -32,7 +32,7 @@ pub fn sweep(from: u64, count: u64, sabotage: Option<Sabotage>) -> Sweep {
                     if seed >= from + count {
                         return;
                     }
-                    let (violations, figures) = judge(seed, sabotage);
+                    let (violations, figures) = judge(&Plan::of(seed), sabotage);
                     let mut result = result.lock().expect("no world panics while it holds this");
                     result.violations.extend(violations);
                     result.figures.add(&figures);
@@ -46,8 +46,9 @@ pub fn sweep(from: u64, count: u64, sabotage: Option<Sabotage>) -> Sweep {
 }
 
 /// Lives through one world, or through it twice; a panic is a violation, too.
-pub fn judge(seed: u64, sabotage: Option<Sabotage>) -> (Vec<Violation>, Figures) {
-    let once = || catch_unwind(AssertUnwindSafe(|| run(seed, sabotage)));
+pub fn judge(plan: &Plan, sabotage: Option<Sabotage>) -> (Vec<Violation>, Figures) {
+    let seed = plan.seed;
+    let once = || catch_unwind(AssertUnwindSafe(|| live(plan, sabotage)));
     let Ok(mut outcome) = once() else {
         return (vec![Violation { invariant: 0, seed, text: "a panic".into() }], Figures::default());
     };

@@ -5,6 +5,7 @@
 
 mod absence;
 mod budgets;
+mod cards;
 mod carriers;
 mod choices;
 mod disks;
@@ -128,6 +129,8 @@ pub(super) struct World<'p> {
     skipped_ms: u64,
     /// When sessions were begun anew last, where there are leases.
     renewed_us: u64,
+    /// Openings of stores that keep a lineage.
+    starts: u64,
     /// Days that passed after faults were over.
     days_passed: u64,
     pub(super) violations: Vec<Violation>,
@@ -166,12 +169,14 @@ impl<'p> World<'p> {
             silent_until_us: 0,
             skipped_ms: 0,
             renewed_us: 0,
+            starts: 0,
             days_passed: 0,
             violations: Vec::new(),
             figures: Figures { worlds: 1, ..Figures::default() },
             trace: blake3::Hasher::new(),
         };
         world.give_leases();
+        world.give_lineages();
         for (number, step) in plan.steps.iter().enumerate() {
             world.schedule(step.at_us, Happening::Step(number));
         }
@@ -215,8 +220,13 @@ impl<'p> World<'p> {
         let violations_before = self.violations.len();
         let mut records_judged = false;
         let mut rounds = 0;
+        let mut is_next_day = !self.plan.has_cards;
         while self.violations.len() == violations_before {
             if self.is_quiet() {
+                if !std::mem::replace(&mut is_next_day, true) {
+                    self.end_all_sessions();
+                    continue;
+                }
                 if !self.sticks_bring_nothing() {
                     rounds += 1;
                     if rounds > ROUNDS_MAX {
@@ -242,6 +252,10 @@ impl<'p> World<'p> {
                 );
             }
         }
+        // Budgets that stay make it last for the days that they take, and no longer.
+        if self.plan.budgets_stay {
+            return;
+        }
         let share = (self.now_us - began_us) * 1000 / allowed_us;
         self.figures.slowest_rest_per_mille = self.figures.slowest_rest_per_mille.max(share);
     }
@@ -256,7 +270,8 @@ impl<'p> World<'p> {
 
     /// Whether somebody is down or has asked for something that is not carried out.
     fn under_way(&self) -> bool {
-        self.replicas.iter().any(|replica| !replica.up || !replica.local.is_empty())
+        let is_there = |replica: &&Replica| replica.copy_of.is_none();
+        self.replicas.iter().filter(is_there).any(|replica| !replica.up || !replica.local.is_empty())
     }
 
     pub(super) fn violate(&mut self, invariant: u8, text: &str) {

@@ -15,6 +15,7 @@ use crate::cbor;
 use crate::chunk::basis::BASIS_CHUNKS_MAX;
 use crate::chunk::{BlobHash, CHUNK_BYTES_MAX, ChunkHash};
 use crate::id::{BucketId, Epoch, Seq};
+use crate::lineage::{Moment, REMEMBERED_MAX};
 
 /// Length of a frame's head, in bytes.
 pub const FRAME_HEADER_BYTES: usize = 6;
@@ -194,6 +195,7 @@ fn body_bytes_max(frame_type: u8) -> Option<usize> {
 /// The key of the list in a body of this type, and how many entries it may have.
 fn list_of(frame_type: u8) -> (i64, usize) {
     match frame_type {
+        frame_type::HELLO => (10, REMEMBERED_MAX),
         frame_type::OFFER => (0, OFFER_BUCKETS_MAX),
         frame_type::PAGE => (3, PAGE_RECORDS_MAX),
         frame_type::CHUNK_ASK => (4, BASIS_CHUNKS_MAX),
@@ -225,8 +227,8 @@ fn decode_message(frame_type: u8, body: &Bytes) -> Result<Message, DecodeFrameEr
             Message::Pull { bucket, after, epoch, page_bytes, own_too: own_too.unwrap_or(false) }
         }
         frame_type::PAGE => {
-            let PageBody { bucket, next, more, records } = read(frame_type, body)?;
-            Message::Page { bucket, next, more, records: records.into_iter().map(Vec::from).collect() }
+            let PageBody { bucket, next, more, records, moment } = read(frame_type, body)?;
+            Message::Page { bucket, next, more, records: records.into_iter().map(Vec::from).collect(), moment }
         }
         frame_type::MANIFEST_ASK => Message::ManifestAsk { blob: read::<BlobBody>(frame_type, body)?.blob },
         frame_type::MANIFEST => {
@@ -284,9 +286,10 @@ impl Message {
                 let own_too = own_too.then_some(true);
                 small(frame_type::PULL, &PullBody { bucket, after, epoch, page_bytes, own_too })
             }
-            Self::Page { bucket, next, more, records } => {
+            Self::Page { bucket, next, more, records, moment } => {
                 let records = records.iter().cloned().map(ByteVec::from).collect();
-                compressed(frame_type::PAGE, &PageBody { bucket: *bucket, next: *next, more: *more, records })
+                let body = PageBody { bucket: *bucket, next: *next, more: *more, records, moment: *moment };
+                compressed(frame_type::PAGE, &body)
             }
             Self::ManifestAsk { blob } => small(frame_type::MANIFEST_ASK, &BlobBody { blob: *blob }),
             Self::Manifest { blob, manifest } => small(
@@ -392,6 +395,8 @@ struct PageBody {
     more: bool,
     #[n(3)]
     records: Vec<ByteVec>,
+    #[n(4)]
+    moment: Option<Moment>,
 }
 
 #[derive(Decode, Encode)]
@@ -458,11 +463,16 @@ mod tests {
     use super::*;
     use crate::hlc::ClockQuality;
     use crate::id::{Incarnation, NodeId};
+    use crate::lineage::Remembered;
 
     fn decode(frame: &Bytes) -> Result<Option<Message>, DecodeFrameError> {
         let head = FrameHeader::decode(frame[..FRAME_HEADER_BYTES].try_into().unwrap())?;
         assert_eq!(head.body_len, frame.len() - FRAME_HEADER_BYTES);
         head.decode_body(frame.slice(FRAME_HEADER_BYTES..))
+    }
+
+    fn moment() -> Moment {
+        Moment { start: u64::MAX, rows: 70_000, seal: [9; 16] }
     }
 
     fn samples() -> Vec<Message> {
@@ -480,12 +490,14 @@ mod tests {
                 software: "alexandria 0.1.0".into(),
                 features: 0,
                 name: None,
+                remembered: vec![Remembered { epoch: Epoch(3), moment: moment() }; REMEMBERED_MAX],
                 standing: Some(crate::absence::Standing { in_step_ms: u64::MAX, collected_ms: 7, keeps_all: true }),
             }),
             Message::Offer(vec![Offered { bucket, head: Seq(7) }]),
             Message::Pull { bucket, after: Seq(1), epoch: Epoch(9), page_bytes: 65_536, own_too: false },
             Message::Pull { bucket, after: Seq(0), epoch: Epoch(9), page_bytes: 65_536, own_too: true },
-            Message::Page { bucket, next: Seq(2), more: true, records: vec![vec![7; 2000], vec![8]] },
+            Message::Page { bucket, next: Seq(2), more: true, records: vec![vec![7; 2000], vec![8]], moment: None },
+            Message::Page { bucket, next: Seq(3), more: false, records: vec![], moment: Some(moment()) },
             Message::ManifestAsk { blob },
             Message::Manifest { blob, manifest: None },
             Message::Manifest { blob, manifest: Some(vec![1, 2, 3]) },

@@ -11,6 +11,7 @@ use crate::absence::Standing;
 use crate::chunk::{BlobHash, ChunkHash};
 use crate::hlc::ClockQuality;
 use crate::id::{BucketId, Epoch, Incarnation, NodeId, Seq};
+use crate::lineage::{Moment, Remembered};
 
 /// A sequence of frames that arrive in order. Lanes do not wait for each other, and lower ones go first.
 #[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
@@ -91,6 +92,11 @@ pub struct Hello {
     /// How it stands after an absence; `None` from who does not know.
     #[n(9)]
     pub standing: Option<Standing>,
+    /// What it has read of the receiver's feeds, as the receiver's pages told it: at most
+    /// [`REMEMBERED_MAX`](crate::lineage::REMEMBERED_MAX).
+    #[n(10)]
+    #[cbor(default, skip_if = "Vec::is_empty")]
+    pub remembered: Vec<Remembered>,
     /// What people call it, if it says so: at most [`NAME_CHARS_MAX`] are kept.
     #[n(16)]
     pub name: Option<String>,
@@ -174,6 +180,8 @@ pub enum Message {
         more: bool,
         /// Encoded records (`record::encoding`).
         records: Vec<Vec<u8>>,
+        /// What the sender's store is after it; `None` from who does not know.
+        moment: Option<Moment>,
     },
     /// Asks for a manifest.
     ManifestAsk {

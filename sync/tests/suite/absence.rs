@@ -89,7 +89,7 @@ fn page() -> Message {
     let key = RecordKey { bucket: BucketId::Catalogue, kind: Author::KIND, id: RecordId::mint(1, [1; 10]) };
     let author = Author { name: "somebody".into(), ..Author::default() };
     let record = author.to_record(key.bucket, key.id, alexandria_sync::hlc::Stamp::default());
-    Message::Page { bucket: key.bucket, next: Seq(1), more: false, records: vec![record.encode()] }
+    Message::Page { bucket: key.bucket, next: Seq(1), more: false, records: vec![record.encode()], moment: None }
 }
 
 #[test]

@@ -182,11 +182,17 @@ fn content_that_is_claimed_and_never_sent_comes_from_elsewhere_once_the_claim_en
 
 #[test]
 fn an_endless_page_costs_nobody_else_anything() {
-    let stands_still = Message::Page { bucket: BUCKET, next: Seq(3), more: true, records: vec![] };
+    let stands_still = Message::Page { bucket: BUCKET, next: Seq(3), more: true, records: vec![], moment: None };
     let first = page(3, vec![author(1, NOW_UNIX_MS).encode()]);
     lie([offer(3), first, stands_still], Some("does not move on from row 3"));
     // One that moves on for ever, with nothing in it, keeps its own session from coming to rest.
-    let moves_on = (1..2000).map(|next| Message::Page { bucket: BUCKET, next: Seq(next), more: true, records: vec![] });
+    let moves_on = (1..2000).map(|next| Message::Page {
+        bucket: BUCKET,
+        next: Seq(next),
+        more: true,
+        records: vec![],
+        moment: None,
+    });
     lie([offer(u64::MAX)].into_iter().chain(moves_on), None);
 }
 

@@ -200,6 +200,7 @@ impl Site {
             software: "test".into(),
             features: 0,
             name: None,
+            remembered: Vec::new(),
             standing: None,
         }
     }

@@ -193,13 +193,17 @@ fn golden_frames_of_every_type_read_and_write_as_released() {
                 software: "alexandria 0.1.0".into(),
                 features: 0,
                 name: None,
+                remembered: Vec::new(),
                 standing: None,
             }),
         ),
         ("offer", Message::Offer(vec![Offered { bucket, head: Seq(300) }, Offered { bucket: BUCKET, head: Seq(0) }])),
         ("offer-empty", Message::Offer(vec![])),
         ("pull", Message::Pull { bucket, after: Seq(17), epoch: Epoch(9), page_bytes: 65_536, own_too: false }),
-        ("page", Message::Page { bucket: BUCKET, next: Seq(18), more: true, records: vec![author.encode()] }),
+        (
+            "page",
+            Message::Page { bucket: BUCKET, next: Seq(18), more: true, records: vec![author.encode()], moment: None },
+        ),
         ("manifest-ask", Message::ManifestAsk { blob }),
         ("manifest", Message::Manifest { blob, manifest: Some(manifest(Chunking::Fixed).to_bytes()) }),
         ("manifest-absent", Message::Manifest { blob, manifest: None }),
@@ -228,7 +232,7 @@ fn golden_compressed_pages_still_read() {
         .map(|number| Author { name: format!("Author {number}"), ..Author::default() })
         .map(|author| author.to_record(BUCKET, id(1), stamp(1)).encode())
         .collect();
-    let page = Message::Page { bucket: BUCKET, next: Seq(40), more: false, records };
+    let page = Message::Page { bucket: BUCKET, next: Seq(40), more: false, records, moment: None };
     let path = folder().join("frame-page-zstd.bin");
     if !path.exists() && env::var_os("ALEXANDRIA_GOLDEN").is_some_and(|how| how == "write") {
         fs::write(&path, page.to_frame()).expect("the golden folder can be written");

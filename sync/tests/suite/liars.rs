@@ -153,7 +153,7 @@ pub(crate) fn hello() -> Hello {
 }
 
 pub(crate) fn page(next: u64, records: Vec<Vec<u8>>) -> Message {
-    Message::Page { bucket: BUCKET, next: Seq(next), more: false, records }
+    Message::Page { bucket: BUCKET, next: Seq(next), more: false, records, moment: None }
 }
 
 pub(crate) fn author(number: u8, unix_ms: u64) -> Record {
@@ -233,7 +233,7 @@ fn a_page_that_was_not_pulled_or_does_not_move_on_is_refused() {
     // It would never end.
     let mut endless = Victim::pulling();
     endless.hear(page(3, vec![author(1, NOW_UNIX_S * 1000).encode()]));
-    endless.hear(Message::Page { bucket: BUCKET, next: Seq(3), more: true, records: vec![] });
+    endless.hear(Message::Page { bucket: BUCKET, next: Seq(3), more: true, records: vec![], moment: None });
     endless.has_closed(CloseReason::Violation, "does not move on from row 3");
 }
 
@@ -254,7 +254,7 @@ fn a_page_of_a_bucket_out_of_scope_is_neither_pulled_nor_taken_nor_served() {
         victim.hear(Message::Offer(vec![Offered { bucket, head: Seq(1) }]));
         assert!(!victim.sent.iter().any(|message| matches!(message, Message::Pull { .. })));
         victim.is_well();
-        victim.hear(Message::Page { bucket, next: Seq(1), more: false, records: vec![] });
+        victim.hear(Message::Page { bucket, next: Seq(1), more: false, records: vec![], moment: None });
         victim.has_closed(CloseReason::Violation, "which was not pulled");
 
         let mut curious = Victim::after_hello();

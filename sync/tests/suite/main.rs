@@ -5,6 +5,7 @@ mod absence;
 mod budget;
 mod bundles;
 mod bystanders;
+mod cards;
 mod congestion;
 mod corpus;
 mod erasure;

@@ -44,7 +44,8 @@ impl Bundles {
         let standing = request.reader.map_or(selected.nearby, |reader| self.standing_to(reader, &selected));
         // Who reads all of it misses nothing.
         let carries_all = request.collections.is_empty() && request.max_bytes.is_none();
-        let hello = self.hello(Standing { keeps_all: standing.keeps_all && carries_all, ..standing })?;
+        let hello =
+            self.hello(Standing { keeps_all: standing.keeps_all && carries_all, ..standing }, request.reader).await?;
         let reader = match request.reader {
             Some(node) => Some(self.reader(node).await?),
             None => None,

@@ -8,7 +8,9 @@ use std::path::{Path, PathBuf};
 use alexandria_sync::absence::Standing;
 use alexandria_sync::bundle::{self, FileKind, Issuer, RECEIPT_BYTES_MAX, Receipt};
 use alexandria_sync::chunk::BlobHash;
+use alexandria_sync::lineage::Remembered;
 use alexandria_sync::record::RecordKey;
+use alexandria_sync::store::RecordStore as _;
 use tokio::sync::mpsc;
 
 use super::{BundleError, Bundles, blocking, described, failed, open, receipts};
@@ -62,7 +64,10 @@ impl Bundles {
         lines: &mpsc::Sender<BundleImportLine>,
     ) -> Result<BundleImportLine, BundleError> {
         if kind_of(&request.file)? == FileKind::Receipt {
-            let (bytes, contents) = self.read_receipt(request).await?;
+            let (bytes, contents, remembered) = self.read_receipt(request).await?;
+            if !self.records().recall(contents.made_by.node, remembered).await? {
+                return Err(BundleError::SetBack);
+            }
             if !contents.outdated {
                 receipts::keep(&self.library, contents.made_by.node, &bytes)?;
             }
@@ -104,13 +109,18 @@ impl Bundles {
             request.file.with_file_name(name)
         });
         let blobs = self.blobs().session();
-        let receipt = Receipt::gather(self.hello(standing)?, issuer.peer(), self.records(), &blobs).await;
+        let hello = self.hello(standing, Some(issuer.hello.node)).await?;
+        let receipt = Receipt::gather(hello, issuer.peer(), self.records(), &blobs).await;
         let bytes = receipt.map_err(BundleError::Gather)?.write(self.identity(), Vec::new())?;
         write_durably(&path, &bytes).map_err(failed("write", &path))?;
         Ok(path)
     }
 
-    async fn read_receipt(&self, request: &BundleRequest) -> Result<(Vec<u8>, ReceiptContents), BundleError> {
+    /// The receipt as it came, what it says, and what its writer remembers of this library.
+    async fn read_receipt(
+        &self,
+        request: &BundleRequest,
+    ) -> Result<(Vec<u8>, ReceiptContents, Vec<Remembered>), BundleError> {
         let mut bytes = Vec::new();
         let input = open(&request.file)?;
         input.take(RECEIPT_BYTES_MAX).read_to_end(&mut bytes).map_err(failed("read", &request.file))?;
@@ -119,7 +129,7 @@ impl Bundles {
         let receipt = Receipt::read(&receiver, bytes.as_slice())?;
         let known = receipts::last(&self.library, &receiver, receipt.reader().node)?;
         let contents = ReceiptContents::of(&receipt, known.as_ref());
-        Ok((bytes, contents))
+        Ok((bytes, contents, receipt.issuer.hello.remembered))
     }
 }
 

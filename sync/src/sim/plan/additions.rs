@@ -1,7 +1,7 @@
 //! What was added to worlds after the first of them had become regressions: each addition has a generator of its own, and
 //! [`Plan::without_additions`] is the world as it was.
 
-use super::{Carried, DAY_US, Damage, Deed, Plan, SECOND_US, Step};
+use super::{Carried, DAY_US, Damage, Deed, Plan, Resident, SECOND_US, Step};
 use crate::sim::metered::LinkPlan;
 use crate::sim::ops::{CONTENTS, Wish};
 use crate::sim::secrets::VERSIONS;
@@ -18,6 +18,10 @@ const CARRIERS_PERCENT: u64 = 15;
 const WANT_OF_ROOM_PERCENT: u64 = 15;
 /// Worlds in which nodes do not keep all that they may have, in percent.
 const CHOICES_PERCENT: u64 = 15;
+/// Worlds in which cards are put back or copied, in percent.
+const CARDS_PERCENT: u64 = 15;
+/// What their chance begins from, with the seed.
+pub(super) const CARDS: u64 = 0x0063_6172_6473;
 /// Contents that only worlds with budgets have.
 const FILMS: u64 = 6;
 
@@ -32,6 +36,10 @@ impl Plan {
         self.add_want_of_room(&mut Seeded::new(self.seed ^ 0x726f_6f6d));
         self.add_choices(&mut Seeded::new(self.seed ^ 0x6368_6f69_6365));
         self.add_secrets(&mut Seeded::new(self.seed ^ 0x7365_6372_6574));
+        let rng = &mut Seeded::new(self.seed ^ CARDS);
+        if rng.chance(CARDS_PERCENT) {
+            self.copy_cards(rng);
+        }
     }
 
     /// Links have budgets, and there is more to bring than these carry in a day.
@@ -164,6 +172,43 @@ impl Plan {
         for _ in 0..rng.between(3, 10) {
             let keeps = rng.chance(50);
             self.insert(rng, count, Deed::Choose { keeps });
+        }
+    }
+
+    /// Cards are written with images of themselves, again and again the same one, and a copy runs beside its original.
+    pub(super) fn copy_cards(&mut self, rng: &mut Seeded) {
+        self.has_cards = true;
+        let count = self.residents.len() as u64;
+        // Time enough for those who meet to come to the same, so that there is something to be lost.
+        for _ in 0..rng.between(2, 6) {
+            let for_us = rng.between(5, 60) * SECOND_US;
+            self.let_pass(rng, for_us, None);
+        }
+        for _ in 0..rng.between(1, 4) {
+            let at = 1 + rng.below(count - 1) as usize;
+            self.insert_at(rng, at, Deed::TakeCopy);
+            for _ in 0..rng.between(1, 3) {
+                self.insert_at(rng, at, Deed::PutBack);
+            }
+            for _ in 0..rng.below(8) {
+                let wish = super::wish(rng);
+                self.insert_at(rng, at, Deed::Person(wish));
+            }
+        }
+        let original = 1 + rng.below(count - 1) as usize;
+        let resident = &self.residents[original];
+        // One receipt for an erasure is all that two of the same name give.
+        if !rng.chance(50) || !resident.has_way || self.has_secrets {
+            return;
+        }
+        let copy =
+            Resident { on_lan: false, neighbours: Vec::new(), link: None, copy_of: Some(original), ..resident.clone() };
+        self.residents.push(copy);
+        let at = self.residents.len() - 1;
+        self.insert_at(rng, at, Deed::StartCopy);
+        for _ in 0..rng.between(4, 16) {
+            let deed = if rng.chance(15) { Deed::PowerCut } else { Deed::Person(super::wish(rng)) };
+            self.insert_at(rng, at, deed);
         }
     }
 

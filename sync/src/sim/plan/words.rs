@@ -26,6 +26,9 @@ impl fmt::Display for Resident {
             Some(bridge) => write!(f, "a node that dials replica {bridge}")?,
             None => write!(f, "the bridge")?,
         }
+        if let Some(original) = self.copy_of {
+            write!(f, ", is a copy of replica {original}")?;
+        }
         if !self.has_way {
             write!(f, ", and never reaches it")?;
         }
@@ -101,6 +104,8 @@ impl fmt::Display for Step {
             Deed::PowerCut => write!(f, "the power goes"),
             Deed::TakeCopy => write!(f, "a backup is made"),
             Deed::GoBack => write!(f, "the backup is restored"),
+            Deed::PutBack => write!(f, "its card is written with an image of the time of the backup"),
+            Deed::StartCopy => write!(f, "a copy of the card is started"),
             Deed::SetClock(wall) => write!(f, "it has from now on {wall}"),
             Deed::ContentRoom(u64::MAX) => write!(f, "there is room for any content"),
             Deed::ContentRoom(bytes) => write!(f, "there is room for {bytes} bytes of content"),

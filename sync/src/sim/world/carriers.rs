@@ -116,9 +116,9 @@ impl World<'_> {
         }
     }
 
-    fn hello(&self, replica: usize) -> Hello {
+    fn hello(&self, replica: usize, peer: usize) -> Hello {
         let (unix_ms, clock_quality) = self.look_at_clock(replica);
-        self.hello_at(replica, true, unix_ms, clock_quality)
+        self.hello_at(replica, peer, true, unix_ms, clock_quality)
     }
 
     /// What may be carried from one to the other.
@@ -130,7 +130,7 @@ impl World<'_> {
     }
 
     fn export(&mut self, from: usize, to: usize, good_for_days: u64) -> (Vec<u8>, u64) {
-        let hello = self.hello(from);
+        let hello = self.hello(from, to);
         let scope = self.scope_of_stick(from, to);
         let here = &self.replicas[from];
         let heads = now(here.records.heads()).expect("heads need no room");
@@ -154,7 +154,7 @@ impl World<'_> {
         let written = now(bundle::export(what, &*here.records, &*here.blobs, Vec::new(), &mut progress));
         let (bytes, exported) = written.expect("a stick has room");
         if self.sabotage == Some(Sabotage::ReceiptsAreMadeUp) {
-            let issuer = Issuer { hello: self.hello(to), role: PeerRole::Node, vouched: false };
+            let issuer = Issuer { hello: self.hello(to, from), role: PeerRole::Node, vouched: false };
             let cursors = buckets.iter().map(|head| (head.bucket, head.head)).collect();
             let exporter = Peer { node: hello.node, epoch: hello.epoch };
             let receipt = Receipt { issuer, exporter, cursors, lacks: [].into(), lacks_more: false };
@@ -224,6 +224,10 @@ impl World<'_> {
                 self.figures.refused_bundles += 1;
                 Taken::RefusedForItsReader
             }
+            Err(ImportError::SetBack) => {
+                self.begin_new_life(to);
+                Taken::RefusedForItsReader
+            }
             Err(ImportError::Open(error)) => {
                 if damage == Damage::None {
                     self.violate(0, &format!("an honest bundle was refused: {error}"));
@@ -271,7 +275,7 @@ impl World<'_> {
     fn receipt(&self, from: usize, to: usize) -> Vec<u8> {
         let here = &self.replicas[to];
         let exporter = Peer { node: self.replicas[from].node, epoch: self.replicas[from].records.epoch() };
-        let receipt = now(Receipt::gather(self.hello(to), exporter, &*here.records, &*here.blobs));
+        let receipt = now(Receipt::gather(self.hello(to, from), exporter, &*here.records, &*here.blobs));
         let receipt = receipt.expect("reading needs no room");
         receipt.write(None, Vec::new()).expect("memory takes it")
     }
@@ -289,6 +293,10 @@ impl World<'_> {
             standing: here.records.standing(true).unwrap_or_default(),
         };
         let Ok(receipt) = Receipt::read(&receiver, bytes) else { return };
+        let Hello { node, remembered, .. } = receipt.issuer.hello.clone();
+        if !now(here.records.recall(node, remembered)).expect("it needs no room") {
+            return self.begin_new_life(exporter);
+        }
         self.figures.receipts_home += 1;
         let kept = self.replicas[exporter].receipts.get(&reader);
         if kept.is_none_or(|kept| receipt.is_no_older_than(kept)) {

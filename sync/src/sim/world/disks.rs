@@ -6,6 +6,7 @@ use crate::session::{DiskDone, DiskRequest, Input};
 use crate::sim::ops::{self, LocalOp, Wish};
 use crate::sim::records::Full;
 use crate::sim::replica::Written;
+use crate::store::RecordStore as _;
 use crate::wire::Lane;
 
 impl World<'_> {
@@ -62,6 +63,7 @@ impl World<'_> {
         let Some(done) = done else { return Ok(None) };
         self.forget_later(replica);
         match &done {
+            DiskDone::SetBack => self.begin_new_life(replica),
             DiskDone::Met | DiskDone::CaughtUp => self.end_others_if_reading_anew(replica, peer),
             DiskDone::Applied(bucket, applied) => {
                 let sum = applied.applied + applied.superseded + applied.quarantined;
@@ -132,7 +134,11 @@ impl World<'_> {
             let notice = Happening::NoticeCut { replica: peer, peer: replica, connection: conversation.connection };
             self.schedule(after, notice);
             let node_there = self.replicas[peer].node;
+            let is_outdated = conversation.epoch != self.replicas[replica].records.epoch();
             for request in conversation.disk.into_values() {
+                if is_outdated && matches!(request, DiskRequest::Apply { .. }) {
+                    continue;
+                }
                 if self.rng.chance(50) {
                     // Whether there was room for it does not matter any more.
                     let _ = self.carry_out(replica, request, node_there);
@@ -161,6 +167,7 @@ impl World<'_> {
         here.held_upto = None;
         here.records.crash(&mut rng);
         here.blobs.crash(&mut rng);
+        self.open_store(replica);
         self.check_after_crash(replica);
         let after = self.rng.between(100_000, RESTART_US);
         self.schedule(after, Happening::Restart { replica });

@@ -98,6 +98,7 @@ impl World<'_> {
                 answers: BTreeMap::new(),
                 quiet: false,
                 timer_us: None,
+                epoch: self.replicas[replica].records.epoch(),
             };
             self.replicas[replica].conversations.insert(peer, conversation);
             self.drain(replica, peer);
@@ -115,7 +116,7 @@ impl World<'_> {
     fn new_session(&mut self, replica: usize, peer: usize, scope: Scope, credit: Option<Word>) -> Session {
         let (unix_ms, clock_quality) = self.look_at_clock(replica);
         let to_bridge = self.replicas[replica].is_bridge() || self.replicas[peer].is_bridge();
-        let hello = self.hello_at(replica, to_bridge, unix_ms, clock_quality);
+        let hello = self.hello_at(replica, peer, to_bridge, unix_ms, clock_quality);
         let config = Config { credit, ..self.session_config() };
         Session::new(config, hello, self.replicas[peer].node, scope, self.now_us / 1000)
             .selecting(self.selection_towards(replica, peer))
@@ -128,7 +129,14 @@ impl World<'_> {
         Selection { all_anew: here.records.reads_anew(), ..chosen }
     }
 
-    pub(super) fn hello_at(&self, replica: usize, to_bridge: bool, unix_ms: u64, clock_quality: ClockQuality) -> Hello {
+    pub(super) fn hello_at(
+        &self,
+        replica: usize,
+        peer: usize,
+        to_bridge: bool,
+        unix_ms: u64,
+        clock_quality: ClockQuality,
+    ) -> Hello {
         let here = &self.replicas[replica];
         Hello {
             protocol_min: PROTOCOL_MIN,
@@ -142,6 +150,7 @@ impl World<'_> {
             features: (if here.old { 0 } else { feature::PATCHES })
                 | (if self.has_leases() || self.plan.has_choices { feature::OWN_ROWS } else { 0 }),
             name: None,
+            remembered: here.records.remembers(self.replicas[peer].node),
             standing: here.records.standing(to_bridge),
         }
     }

@@ -6,6 +6,7 @@ use crate::session::{Closed, DiskRequest, Event, Held, Input, Output};
 use crate::sim::link::LANES;
 use crate::sim::plan::DiskPace;
 use crate::sim::replica::Wall;
+use crate::store::RecordStore as _;
 use crate::wire::{CloseReason, Lane, Message};
 
 /// A page, or a chunk, as large as they are here, in bytes.
@@ -209,6 +210,10 @@ impl World<'_> {
             conversation.session.settle_after_close(&done);
         }
         let mut requests: Vec<DiskRequest> = std::mem::take(&mut conversation.disk).into_values().collect();
+        // Nothing is written to a life that was over when it was read.
+        if conversation.epoch != self.replicas[replica].records.epoch() {
+            requests.retain(|request| !matches!(request, DiskRequest::Apply { .. }));
+        }
         while !requests.is_empty() {
             let next = self.rng.below(requests.len() as u64) as usize;
             if let Ok(Some(done)) = self.carry_out(replica, requests.swap_remove(next), node_there) {

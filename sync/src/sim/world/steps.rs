@@ -40,11 +40,14 @@ impl World<'_> {
                 self.crash(replica);
                 self.figures.restores += 1;
                 self.look_at_clock(replica);
-                self.replicas[replica].go_back();
+                let epoch = self.fresh_epoch(replica);
+                self.replicas[replica].go_back(epoch);
                 if self.replicas[replica].is_bridge() {
                     self.bridge_goes_back();
                 }
             }
+            Deed::PutBack if up && self.replicas[replica].copy.is_some() => self.put_back(replica),
+            Deed::StartCopy if !up => self.start_copy(replica),
             Deed::Away { for_us, others_us } => {
                 self.go_away(replica, for_us);
                 self.silence(others_us);
@@ -93,6 +96,8 @@ impl World<'_> {
             | Deed::PowerCut
             | Deed::TakeCopy
             | Deed::GoBack
+            | Deed::PutBack
+            | Deed::StartCopy
             | Deed::Scrub => {}
         }
     }

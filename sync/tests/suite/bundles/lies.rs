@@ -117,7 +117,7 @@ fn what_no_exporter_may_say_ends_its_bundle() {
         chunker.update(&bytes);
         chunker.finish().expect("it is small").to_bytes()
     };
-    let page = |bucket, next, records| Message::Page { bucket, next: Seq(next), more: false, records };
+    let page = |bucket, next, records| Message::Page { bucket, next: Seq(next), more: false, records, moment: None };
     let lies: [&[Message]; 8] = [
         &[page(BucketId::Site(super::node_id(1)), 1, vec![])],
         &[page(collection(1), 0, vec![])],

@@ -1,0 +1,58 @@
+//! Worlds in which cards are written with older images of themselves, and copies run beside their originals: at both ends everything
+//! comes together all the same, and nothing that was written is lost.
+
+use alexandria_sync::sim::{Figures, Plan, Sabotage, Violation, judge};
+
+const WORLDS: u64 = 300;
+
+fn worlds() -> std::ops::Range<u64> {
+    let setting = |name: &str, default| match std::env::var(name) {
+        Ok(text) => text.parse().unwrap_or_else(|_| panic!("{name} must be a number, not `{text}`")),
+        Err(_) => default,
+    };
+    let from = setting("ALEXANDRIA_SIM_FROM", 0);
+    from..from + setting("ALEXANDRIA_SIM_CARDS", WORLDS)
+}
+
+fn broken(seed: u64, sabotage: Option<Sabotage>) -> (Vec<Violation>, Figures) {
+    judge(&Plan::with_cards(seed), sabotage)
+}
+
+#[test]
+fn invariants_hold_where_cards_are_put_back_and_copied() {
+    let mut figures = Figures::default();
+    let mut violations = Vec::new();
+    for seed in worlds() {
+        let (broken, lived) = broken(seed, None);
+        violations.extend(broken);
+        figures.add(&lived);
+    }
+    println!("{figures:?}");
+    assert!(violations.is_empty(), "{} {violations:#?}", violations.len());
+    assert!(figures.put_back > 0 && figures.copies > 0 && figures.new_lives > 0, "{figures:?}");
+}
+
+fn is_noticed(invariant: u8, sabotage: Sabotage) {
+    let is_it = |seed| broken(seed, Some(sabotage)).0.iter().any(|violation| violation.invariant == invariant);
+    assert!(worlds().any(is_it), "{sabotage:?} went unnoticed");
+}
+
+#[test]
+fn a_copy_that_goes_on_as_if_nothing_were_is_noticed() {
+    is_noticed(1, Sabotage::CopiesGoOn);
+}
+
+#[test]
+fn two_copies_whose_pages_are_mixed_are_noticed() {
+    is_noticed(1, Sabotage::CopiesAreMixed);
+}
+
+#[test]
+fn two_writes_with_one_stamp_are_noticed() {
+    is_noticed(2, Sabotage::CopiesStampAlike);
+}
+
+#[test]
+fn a_new_life_that_reads_on_where_the_old_one_was_is_noticed() {
+    is_noticed(1, Sabotage::CursorsOutliveTheirLife);
+}
