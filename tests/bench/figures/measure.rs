@@ -54,7 +54,9 @@ pub(crate) fn govern_tcp(namespace: &Namespace, name: &str) -> String {
     const SETTING: &str = "/proc/sys/net/ipv4/tcp_congestion_control";
     let governed = namespace.within(|| {
         if let Err(error) = std::fs::write(SETTING, name) {
-            eprintln!("TCP cannot be governed by {name}: {error}");
+            eprintln!(
+                "TCP cannot be governed by {name}: {error}; as root, sysctl -w net.ipv4.tcp_allowed_congestion_control='reno {name}' lets it"
+            );
         }
         std::fs::read_to_string(SETTING)
     });
