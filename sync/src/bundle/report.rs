@@ -434,7 +434,7 @@ impl fmt::Display for Size {
         let Some(unit) = (1..=UNITS.len()).rev().find(|unit| self.0 >= 1 << (10 * unit)) else {
             return write!(f, "{} B", self.0);
         };
-        let hundredths = u128::from(self.0) * 100 >> (10 * unit);
+        let hundredths = (u128::from(self.0) * 100) >> (10 * unit);
         write!(f, "{}.{:02} {}", hundredths / 100, hundredths % 100, UNITS[unit - 1])
     }
 }
