@@ -180,7 +180,7 @@ impl Node {
             software: "a test".into(),
             features: 0,
             name: None,
-            remembered: Vec::new(),
+            remembered: self.records.remembered(self.answer.bridge_id).await.unwrap(),
             standing: None,
         };
         let scope = Scope { site: own.node_id(), collections: Collections::All };

@@ -109,7 +109,7 @@ impl Bridge {
                     software: "test".into(),
                     features: 0,
                     name: None,
-                    remembered: Vec::new(),
+                    remembered: records.remembers(node),
                     standing: None,
                 };
                 let session = Session::new(session::Config::default(), hello, node, scope, 0);

@@ -66,7 +66,7 @@ impl Link for MemoryLink {
     }
 }
 
-fn hello(store: &Store) -> Hello {
+async fn hello(store: &Store, peer: NodeId) -> Hello {
     let identity = store.records.identity();
     Hello {
         protocol_min: PROTOCOL_MIN,
@@ -79,7 +79,7 @@ fn hello(store: &Store) -> Hello {
         software: "test".into(),
         features: feature::OWN_ROWS,
         name: None,
-        remembered: Vec::new(),
+        remembered: store.records.remembered_of(peer).await.unwrap(),
         standing: None,
     }
 }
@@ -107,14 +107,15 @@ impl World {
         let node_id = self.node.records.identity().node;
         let scope = Scope { site: node_id, collections: Collections::All };
         let selected = self.node.records.selected().await.unwrap();
-        let session = |store: &Store, peer, selection: Selection| {
-            Session::new(session::Config::default(), hello(store), peer, scope.clone(), 0).selecting(selection)
+        let session = async |store: &Store, peer, selection: Selection| {
+            let hello = hello(store, peer).await;
+            Session::new(session::Config::default(), hello, peer, scope.clone(), 0).selecting(selection)
         };
         let (at_bridge, bridge_inputs) = mpsc::channel(HOST_INPUTS_MAX);
         let (bridge_events, mut unheard) = mpsc::channel(64);
         let reports = Reports { events: bridge_events, progress: watch::channel(Progress::default()).0 };
         let of_bridge = driver::run(
-            session(&self.bridge, node_id, Selection::default()),
+            session(&self.bridge, node_id, Selection::default()).await,
             node_id,
             Arc::new(self.bridge.records.clone()),
             Arc::new(self.bridge.blobs.session()),
@@ -129,7 +130,7 @@ impl World {
         let (events, mut heard) = mpsc::channel(64);
         let reports = Reports { events, progress: watch::channel(Progress::default()).0 };
         let of_node = driver::run(
-            session(&self.node, self.bridge_id(), selected.selection.clone()),
+            session(&self.node, self.bridge_id(), selected.selection.clone()).await,
             self.bridge_id(),
             Arc::new(self.node.records.as_selected(selected.version)),
             Arc::new(self.node.blobs.session()),

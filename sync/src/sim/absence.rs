@@ -115,8 +115,9 @@ impl SimRecords {
         self.lock().tables.absence.held_back.clone()
     }
 
-    /// Takes a step of the sweep, if one is due, and says whether nothing is left to be swept.
-    pub fn sweep_some(&self) -> bool {
+    /// Takes a step of the sweep, if one is due, and says whether nothing is left to be swept. Of buckets that are not read nothing
+    /// is known.
+    pub(in crate::sim) fn sweep_some(&self, is_read: impl Fn(BucketId) -> bool) -> bool {
         let mut inner = self.lock();
         let mut absence = inner.tables.absence.clone();
         let Some(State::Sweeping { bridge, in_step_ms, place }) = absence.state else { return true };
@@ -132,7 +133,7 @@ impl SimRecords {
             let came_from_bridge = row.origin == Some(bridge);
             let bridge_had_it = came_from_bridge || row.seq <= sent;
             let is_held_back = absence.held_back.contains(&key);
-            let unconfirmed = Unconfirmed { bridge_had_it, is_held_back, is_read: true };
+            let unconfirmed = Unconfirmed { bridge_had_it, is_held_back, is_read: is_read(key.bucket) };
             match unconfirmed.verdict() {
                 Verdict::Forget => {
                     changes.push(Change::Forget(key));

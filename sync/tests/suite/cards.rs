@@ -56,3 +56,27 @@ fn two_writes_with_one_stamp_are_noticed() {
 fn a_new_life_that_reads_on_where_the_old_one_was_is_noticed() {
     is_noticed(1, Sabotage::CursorsOutliveTheirLife);
 }
+
+fn is_good(seed: u64) {
+    let violations = broken(seed, None).0;
+    assert!(violations.is_empty(), "{violations:?}");
+}
+
+/// Two copies had sessions in one life: the cursor that one looked up was moved by the other's pages after its hello.
+#[test]
+fn regression_a_cursor_that_another_session_has_moved_is_not_pulled_from() {
+    is_good(83);
+    is_good(110);
+}
+
+/// What a copy had written was not given to its original, and had not to be before that could know.
+#[test]
+fn regression_a_copy_is_judged_once_it_could_notice() {
+    is_good(2);
+}
+
+/// A copy with a right clock holds what the wrong clock of its original has stamped.
+#[test]
+fn regression_a_copy_comes_with_the_stamps_of_its_original() {
+    is_good(1423);
+}

@@ -56,3 +56,20 @@ fn regression_a_session_is_ended_with_a_revoked_node_that_has_gone_already() {
 fn regression_a_tombstone_stays_whose_id_will_be_used_again() {
     is_good(153);
 }
+
+fn is_good_with_additions(seed: u64) {
+    let violations = live(&Plan::of(seed), None).violations;
+    assert!(violations.is_empty(), "{violations:?}");
+}
+
+/// What was held back after an absence left with its collection, though nobody else had it: cursors pass it.
+#[test]
+fn regression_what_is_held_back_does_not_leave_with_its_collection() {
+    is_good_with_additions(1753);
+}
+
+/// A bundle of one that was away for longer than its lease was taken for an honest one that nobody may refuse.
+#[test]
+fn regression_a_bundle_from_before_a_lease_ran_out_may_be_refused() {
+    is_good_with_additions(249);
+}

@@ -27,14 +27,14 @@ const FILMS: u64 = 6;
 
 impl Plan {
     pub(super) fn add_all(&mut self) {
-        // What may be missing is judged by other rules there.
-        if self.lease_ms.is_some() {
-            return;
-        }
         self.add_budgets(&mut Seeded::new(self.seed ^ 0x6275_6467_6574));
         self.add_carriers(&mut Seeded::new(self.seed ^ 0x7374_6963_6b73));
         self.add_want_of_room(&mut Seeded::new(self.seed ^ 0x726f_6f6d));
         self.add_choices(&mut Seeded::new(self.seed ^ 0x6368_6f69_6365));
+        // What may be missing after an absence is judged by rules that know nothing of these.
+        if self.lease_ms.is_some() {
+            return;
+        }
         self.add_secrets(&mut Seeded::new(self.seed ^ 0x7365_6372_6574));
         let rng = &mut Seeded::new(self.seed ^ CARDS);
         if rng.chance(CARDS_PERCENT) {
@@ -115,7 +115,8 @@ impl Plan {
         self.has_carriers = true;
         let count = self.residents.len() as u64;
         let alone = 1 + rng.below(count - 1) as usize;
-        if rng.chance(60) && !self.residents[alone].on_lan {
+        // Who has nothing but sticks, and was away for longer than its lease, has nobody from whom to read all anew.
+        if rng.chance(60) && !self.residents[alone].on_lan && self.lease_ms.is_none() {
             let resident = &mut self.residents[alone];
             (resident.has_way, resident.by_carrier, resident.link) = (false, true, None);
         }

@@ -50,7 +50,8 @@ impl World<'_> {
         if !is_bridge {
             return ![node, peer].iter().any(|&end| self.replicas[end].records.reads_anew());
         }
-        self.replicas[node].records.sweep_some()
+        let here = &self.replicas[node];
+        here.records.sweep_some(|bucket| here.selection.wants(bucket))
     }
 
     /// A replica that begins to read all anew ends its other sessions.

@@ -216,7 +216,9 @@ impl World<'_> {
                 self.figures.damaged += u64::from(imported.ending != Ending::Whole);
                 if applied.applied > 0 || imported.blobs > 0 { Taken::News } else { Taken::Nothing }
             }
-            Err(ImportError::Open(OpenError::Expired { .. } | OpenError::FromTheFuture { .. })) => {
+            Err(ImportError::Open(
+                OpenError::Expired { .. } | OpenError::FromTheFuture { .. } | OpenError::Lapsed { .. },
+            )) => {
                 self.figures.refused_bundles += 1;
                 Taken::RefusedForTheTime
             }

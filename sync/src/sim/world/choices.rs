@@ -74,8 +74,12 @@ impl World<'_> {
         let upto = if self.sabotage == Some(Sabotage::EvictionGoesTooFar) { Seq(u64::MAX) } else { upto };
         let unconfirmed = here.blobs.unconfirmed(epoch);
         let pending = here.records.pending_erasures();
+        // Cursors pass what is held back; nobody has it.
+        let held_back = here.records.held_back();
         let stays = |record: &Record| {
-            blob_of(record).is_some_and(|blob| unconfirmed.contains(&blob)) || pending.contains(&record.key)
+            blob_of(record).is_some_and(|blob| unconfirmed.contains(&blob))
+                || pending.contains(&record.key)
+                || held_back.contains(&record.key)
         };
         for record in here.records.evict_upto(bucket(), upto, stays) {
             self.figures.left += 1;
