@@ -3,10 +3,14 @@
 //! A seed is a certain world only for as long as `sim::Plan` draws chance in the same order. Who changes that breaks the
 //! promise again, looks for new seeds with `tests/simulate`, and puts them here.
 
-use alexandria_sync::sim::{Plan, live};
+use alexandria_sync::sim::{Addition, Plan, live};
 
 fn is_good(seed: u64) {
-    let violations = live(&Plan::without_additions(seed), None).violations;
+    is_good_with(seed, &[]);
+}
+
+fn is_good_with(seed: u64, additions: &[Addition]) {
+    let violations = live(&Plan::with_additions(seed, additions), None).violations;
     assert!(violations.is_empty(), "{violations:?}");
 }
 
@@ -55,4 +59,17 @@ fn regression_a_session_is_ended_with_a_revoked_node_that_has_gone_already() {
 #[test]
 fn regression_a_tombstone_stays_whose_id_will_be_used_again() {
     is_good(153);
+}
+
+/// Who carries out an erasure writes what follows from what it alone knew; the other end is told that all is quiet while
+/// that is on its way.
+#[test]
+fn regression_quiet_says_nothing_about_what_follows_from_an_erasure_at_the_other_end() {
+    is_good_with(101_435, &[Addition::Carriers, Addition::Secrets]);
+}
+
+/// After a clock was far ahead and sure of it, one that nobody vouches for begins no day of a budget until it has caught up.
+#[test]
+fn regression_no_day_is_waited_for_that_a_clock_which_was_set_back_will_not_begin() {
+    is_good_with(102_448, &[Addition::Budgets]);
 }

@@ -21,17 +21,45 @@ const CHOICES_PERCENT: u64 = 15;
 /// Contents that only worlds with budgets have.
 const FILMS: u64 = 6;
 
+/// Something that worlds had not in the beginning, and that some have by chance.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Addition {
+    /// Links have budgets.
+    Budgets,
+    /// Sticks are carried.
+    Carriers,
+    /// Disks are too small for all content.
+    WantOfRoom,
+    /// Operators choose what nodes keep.
+    Choices,
+    /// People want something to be forgotten.
+    Secrets,
+}
+
+impl Addition {
+    /// In the order in which a world gets them.
+    const ALL: [Self; 5] = [Self::Budgets, Self::Carriers, Self::WantOfRoom, Self::Choices, Self::Secrets];
+}
+
 impl Plan {
     pub(super) fn add_all(&mut self) {
         // What may be missing is judged by other rules there.
         if self.lease_ms.is_some() {
             return;
         }
-        self.add_budgets(&mut Seeded::new(self.seed ^ 0x6275_6467_6574));
-        self.add_carriers(&mut Seeded::new(self.seed ^ 0x7374_6963_6b73));
-        self.add_want_of_room(&mut Seeded::new(self.seed ^ 0x726f_6f6d));
-        self.add_choices(&mut Seeded::new(self.seed ^ 0x6368_6f69_6365));
-        self.add_secrets(&mut Seeded::new(self.seed ^ 0x7365_6372_6574));
+        self.add(&Addition::ALL);
+    }
+
+    pub(super) fn add(&mut self, additions: &[Addition]) {
+        for addition in additions {
+            match addition {
+                Addition::Budgets => self.add_budgets(&mut Seeded::new(self.seed ^ 0x6275_6467_6574)),
+                Addition::Carriers => self.add_carriers(&mut Seeded::new(self.seed ^ 0x7374_6963_6b73)),
+                Addition::WantOfRoom => self.add_want_of_room(&mut Seeded::new(self.seed ^ 0x726f_6f6d)),
+                Addition::Choices => self.add_choices(&mut Seeded::new(self.seed ^ 0x6368_6f69_6365)),
+                Addition::Secrets => self.add_secrets(&mut Seeded::new(self.seed ^ 0x7365_6372_6574)),
+            }
+        }
     }
 
     /// Links have budgets, and there is more to bring than these carry in a day.
