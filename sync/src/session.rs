@@ -191,7 +191,8 @@ pub enum Event {
     ContentBlocked,
     /// Content would take so many bytes at once, beyond what has crossed the wire, and may not.
     CreditShort(u64),
-    /// Both ends hold the same and want nothing. May come again after changes.
+    /// Both ends want nothing more of what each has told, and have dealt with it. What is written at the other end, or follows
+    /// there from an erasure that it has just carried out, may be on its way. Comes again after changes.
     Quiet,
 }
 

@@ -31,7 +31,7 @@ mod world;
 
 pub use blobs::SimBlobs;
 pub use figures::Figures;
-pub use plan::{Plan, Step};
+pub use plan::{Addition, Plan, Step};
 pub use records::SimRecords;
 pub use seeded::Seeded;
 pub use shrink::{Shrunk, shrink};

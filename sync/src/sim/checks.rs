@@ -149,8 +149,12 @@ impl World<'_> {
                 let (mine, theirs) = (here.get(&bucket), theirs.get(&bucket));
                 if mine != theirs {
                     let count = |records: Option<&Vec<Record>>| records.map_or(0, Vec::len);
+                    let not_alike =
+                        not_alike(mine, theirs).map_or_else(String::new, |key| format!("; {key:?} is not alike"));
                     let (mine, theirs) = (count(mine), count(theirs));
-                    faults.push(format!("{bucket}: {mine} records at node {at}, {theirs} others at the bridge"));
+                    faults.push(format!(
+                        "{bucket}: {mine} records at node {at}, {theirs} others at the bridge{not_alike}"
+                    ));
                 }
             }
         }
@@ -385,6 +389,14 @@ fn by_bucket(records: &[Record]) -> BTreeMap<BucketId, Vec<Record>> {
         buckets.entry(record.key.bucket).or_default().push(record.clone());
     }
     buckets
+}
+
+/// A record that one has, and the other has not, or not so.
+fn not_alike(mine: Option<&Vec<Record>>, theirs: Option<&Vec<Record>>) -> Option<RecordKey> {
+    let [mine, theirs] = [mine, theirs].map(|records| records.map_or(&[][..], Vec::as_slice));
+    let only =
+        |here: &[Record], there: &[Record]| here.iter().find(|record| !there.contains(record)).map(|record| record.key);
+    only(mine, theirs).or_else(|| only(theirs, mine))
 }
 
 fn join<'a>(mut versions: impl Iterator<Item = &'a Record>) -> Option<Record> {

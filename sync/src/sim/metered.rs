@@ -83,6 +83,11 @@ impl MeteredLink {
         Exposure::under(&self.policy).lane_window_bytes as usize
     }
 
+    /// For how long the clock shows times that do not count, for later ones were seen, in milliseconds.
+    pub(super) fn behind_ms(&self, at: LinkTime) -> u64 {
+        self.ledger().time(at.unix_ms, at.is_trusted) - at.unix_ms
+    }
+
     /// How long the bridge may not be dialled, in milliseconds, if so.
     pub(super) fn held_for_ms(&self, at: LinkTime) -> Option<u64> {
         let ledger = self.ledger();

@@ -8,6 +8,7 @@
 mod additions;
 mod words;
 
+pub use self::additions::Addition;
 use super::metered::LinkPlan;
 use super::ops::{self, Wish};
 use super::replica::Wall;
@@ -206,6 +207,14 @@ impl Plan {
         let mut plan = Self::without_additions(seed);
         plan.lease_ms = None;
         plan.copy_cards(&mut Seeded::new(seed ^ additions::CARDS));
+        plan
+    }
+
+    /// The same with only these of its additions, in the order of [`Addition`]: a seed that failed by them stays the world
+    /// that it was, whatever is added later.
+    pub fn with_additions(seed: u64, additions: &[Addition]) -> Self {
+        let mut plan = Self::without_additions(seed);
+        plan.add(additions);
         plan
     }
 

@@ -318,6 +318,11 @@ impl SimRecords {
         feed.iter().map(|(&seq, key)| (seq, inner.tables.records[key].record.clone())).collect()
     }
 
+    /// The last row of one bucket's feed.
+    pub(super) fn head(&self, bucket: BucketId) -> Seq {
+        self.lock().tables.heads.get(&bucket).copied().unwrap_or_default()
+    }
+
     /// Every cursor into the feeds of peers.
     pub fn cursors(&self) -> Vec<(NodeId, BucketId, Cursor)> {
         self.lock().tables.cursors.iter().map(|(&(node, bucket), &cursor)| (node, bucket, cursor)).collect()

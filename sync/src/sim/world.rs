@@ -284,6 +284,14 @@ impl<'p> World<'p> {
         super::replica::WORLD_BEGINS_UNIX_MS + self.skipped_ms + self.now_us / 1000
     }
 
+    /// Something was written that the other end of a session does not know: that one may be told that all is quiet before it
+    /// hears of this.
+    fn note_written(&mut self) {
+        if self.healed {
+            self.unwritten_serial = self.serial;
+        }
+    }
+
     fn schedule(&mut self, after_us: u64, happening: Happening) {
         self.serial += 1;
         let jitter_us = if self.sabotage == Some(Sabotage::UnseededChance) {

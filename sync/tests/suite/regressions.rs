@@ -3,10 +3,14 @@
 //! A seed is a certain world only for as long as `sim::Plan` draws chance in the same order. Who changes that breaks the
 //! promise again, looks for new seeds with `tests/simulate`, and puts them here.
 
-use alexandria_sync::sim::{Plan, live};
+use alexandria_sync::sim::{Addition, Plan, live};
 
 fn is_good(seed: u64) {
-    let violations = live(&Plan::without_additions(seed), None).violations;
+    is_good_with(seed, &[]);
+}
+
+fn is_good_with(seed: u64, additions: &[Addition]) {
+    let violations = live(&Plan::with_additions(seed, additions), None).violations;
     assert!(violations.is_empty(), "{violations:?}");
 }
 
@@ -57,19 +61,27 @@ fn regression_a_tombstone_stays_whose_id_will_be_used_again() {
     is_good(153);
 }
 
-fn is_good_with_additions(seed: u64) {
-    let violations = live(&Plan::of(seed), None).violations;
-    assert!(violations.is_empty(), "{violations:?}");
-}
-
 /// What was held back after an absence left with its collection, though nobody else had it: cursors pass it.
 #[test]
 fn regression_what_is_held_back_does_not_leave_with_its_collection() {
-    is_good_with_additions(1753);
+    is_good_with(1753, &Addition::ALL[..Addition::WITH_LEASES]);
 }
 
 /// A bundle of one that was away for longer than its lease was taken for an honest one that nobody may refuse.
 #[test]
 fn regression_a_bundle_from_before_a_lease_ran_out_may_be_refused() {
-    is_good_with_additions(249);
+    is_good_with(249, &Addition::ALL[..Addition::WITH_LEASES]);
+}
+
+/// Who carries out an erasure writes what follows from what it alone knew; the other end is told that all is quiet while
+/// that is on its way.
+#[test]
+fn regression_quiet_says_nothing_about_what_follows_from_an_erasure_at_the_other_end() {
+    is_good_with(101_435, &[Addition::Carriers, Addition::Secrets]);
+}
+
+/// After a clock was far ahead and sure of it, one that nobody vouches for begins no day of a budget until it has caught up.
+#[test]
+fn regression_no_day_is_waited_for_that_a_clock_which_was_set_back_will_not_begin() {
+    is_good_with(102_448, &[Addition::Budgets]);
 }

@@ -25,20 +25,54 @@ pub(super) const CARDS: u64 = 0x0063_6172_6473;
 /// Contents that only worlds with budgets have.
 const FILMS: u64 = 6;
 
+/// Something that worlds had not in the beginning, and that some have by chance.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Addition {
+    /// Links have budgets.
+    Budgets,
+    /// Sticks are carried.
+    Carriers,
+    /// Disks are too small for all content.
+    WantOfRoom,
+    /// Operators choose what nodes keep.
+    Choices,
+    /// People want something to be forgotten.
+    Secrets,
+    /// Cards are put back or copied.
+    Cards,
+}
+
+impl Addition {
+    /// In the order in which a world gets them.
+    pub const ALL: [Self; 6] =
+        [Self::Budgets, Self::Carriers, Self::WantOfRoom, Self::Choices, Self::Secrets, Self::Cards];
+    /// So many of them, the first, are for worlds with leases, too.
+    pub const WITH_LEASES: usize = 4;
+}
+
 impl Plan {
     pub(super) fn add_all(&mut self) {
-        self.add_budgets(&mut Seeded::new(self.seed ^ 0x6275_6467_6574));
-        self.add_carriers(&mut Seeded::new(self.seed ^ 0x7374_6963_6b73));
-        self.add_want_of_room(&mut Seeded::new(self.seed ^ 0x726f_6f6d));
-        self.add_choices(&mut Seeded::new(self.seed ^ 0x6368_6f69_6365));
-        // What may be missing after an absence is judged by rules that know nothing of these.
-        if self.lease_ms.is_some() {
-            return;
-        }
-        self.add_secrets(&mut Seeded::new(self.seed ^ 0x7365_6372_6574));
-        let rng = &mut Seeded::new(self.seed ^ CARDS);
-        if rng.chance(CARDS_PERCENT) {
-            self.copy_cards(rng);
+        // What may be missing after an absence is judged by rules that know nothing of the others.
+        let additions =
+            if self.lease_ms.is_some() { &Addition::ALL[..Addition::WITH_LEASES] } else { &Addition::ALL[..] };
+        self.add(additions);
+    }
+
+    pub(super) fn add(&mut self, additions: &[Addition]) {
+        for addition in additions {
+            match addition {
+                Addition::Budgets => self.add_budgets(&mut Seeded::new(self.seed ^ 0x6275_6467_6574)),
+                Addition::Carriers => self.add_carriers(&mut Seeded::new(self.seed ^ 0x7374_6963_6b73)),
+                Addition::WantOfRoom => self.add_want_of_room(&mut Seeded::new(self.seed ^ 0x726f_6f6d)),
+                Addition::Choices => self.add_choices(&mut Seeded::new(self.seed ^ 0x6368_6f69_6365)),
+                Addition::Secrets => self.add_secrets(&mut Seeded::new(self.seed ^ 0x7365_6372_6574)),
+                Addition::Cards => {
+                    let rng = &mut Seeded::new(self.seed ^ CARDS);
+                    if rng.chance(CARDS_PERCENT) {
+                        self.copy_cards(rng);
+                    }
+                }
+            }
         }
     }
 

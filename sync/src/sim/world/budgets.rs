@@ -4,8 +4,8 @@ use super::{Happening, World};
 use crate::hlc::ClockQuality;
 use crate::session::Input;
 use crate::sim::Sabotage;
-use crate::sim::metered::LinkTime;
-use crate::sim::replica::{Replica, Wall};
+use crate::sim::metered::{LinkTime, MeteredLink};
+use crate::sim::replica::Wall;
 use crate::wire::CloseReason;
 
 /// A host looks at what has crossed this long after something has.
@@ -223,10 +223,15 @@ impl World<'_> {
         self.replicas.iter().any(|node| node.metered.is_some())
     }
 
-    /// Faults are over: budgets are lifted, or days begin to pass. A clock that was never set knows no days.
+    /// Faults are over: budgets are lifted, or days begin to pass. A clock that was never set knows no days; one that nobody
+    /// vouches for, and that was set back by more than a day, knows none until it has caught up.
     pub(super) fn heal_links(&mut self) {
-        let knows_no_days = |node: &Replica| node.metered.is_some() && matches!(node.wall, Wall::Unset);
-        if self.plan.budgets_stay && !self.replicas.iter().any(knows_no_days) {
+        let knows_no_days = |node: usize| {
+            let here = &self.replicas[node];
+            let is_behind = |link: &MeteredLink| link.behind_ms(self.link_time(node)) > DAY_MS;
+            here.metered.as_ref().is_some_and(|link| matches!(here.wall, Wall::Unset) || is_behind(link))
+        };
+        if self.plan.budgets_stay && !(0..self.replicas.len()).any(knows_no_days) {
             self.schedule(DAY_PASSES_US, Happening::DayPasses);
         } else {
             self.lift_budgets();

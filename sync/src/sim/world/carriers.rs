@@ -255,9 +255,7 @@ impl World<'_> {
 
     /// Sessions hear of what has come by another way, as they do of what people write.
     fn tell_of_import(&mut self, to: usize, before: &[BlobHash]) {
-        if self.healed {
-            self.unwritten_serial = self.serial;
-        }
+        self.note_written();
         let heads = now(self.replicas[to].records.heads()).expect("heads need no room");
         for bucket in heads.into_iter().map(|head| head.bucket) {
             self.tell_all(to, || Input::LocalChange(bucket));

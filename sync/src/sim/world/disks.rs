@@ -1,7 +1,7 @@
 //! What happens to disks: requests and wishes are carried out, and the power goes.
 
 use super::{Happening, NOTICE_US, RESTART_US, World};
-use crate::id::NodeId;
+use crate::id::{NodeId, Seq};
 use crate::session::{DiskDone, DiskRequest, Input};
 use crate::sim::ops::{self, LocalOp, Wish};
 use crate::sim::records::Full;
@@ -49,7 +49,10 @@ impl World<'_> {
         peer: NodeId,
     ) -> Result<Option<DiskDone>, Full> {
         self.look_at_clock(replica);
-        let received = if let DiskRequest::Apply { records, .. } = &request { records.len() } else { 0 };
+        let (received, head) = match &request {
+            DiskRequest::Apply { bucket, records, .. } => (records.len(), self.replicas[replica].records.head(*bucket)),
+            _ => (0, Seq::default()),
+        };
         let needs_room = matches!(request, DiskRequest::Apply { .. });
         let Ok(done) = self.replicas[replica].carry_out(request, peer) else {
             if !needs_room {
@@ -74,6 +77,11 @@ impl World<'_> {
                 self.figures.quarantined += u64::from(applied.quarantined);
                 if applied.quarantined > 0 {
                     self.replay_later(replica);
+                }
+                let rows = self.replicas[replica].records.head(*bucket).0 - head.0;
+                // More than what came: what follows from an erasure, by what was known here.
+                if rows > u64::from(applied.applied) {
+                    self.note_written();
                 }
                 if applied.applied > 0 {
                     let bucket = *bucket;

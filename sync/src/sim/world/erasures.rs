@@ -78,6 +78,9 @@ impl World<'_> {
             self.violate(16, &format!("replica {replica} removed {blob} as erased, which {key:?} names"));
         }
         let at_us = self.now_us;
+        if !receipts.is_empty() {
+            self.note_written();
+        }
         for record in receipts {
             self.figures.receipts += 1;
             self.replicas[replica].written.push(Written { record, at_us, kept: true });

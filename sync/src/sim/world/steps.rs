@@ -178,9 +178,8 @@ impl World<'_> {
             self.forget_later(replica);
             buckets.sort_unstable();
             buckets.dedup();
-            if self.healed && !buckets.is_empty() {
-                // The other end may be told that it is quiet before it hears of this.
-                self.unwritten_serial = self.serial;
+            if !buckets.is_empty() {
+                self.note_written();
             }
             for bucket in buckets {
                 self.tell_all(replica, || Input::LocalChange(bucket));
