@@ -7,7 +7,7 @@ use super::held_back;
 use super::local::LocalState;
 use crate::lan::Lan;
 use crate::local::Status;
-use crate::local::messages::{ContentStatus, RecordCounts, ReplicationStatus};
+use crate::local::messages::{ContentStatus, RecordCounts, ReplicationStatus, StoreStatus};
 use crate::store::StoreError;
 
 /// Gathers it; blocks.
@@ -37,9 +37,8 @@ pub(super) fn gather(state: &LocalState) -> Result<Status, StoreError> {
             authors: live(Author::KIND),
             categories: live(Category::KIND),
             collections: live(Collection::KIND),
-            disk_bytes: records.space.disk_bytes,
-            live_bytes: records.space.live_bytes,
         },
+        store: StoreStatus { disk_bytes: records.space.disk_bytes, live_bytes: records.space.live_bytes },
         content: ContentStatus {
             blobs: content.held,
             bytes: content.held_bytes,
