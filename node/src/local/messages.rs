@@ -94,6 +94,9 @@ pub struct Status {
     pub read_only: Option<String>,
     /// Live records of each kind.
     pub records: RecordCounts,
+    /// What they take on the disk.
+    #[serde(default)]
+    pub store: StoreStatus,
     /// Content.
     pub content: ContentStatus,
     /// Which collections are kept.
@@ -133,11 +136,14 @@ pub struct RecordCounts {
     pub authors: u64,
     pub categories: u64,
     pub collections: u64,
-    /// Bytes of the record store's files.
-    #[serde(default)]
+}
+
+/// What the record store takes.
+#[derive(Clone, Copy, Debug, Default, Deserialize, Serialize)]
+pub struct StoreStatus {
+    /// Bytes of its files.
     pub disk_bytes: u64,
     /// Bytes of the rows in them, about.
-    #[serde(default)]
     pub live_bytes: u64,
 }
 

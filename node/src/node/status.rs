@@ -7,7 +7,7 @@ use super::held_back;
 use super::local::LocalState;
 use crate::lan::Lan;
 use crate::local::Status;
-use crate::local::messages::{ContentStatus, RecordCounts, ReplicationStatus, SetBackStatus};
+use crate::local::messages::{ContentStatus, RecordCounts, ReplicationStatus, SetBackStatus, StoreStatus};
 use crate::store::StoreError;
 use crate::store::lineage::SetBack;
 
@@ -38,9 +38,8 @@ pub(super) fn gather(state: &LocalState) -> Result<Status, StoreError> {
             authors: live(Author::KIND),
             categories: live(Category::KIND),
             collections: live(Collection::KIND),
-            disk_bytes: records.space.disk_bytes,
-            live_bytes: records.space.live_bytes,
         },
+        store: StoreStatus { disk_bytes: records.space.disk_bytes, live_bytes: records.space.live_bytes },
         content: ContentStatus {
             blobs: content.held,
             bytes: content.held_bytes,

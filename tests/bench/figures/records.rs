@@ -105,7 +105,7 @@ pub(crate) async fn churn() {
 }
 
 fn number(status: &Value, of: &str) -> u64 {
-    status["records"][of].as_u64().unwrap_or_else(|| panic!("no records.{of} in {status}"))
+    status["store"][of].as_u64().unwrap_or_else(|| panic!("no store.{of} in {status}"))
 }
 
 /// A node that holds the media and replicates only when told to. `ALEXANDRIA_BENCH_LIBRARY` names a folder that keeps them from
