@@ -441,6 +441,15 @@ pub(crate) fn state_key() -> Vec<u8> {
     keys::key(keys::META, &[b"absence"])
 }
 
+/// Once all rows of a copy are back, of whatever age: a node that had met nobody when it was made may have met everybody
+/// since, and given what it held. It is not taken for one to which nothing ever came.
+pub(crate) fn no_longer_fresh(rows: &mut Overlay<'_>) -> Result<(), StoreError> {
+    if times(rows)?.is_none() {
+        rows.put(times_key(), Times::default().encode());
+    }
+    Ok(())
+}
+
 /// Puts a row of a copy back: this node knows no more than the older of its copies, and reading all anew begins again.
 /// Whether it was one of these rows.
 pub(crate) fn restore(rows: &mut Overlay<'_>, key: &[u8], value: &[u8]) -> Result<bool, StoreError> {

@@ -229,6 +229,8 @@ fn fill(engine: &Engine, mut rows: Rows<'_>) -> Result<u64, BackupError> {
             pending = 0;
         }
     }
+    absence::no_longer_fresh(&mut overlay)?;
+    overlay.keep();
     engine.apply(overlay.into_rows())?;
     engine.apply([(meta::hlc_key(), Some(hlc.to_bits().to_be_bytes().to_vec()))])?;
     let identity = identity.ok_or(BackupError::Damaged { path: path.to_owned(), problem: "it names no node" })?;

@@ -129,6 +129,12 @@ fn rebuild(data_dir: &Path, cache_bytes: u64, detail: String) -> Result<(Engine,
     let durable = guard::noted_commit(data_dir).map_or(0, |noted| noted.commit);
     salvage.incomplete |= deadly || salvage.commit < durable;
     salvage.flush(&rebuilt)?;
+    if salvage.incomplete {
+        let mut overlay = Overlay::new(&rebuilt);
+        absence::no_longer_fresh(&mut overlay)?;
+        overlay.keep();
+        rebuilt.apply(overlay.into_rows())?;
+    }
     let identity =
         salvage.identity.or_else(|| meta::node_file(data_dir).map(|node| Identity { node, ..Identity::first() }));
     let identity = identity.unwrap_or_else(Identity::first).next_life();

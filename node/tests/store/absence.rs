@@ -189,6 +189,23 @@ async fn what_a_node_made_before_it_joined_an_old_fleet_is_sent_as_ever() {
     assert_eq!(sent(&store).await, [id(1)]);
 }
 
+/// The copy does not tell what was given after it was made, and has been deleted since.
+#[tokio::test]
+async fn a_backup_from_before_a_node_met_anybody_brings_nothing_back() {
+    let dir = folder();
+    let store = open(&dir);
+    write(&store, 1, "given later, and deleted").await;
+    let file = dir.path().join("before");
+    backup::export(&store.records, &file).unwrap();
+    let restored_dir = folder();
+    backup::import(&file, &config(&restored_dir).data_dir, 4 << 20).unwrap();
+    let restored = open(&restored_dir);
+    restored.records.set_bridge(Some(bridge().node));
+    restored.records.meet(bridge(), standing(9000, 5000)).await.unwrap();
+    assert_eq!(restored.records.reading_anew().unwrap(), Some(ReadingAnew::Reading));
+    assert_eq!(title(&restored, 1).as_deref(), Some("given later, and deleted"), "readers notice nothing");
+}
+
 #[tokio::test]
 async fn a_tombstone_goes_once_the_bridge_has_had_it_for_a_lease() {
     let dir = folder();

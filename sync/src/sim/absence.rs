@@ -8,9 +8,12 @@ use super::Sabotage;
 use super::records::{Change, Inner, SimRecords};
 use crate::absence::{Mark, Marks, Standing, Unconfirmed, Verdict, is_forgettable};
 use crate::domain::{Erasure, ErasureReceipt, Typed};
-use crate::id::{BucketId, NodeId, Seq};
+use crate::id::{BucketId, Incarnation, NodeId, Seq};
 use crate::record::{Record, RecordKey};
 use crate::store::{BucketHead, Peer};
+
+/// The life of a store that was never restored.
+pub(super) const FIRST_LIFE: Incarnation = Incarnation(1);
 
 /// Records that one step of the sweep looks at.
 const SWEPT_AT_ONCE: usize = 40;
@@ -97,7 +100,7 @@ impl SimRecords {
         let collected_ms = if inner.sabotage == Some(Sabotage::TombstonesGoTooEarly) { 0 } else { times.collected_ms };
         let in_step_ms = match lease.bridge {
             None => self.leased.store_ms.load(Ordering::Relaxed),
-            Some(_) if absence.times.is_none() && !absence.met => Standing::FRESH.in_step_ms,
+            Some(_) if inner.is_fresh() => Standing::FRESH.in_step_ms,
             Some(_) if inner.sabotage == Some(Sabotage::WhoWasAwayGivesAll) => Standing::FRESH.in_step_ms,
             Some(_) if to_bridge => times.in_step_ms,
             Some(_) => times.in_step_nearby_ms,
@@ -210,7 +213,7 @@ impl SimRecords {
         let mut absence = inner.tables.absence.clone();
         let is_bridge = peer.node == bridge;
         let mut now = absence.times.unwrap_or_default();
-        if absence.times.is_none() && !absence.met {
+        if inner.is_fresh() {
             let in_step_ms = if theirs.in_step_ms == Standing::FRESH.in_step_ms { 0 } else { theirs.in_step_ms };
             (now.in_step_ms, now.in_step_nearby_ms) = (in_step_ms, in_step_ms);
         }
@@ -270,6 +273,13 @@ impl SimRecords {
 }
 
 impl Inner {
+    /// Whether nothing came from anybody yet, and nothing was given to anybody. Who was restored does not know what it gave
+    /// in its other life, though nothing had come when the copy was made.
+    fn is_fresh(&self) -> bool {
+        let absence = &self.tables.absence;
+        absence.times.is_none() && !absence.met && self.tables.incarnation == FIRST_LIFE
+    }
+
     /// Whether a page of a peer may be taken, and what follows for its records.
     pub(super) fn take_page(
         &self,

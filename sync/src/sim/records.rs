@@ -9,7 +9,7 @@ mod lineage;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use super::absence::{Absence, Leased};
+use super::absence::{Absence, FIRST_LIFE, Leased};
 use super::seeded::Seeded;
 use super::{Sabotage, erase};
 use crate::absence::Standing;
@@ -229,7 +229,7 @@ impl Tables {
 impl SimRecords {
     /// An empty store of `node`.
     pub fn new(node: NodeId, epoch: Epoch, sabotage: Option<Sabotage>) -> Self {
-        let life = Batch { changes: vec![Change::Life(Incarnation(1), epoch)], sealed: true };
+        let life = Batch { changes: vec![Change::Life(FIRST_LIFE, epoch)], sealed: true };
         Self { inner: Mutex::new(Inner::recover(node, vec![life], sabotage)), leased: Leased::default() }
     }
 

@@ -85,3 +85,10 @@ fn regression_quiet_says_nothing_about_what_follows_from_an_erasure_at_the_other
 fn regression_no_day_is_waited_for_that_a_clock_which_was_set_back_will_not_begin() {
     is_good_with(102_448, &[Addition::Budgets]);
 }
+
+/// A backup that was made before a node had met anybody was taken for a node that was never restored, and gave what had been deleted
+/// everywhere since, and was forgotten.
+#[test]
+fn regression_a_node_that_goes_back_to_before_it_met_anybody_brings_nothing_back() {
+    is_good(105_817);
+}
