@@ -3,7 +3,9 @@
 use std::fs;
 use std::path::Path;
 
+use alexandria_node::store::absence::ReadingAnew;
 use alexandria_node::store::{Change, Store};
+use alexandria_sync::absence::Standing;
 use alexandria_sync::id::Seq;
 use alexandria_sync::lineage::{Moment, Remembered, Told};
 use alexandria_sync::store::{Applied, RecordStore};
@@ -124,4 +126,26 @@ async fn what_a_page_told_is_remembered_with_it_and_the_pages_of_another_copy_ar
     assert_eq!(remembered, [Remembered { epoch: from.epoch, moment: moment(1) }]);
     let cursor = store.records.cursor(from.node, shelf()).await.unwrap();
     assert_eq!(cursor.map(|cursor| cursor.seq), Some(Seq(1)));
+}
+
+/// What the image held may have been given since, and deleted by others who have forgotten it.
+#[tokio::test]
+async fn a_card_from_before_its_node_met_anybody_brings_nothing_back() {
+    let dir = folder();
+    let store = open(&dir);
+    written(&store, 1).await;
+    drop(store);
+    let image = copy_of(&dir);
+    let store = open(&dir);
+    written(&store, 2).await;
+    let lost = of_now(&store, moment(&store).await);
+    drop(store);
+
+    let store = open(&image);
+    let bridge = peer(1, 1);
+    store.records.set_bridge(Some(bridge.node));
+    assert!(!store.records.recall(bridge.node, vec![lost]).await.unwrap());
+    let standing = Standing { in_step_ms: 9000, collected_ms: 5000, keeps_all: true };
+    store.records.meet(bridge, standing).await.unwrap();
+    assert_eq!(store.records.reading_anew().unwrap(), Some(ReadingAnew::Reading));
 }
