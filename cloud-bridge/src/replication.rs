@@ -129,7 +129,7 @@ impl Replication {
         }
         let over = link.transport();
         let span = tracing::info_span!("session", peer.id = %node, peer.address = %address, transport = %over);
-        self.run(link, node, stop).instrument(span).await;
+        Box::pin(self.run(link, node, stop).instrument(span)).await;
         drop(slot);
     }
 

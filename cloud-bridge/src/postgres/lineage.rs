@@ -33,15 +33,14 @@ pub(super) async fn note(tx: &mut PgConnection, from: Peer, told: &Told) -> Resu
         return Ok(true);
     }
     let node = Uuid::from_bytes(*from.node.as_bytes());
-    let moments = match lock(tx, node).await? {
-        Some(moments) => moments,
-        None => {
-            sqlx::query("INSERT INTO remembered (node, moments) VALUES ($1, '') ON CONFLICT DO NOTHING")
-                .bind(node)
-                .execute(&mut *tx)
-                .await?;
-            lock(tx, node).await?.unwrap_or_default()
-        }
+    let moments = if let Some(moments) = lock(tx, node).await? {
+        moments
+    } else {
+        sqlx::query("INSERT INTO remembered (node, moments) VALUES ($1, '') ON CONFLICT DO NOTHING")
+            .bind(node)
+            .execute(&mut *tx)
+            .await?;
+        lock(tx, node).await?.unwrap_or_default()
     };
     let mut remembered = read(from.node, &moments)?;
     if !remember(&mut remembered, from.epoch, told) {

@@ -92,3 +92,9 @@ fn regression_no_day_is_waited_for_that_a_clock_which_was_set_back_will_not_begi
 fn regression_a_node_that_goes_back_to_before_it_met_anybody_brings_nothing_back() {
     is_good(105_817);
 }
+
+/// A tombstone that its bridge had forgotten after a lease was missed there by the judge when a node gave it up.
+#[test]
+fn regression_a_tombstone_that_the_bridge_has_forgotten_may_leave_with_its_collection() {
+    is_good_with(3337, &Addition::ALL[..Addition::WITH_LEASES]);
+}

@@ -118,14 +118,14 @@ pub(crate) async fn node_with_media() -> NodeProcess {
         return node;
     };
     let mut node = settings.prepare();
-    if !kept.exists() {
+    if kept.exists() {
+        std::fs::remove_dir_all(node.data()).expect("a folder of ours");
+        copy_folder(&kept, &node.data());
+    } else {
         node.start_again().await;
         let _ = create_media(&node, MANY_WRITERS).await;
         node.stop().await;
         copy_folder(&node.data(), &kept);
-    } else {
-        std::fs::remove_dir_all(node.data()).expect("a folder of ours");
-        copy_folder(&kept, &node.data());
     }
     node.start_again().await;
     node
@@ -191,7 +191,7 @@ async fn request_all(
                 assert!(status.is_success(), "{method} {path}: {status} {}", String::from_utf8_lossy(&body));
                 let answered: Value = serde_json::from_slice(&body).unwrap_or_default();
                 if let Some(id) = answered["id"].as_str() {
-                    ids.lock().unwrap_or_else(PoisonError::into_inner)[number] = id.to_owned();
+                    id.clone_into(&mut ids.lock().unwrap_or_else(PoisonError::into_inner)[number]);
                 }
             }
         });
