@@ -366,17 +366,16 @@ impl Scan<'_> {
     }
 
     fn block_before(&self) -> Result<Option<(sled::IVec, sled::IVec)>, EngineError> {
-        let upper = match &self.read {
-            Some(fence) => Bound::Excluded(fence.as_slice()),
-            None => {
-                // The last row lies in the block that its key belongs into.
-                if let Some(to) = key_of(&self.to)
-                    && let Some(block) = self.engine.block_of(to.max(FIRST))?
-                {
-                    return Ok(Some(block));
-                }
-                Bound::Unbounded
+        let upper = if let Some(fence) = &self.read {
+            Bound::Excluded(fence.as_slice())
+        } else {
+            // The last row lies in the block that its key belongs into.
+            if let Some(to) = key_of(&self.to)
+                && let Some(block) = self.engine.block_of(to.max(FIRST))?
+            {
+                return Ok(Some(block));
             }
+            Bound::Unbounded
         };
         if upper == Bound::Excluded(FIRST) {
             return Ok(None);

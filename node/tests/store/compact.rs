@@ -55,7 +55,7 @@ async fn a_store_that_is_compacted_loses_nothing_while_others_read_and_write() {
                     expected.insert(number, None);
                 } else {
                     let title = format!("round {round} of {number}");
-                    let description = if number % 5 == 0 { hex(&noise(3_000, step)) } else { String::new() };
+                    let description = if number.is_multiple_of(5) { hex(&noise(3_000, step)) } else { String::new() };
                     let medium = Media { description, ..media(&title) };
                     store.records.change_one(Change::put(shelf(), id(number), medium)).await.unwrap();
                     expected.insert(number, Some(title));

@@ -54,13 +54,13 @@ fn one_percent_of_random_loss_costs_no_more_than_a_twentieth() {
 fn five_percent_of_random_loss_is_not_taken_for_congestion() {
     let (without, _, _) = transfer(line(10_000, 300, 0.0, 1.0), 8_000_000);
     // Which datagrams are lost follows from the seed and from the lengths of signatures, which chance decides.
-    let mut goodputs = [7, 8, 9].map(|seed| {
+    let mut goodputs = [7, 8, 9, 10, 11, 12, 13, 14, 15].map(|seed| {
         let (goodput, progress, _) = transfer_from(seed, line(10_000, 300, 0.05, 1.0), 8_000_000);
         assert!(sent_to_useful(progress) < 1.10, "seed {seed}: {progress:?}");
         goodput
     });
     goodputs.sort_by(f64::total_cmp);
-    assert!(goodputs[1] > without * 0.85, "{goodputs:.0?} kbit/s of {without:.0}");
+    assert!(goodputs[4] > without * 0.85, "{goodputs:.0?} kbit/s of {without:.0}");
     println!("{goodputs:.0?} kbit/s of {without:.0}");
 }
 
