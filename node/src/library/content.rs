@@ -71,11 +71,12 @@ impl Content for FileContent {
         matches!(self.source, Source::Whole { .. })
     }
 
-    async fn ready(&self, start: u64) -> Result<(), CatalogueError> {
-        match &self.source {
-            Source::Whole { .. } => Ok(()),
-            Source::Arriving(arriving) => arriving.clone().durable_from(start).await.map(|_| ()),
-        }
+    async fn ready(&self, range: Range<u64>) -> Result<(), CatalogueError> {
+        let Source::Arriving(arriving) = &self.source else { return Ok(()) };
+        let there = arriving.clone().durable_from(range.start).await?.bytes;
+        // An answer that must break off in the middle is worse than one that says why.
+        let refusal = if there.end < range.end { arriving.refusal_now() } else { None };
+        refusal.map_or(Ok(()), Err)
     }
 
     fn read(&self, range: Range<u64>) -> BoxStream<'static, Result<Bytes, CatalogueError>> {
@@ -184,6 +185,14 @@ impl Arriving {
                 () = tokio::time::sleep(left) => {}
             }
         }
+    }
+
+    /// The same as of now, whoever may be nearby aside.
+    fn refusal_now(&self) -> Option<CatalogueError> {
+        let link = self.library.link();
+        let state = link.borrow().clone();
+        let state = state.filter(|_| !self.library.is_anybody_nearby())?;
+        self.refusal(&state)
     }
 
     /// Why nothing comes now, if that is known.

@@ -256,7 +256,7 @@ fn a_days_budget_holds_on_the_wire_over_kills_and_records_go_on_within_the_reser
     let missing = blobs.iter().find(|blob| second.library.store().blobs.held(**blob).unwrap().is_none());
     let content = second.runtime.block_on(second.library.fetch_blob(*missing.expect("not all has come")));
     let content = content.unwrap().expect("a record names it");
-    match second.runtime.block_on(content.ready(0)) {
+    match second.runtime.block_on(content.ready(0..MB as u64)) {
         Err(CatalogueError::NotHereYet { why, retry_after_s }) => {
             assert!(why.contains("used up until") && retry_after_s > 60, "{why}, {retry_after_s}");
         }
@@ -301,7 +301,7 @@ fn content_is_read_while_it_comes_from_where_the_reader_is() {
         assert!(!content.is_whole() && content.info().size_bytes == 12 * MB as u64);
         let (start, end) = (9 * MB as u64, 9 * MB as u64 + 500_000);
         let read = async {
-            content.ready(start).await?;
+            content.ready(start..end).await?;
             content
                 .read(start..end)
                 .try_fold(Vec::new(), async |mut all, piece| {
@@ -346,16 +346,19 @@ fn what_a_reader_opens_comes_within_the_quota_though_there_is_no_room_for_what_n
     life.runtime.block_on(async {
         let open = async |blob| library.fetch_blob(blob).await.unwrap().expect("a record names it");
         let opened = open(second).await;
-        tokio::time::timeout(DEADLINE, opened.ready(1_400_000)).await.expect("it is tried").unwrap();
+        tokio::time::timeout(DEADLINE, opened.ready(1_400_000..1_500_000)).await.expect("it is tried").unwrap();
         assert!(blobs.held(first).unwrap().is_none() && blobs.stats().unwrap().held_bytes <= 2_000_000);
         // Another reader cannot have the place of what this one is reading.
-        let refused = open(first).await.ready(0).await;
+        let refused = open(first).await.ready(0..1_500_000).await;
         assert!(
             matches!(&refused, Err(CatalogueError::NotHereYet { why, .. }) if why.contains("no room")),
             "{refused:?}"
         );
         drop(opened);
-        tokio::time::timeout(DEADLINE, open(first).await.ready(1_400_000)).await.expect("it is tried").unwrap();
+        tokio::time::timeout(DEADLINE, open(first).await.ready(1_400_000..1_500_000))
+            .await
+            .expect("it is tried")
+            .unwrap();
         assert!(blobs.held(second).unwrap().is_none());
     });
     life.kill();

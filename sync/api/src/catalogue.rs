@@ -162,9 +162,10 @@ pub trait Content: Send + Sync + 'static {
         true
     }
 
-    /// Waits, for a bounded time, until the byte at `start` can be read: [`CatalogueError::NotHereYet`] if it cannot.
-    fn ready(&self, start: u64) -> impl Future<Output = Result<(), CatalogueError>> + Send {
-        let _ = start;
+    /// Waits, for a bounded time, until the first byte of `range` can be read: [`CatalogueError::NotHereYet`] if it cannot, or if
+    /// it is known that not all of them will come now.
+    fn ready(&self, range: Range<u64>) -> impl Future<Output = Result<(), CatalogueError>> + Send {
+        let _ = range;
         std::future::ready(Ok(()))
     }
 

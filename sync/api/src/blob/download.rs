@@ -56,7 +56,7 @@ pub(crate) async fn get<C: Catalogue>(
     let base = safe(base, &content.info().media_type, disposition);
     let selection = selection(&method, &headers, &etag, content.info().size_bytes);
     if method == Method::GET {
-        content.ready(selection.start()).await?;
+        content.ready(selection.first(content.info().size_bytes)).await?;
     }
     Ok(match selection {
         Selection::Whole => whole(base, &method, &content),

@@ -24,12 +24,13 @@ pub(crate) enum Selection {
 }
 
 impl Selection {
-    /// The first byte that is sent.
-    pub(crate) fn start(&self) -> u64 {
+    /// What is sent first, of a blob of `size_bytes`.
+    pub(crate) fn first(&self, size_bytes: u64) -> Range<u64> {
         match self {
-            Self::Whole | Self::Unsatisfiable => 0,
-            Self::One(range) => range.start,
-            Self::Several(ranges) => ranges.first().map_or(0, |range| range.start),
+            Self::Whole => 0..size_bytes,
+            Self::Unsatisfiable => 0..0,
+            Self::One(range) => range.clone(),
+            Self::Several(ranges) => ranges.first().cloned().unwrap_or_default(),
         }
     }
 }
