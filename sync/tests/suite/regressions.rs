@@ -9,6 +9,10 @@ fn is_good(seed: u64) {
     is_good_with(seed, &[]);
 }
 
+/// What worlds with leases had when these were found.
+const LEASES_AND_STICKS: [Addition; 4] =
+    [Addition::Budgets, Addition::Carriers, Addition::WantOfRoom, Addition::Choices];
+
 fn is_good_with(seed: u64, additions: &[Addition]) {
     let violations = live(&Plan::with_additions(seed, additions), None).violations;
     assert!(violations.is_empty(), "{violations:?}");
@@ -64,13 +68,13 @@ fn regression_a_tombstone_stays_whose_id_will_be_used_again() {
 /// What was held back after an absence left with its collection, though nobody else had it: cursors pass it.
 #[test]
 fn regression_what_is_held_back_does_not_leave_with_its_collection() {
-    is_good_with(1753, &Addition::ALL[..Addition::WITH_LEASES]);
+    is_good_with(1753, &LEASES_AND_STICKS);
 }
 
 /// A bundle of one that was away for longer than its lease was taken for an honest one that nobody may refuse.
 #[test]
 fn regression_a_bundle_from_before_a_lease_ran_out_may_be_refused() {
-    is_good_with(249, &Addition::ALL[..Addition::WITH_LEASES]);
+    is_good_with(249, &LEASES_AND_STICKS);
 }
 
 /// Who carries out an erasure writes what follows from what it alone knew; the other end is told that all is quiet while
@@ -96,5 +100,12 @@ fn regression_a_node_that_goes_back_to_before_it_met_anybody_brings_nothing_back
 /// A tombstone that its bridge had forgotten after a lease was missed there by the judge when a node gave it up.
 #[test]
 fn regression_a_tombstone_that_the_bridge_has_forgotten_may_leave_with_its_collection() {
-    is_good_with(3337, &Addition::ALL[..Addition::WITH_LEASES]);
+    is_good_with(3337, &LEASES_AND_STICKS);
+}
+
+/// Months with leases, sticks, restored backups of a node and of the bridge: in the end both hold one record in two versions.
+#[test]
+#[ignore = "an open finding: not understood yet, docs/TESTING.md"]
+fn finding_sticks_in_a_world_with_leases_leave_a_record_in_two_versions() {
+    is_good_with(8609, &LEASES_AND_STICKS);
 }
