@@ -210,6 +210,13 @@ impl Plan {
         plan
     }
 
+    /// The world of `seed`, in which sticks may be carried though there are leases.
+    pub fn with_lease_sticks(seed: u64) -> Self {
+        let mut plan = Self::without_additions(seed);
+        plan.add(&[Addition::Budgets, Addition::Carriers, Addition::WantOfRoom, Addition::Choices]);
+        plan
+    }
+
     /// The same with only these of its additions, in the order of [`Addition`]: a seed that failed by them stays the world
     /// that it was, whatever is added later.
     pub fn with_additions(seed: u64, additions: &[Addition]) -> Self {

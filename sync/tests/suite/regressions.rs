@@ -102,10 +102,3 @@ fn regression_a_node_that_goes_back_to_before_it_met_anybody_brings_nothing_back
 fn regression_a_tombstone_that_the_bridge_has_forgotten_may_leave_with_its_collection() {
     is_good_with(3337, &LEASES_AND_STICKS);
 }
-
-/// Months with leases, sticks, restored backups of a node and of the bridge: in the end both hold one record in two versions.
-#[test]
-#[ignore = "an open finding: not understood yet, docs/TESTING.md"]
-fn finding_sticks_in_a_world_with_leases_leave_a_record_in_two_versions() {
-    is_good_with(8609, &LEASES_AND_STICKS);
-}
