@@ -176,12 +176,17 @@ impl World<'_> {
     /// Whether the replica is to hold the bucket in the end, with all that is in it.
     fn keeps(&self, at: usize, bucket: BucketId) -> bool {
         let here = &self.replicas[at];
-        // The site of a node that never reaches the bridge stays there.
-        let is_apart = |site| self.replicas.iter().any(|node| node.node == site && !node.has_way && !node.by_carrier);
         match bucket {
-            BucketId::Site(site) if here.is_bridge() => !is_apart(site),
+            BucketId::Site(_) if here.is_bridge() => !self.is_apart(bucket),
             _ => here.is_bridge() || here.scope.contains(bucket) && here.selection.wants(bucket),
         }
+    }
+
+    /// The site of a node that never reaches the bridge stays there; a stick may take something of it to the bridge all the same, and
+    /// nothing that is written there comes back.
+    fn is_apart(&self, bucket: BucketId) -> bool {
+        let apart = |node: &Replica| bucket == BucketId::Site(node.node) && !node.has_way && !node.by_carrier;
+        self.replicas.iter().any(apart)
     }
 
     /// Content that is sound somewhere and not everywhere where it is wanted.
@@ -316,7 +321,8 @@ impl World<'_> {
             // What a revoked node wrote may have come through, or not.
             let counts = replica.revoked_us.is_none();
             for Written { record, kept, .. } in &replica.written {
-                versions.entry(record.key).or_default().push((record.clone(), *kept && counts));
+                let comes_through = !(replica.is_bridge() && self.is_apart(record.key.bucket));
+                versions.entry(record.key).or_default().push((record.clone(), *kept && counts && comes_through));
             }
         }
         let mut faults: Vec<(u8, String)> = Vec::new();

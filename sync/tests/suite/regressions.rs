@@ -102,3 +102,10 @@ fn regression_a_node_that_goes_back_to_before_it_met_anybody_brings_nothing_back
 fn regression_a_tombstone_that_the_bridge_has_forgotten_may_leave_with_its_collection() {
     is_good_with(3337, &LEASES_AND_STICKS);
 }
+
+/// What the bridge wrote into the site of a node that never reaches it was missed there by the judge: a stick had taken the record to the bridge, and
+/// none came back.
+#[test]
+fn regression_what_the_bridge_writes_into_a_site_that_never_reaches_it_stays_there() {
+    is_good_with(12_039, &Addition::ALL);
+}
