@@ -254,11 +254,8 @@ fn meet(
 
 /// In a new life everything is read from the beginning; reading all anew begins again.
 pub(crate) fn forget_cursors(rows: &mut Overlay<'_>) -> Result<(), StoreError> {
-    let had_cursors = rows.any_with_prefix(&[keys::CURSOR])?.is_some();
-    if had_cursors && times(rows)?.is_none() {
-        // Without cursors and times it would be taken for one to which nothing ever came.
-        rows.put(times_key(), Times::default().encode());
-    }
+    // What it holds it may have given before, and others deleted.
+    no_longer_fresh(rows)?;
     for (key, _) in rows.with_prefix(&[keys::CURSOR])? {
         rows.remove(key);
     }
