@@ -8,7 +8,7 @@
 //! - A timer that fell due does not fall due again at once.
 //! - The stores are whole at the end: feeds and records fit each other, and what claims to be verified is.
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use alexandria_sync::chunk::{BlobHash, Chunk, ChunkHash, Chunking, Manifest};
@@ -66,9 +66,10 @@ struct Conversation {
     busy_lanes: BTreeSet<Lane>,
     /// Asked of the peer and not answered.
     chunks_asked: BTreeSet<(BlobHash, u32)>,
-    manifests_asked: BTreeSet<BlobHash>,
-    /// What the peer is just being asked whether it holds.
-    checking: Option<BlobHash>,
+    /// With how many asks.
+    manifests_asked: BTreeMap<BlobHash, usize>,
+    /// What the peer was to be asked whether it holds: by an ask for the manifest, beside the one of who fetches it.
+    checked: BTreeSet<BlobHash>,
     closed: Option<Closed>,
     now_ms: u64,
 }
@@ -140,8 +141,8 @@ impl Conversation {
             disk: Vec::new(),
             busy_lanes: BTreeSet::new(),
             chunks_asked: BTreeSet::new(),
-            manifests_asked: BTreeSet::new(),
-            checking: None,
+            manifests_asked: BTreeMap::new(),
+            checked: BTreeSet::new(),
             closed: None,
             now_ms: 0,
         };
@@ -312,9 +313,8 @@ impl Conversation {
                 self.blobs.import(manifest, bytes.into());
                 self.handle(Input::BlobCompleted(blob));
                 // Could it be given up?
-                self.checking = Some(blob);
+                self.checked.insert(blob);
                 self.handle(Input::CheckBlobs(vec![blob]));
-                self.checking = None;
             }
             _ => {
                 let bucket = script.pick(&buckets());
@@ -332,7 +332,11 @@ impl Conversation {
     fn hear_on(&mut self, lane: Lane, message: Message) {
         match &message {
             Message::Chunk { blob, index, .. } => drop(self.chunks_asked.remove(&(*blob, *index))),
-            Message::Manifest { blob, .. } => drop(self.manifests_asked.remove(blob)),
+            Message::Manifest { blob, .. } => {
+                if let Some(asks) = self.manifests_asked.get_mut(blob) {
+                    *asks = asks.saturating_sub(1);
+                }
+            }
             _ => {}
         }
         self.handle(Input::Message(lane, message));
@@ -367,10 +371,10 @@ impl Conversation {
             assert!(self.busy_lanes.insert(lane), "a second frame on a lane that has not drained");
         }
         match message {
-            // Asked beside an ask of the one who fetches it, perhaps: both are answered.
-            Message::ManifestAsk { blob } if self.checking == Some(*blob) => {}
             Message::ManifestAsk { blob } => {
-                assert!(self.manifests_asked.insert(*blob), "a manifest is asked for twice");
+                let asks = self.manifests_asked.entry(*blob).or_default();
+                *asks += 1;
+                assert!(*asks <= 1 + usize::from(self.checked.contains(blob)), "a manifest is asked for twice");
             }
             Message::ChunkAsk { blob, index, .. } => {
                 assert!(self.chunks_asked.insert((*blob, *index)), "a chunk is asked for twice");
@@ -381,7 +385,9 @@ impl Conversation {
 
     fn check_limits(&self) {
         let count = |which: fn(&DiskRequest) -> bool| self.disk.iter().filter(|request| which(request)).count();
-        assert!(self.chunks_asked.len() <= ASKS_MAX / 2 && self.manifests_asked.len() <= BLOBS_MAX);
+        let fetched = |(blob, asks): &(&BlobHash, &usize)| **asks > 0 && !self.checked.contains(*blob);
+        let manifests = self.manifests_asked.iter().filter(fetched).count();
+        assert!(self.chunks_asked.len() <= ASKS_MAX / 2 && manifests <= BLOBS_MAX);
         assert!(count(|request| matches!(request, DiskRequest::Page { .. })) <= 1);
         assert!(count(|request| matches!(request, DiskRequest::Apply { .. })) <= 1);
         assert!(count(|request| matches!(request, DiskRequest::Cursor(..))) <= LOOKUPS_MAX);
