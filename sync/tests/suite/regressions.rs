@@ -109,3 +109,22 @@ fn regression_a_tombstone_that_the_bridge_has_forgotten_may_leave_with_its_colle
 fn regression_what_the_bridge_writes_into_a_site_that_never_reaches_it_stays_there() {
     is_good_with(12_039, &Addition::ALL);
 }
+
+/// The tombstone that an erasure makes of a late annotation was judged by a clock that had been set back since, and set aside.
+#[test]
+fn regression_what_an_erasure_has_overtaken_is_not_judged_again() {
+    is_good_with(1_006_293, &Addition::ALL);
+}
+
+/// A manifest and a chunk that a budget held took turns to be what is missing: the host gave its word, and the session wanted another,
+/// without end.
+#[test]
+fn regression_what_a_budget_holds_is_not_told_again_and_again() {
+    is_good_with(2_000_108, &Addition::ALL);
+}
+
+/// A delete that the bridge had set aside left with its collection, and did not come back with it: the judge took it for lost.
+#[test]
+fn regression_what_the_bridge_has_set_aside_does_not_come_back_with_a_collection() {
+    is_good_with(3_000_266, &Addition::ALL);
+}
