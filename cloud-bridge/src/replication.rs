@@ -4,7 +4,7 @@
 //! still welcome. A session then pulls and serves the catalogue, all collections and the node's own site. It hears of
 //! every feed that grows and of every blob that becomes whole, whichever session or process brought it.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -52,13 +52,11 @@ struct Shared {
     metrics: Metrics,
     config: QuicConfig,
     slots: Arc<Semaphore>,
-    running: Mutex<HashMap<u64, Running>>,
+    /// Where each running session hears that it is to end. A node has one, and for a moment others that are just ending.
+    running: Mutex<BTreeMap<(NodeId, SessionNumber), mpsc::Sender<HostInput>>>,
 }
 
-struct Running {
-    node: NodeId,
-    stop: mpsc::Sender<HostInput>,
-}
+type SessionNumber = u64;
 
 impl Replication {
     /// Sessions over these stores.
@@ -108,8 +106,8 @@ impl Replication {
             }
         };
         let node = link.peer().id;
-        match self.shared.fleet.admit(node).await {
-            Ok(Ok(())) => {}
+        let admitted = match self.shared.fleet.admit(node).await {
+            Ok(Ok(admitted)) => admitted,
             Ok(Err(reason)) => {
                 metrics.refused_connection(reason);
                 tracing::warn!(node.id = %node, %address, ?reason, "a node was refused");
@@ -121,19 +119,21 @@ impl Replication {
                 link.refuse("come again later");
                 return;
             }
-        }
-        if let Err(error) = hand_over_site(&self.shared.records, &self.shared.fleet, node).await {
+        };
+        if admitted.is_heir
+            && let Err(error) = hand_over_site(&self.shared.records, &self.shared.fleet, node).await
+        {
             tracing::warn!(node.id = %node, error = &error as &dyn std::error::Error, "a site could not be handed over");
             link.refuse("come again later");
             return;
         }
         let over = link.transport();
         let span = tracing::info_span!("session", peer.id = %node, peer.address = %address, transport = %over);
-        Box::pin(self.run(link, node, stop).instrument(span)).await;
+        Box::pin(self.run(link, node, admitted.standing_unless_told, stop).instrument(span)).await;
         drop(slot);
     }
 
-    async fn run(&self, link: AnyLink, node: NodeId, stop: CancellationToken) {
+    async fn run(&self, link: AnyLink, node: NodeId, standing_unless_told: Standing, stop: CancellationToken) {
         let shared = &self.shared;
         if let Err(error) = shared.records.identity().refresh_epoch(shared.records.pool()).await {
             tracing::warn!(error = &error as &dyn std::error::Error, "a session could not begin");
@@ -142,10 +142,9 @@ impl Replication {
         let looked_up = async {
             // Before the feeds are looked at: whatever had arrived by then is in them.
             let standing = shared.records.standing().await?;
-            let remembered = shared.records.remembered(node).await?;
-            Ok::<_, RecordStoreError>((standing, shared.fleet.known_standing(node).await?, remembered))
+            Ok::<_, RecordStoreError>((standing, shared.records.remembered(node).await?))
         };
-        let (standing, standing_unless_told, remembered) = match looked_up.await {
+        let (standing, remembered) = match looked_up.await {
             Ok(found) => found,
             Err(error) => {
                 tracing::warn!(error = &error as &dyn std::error::Error, "a session could not begin");
@@ -157,7 +156,7 @@ impl Replication {
         let (progress, _) = watch::channel(Progress::default());
         let number = rand::random();
         self.end_earlier(node);
-        shared.running().insert(number, Running { node, stop: host.clone() });
+        shared.running().insert((node, number), host.clone());
         shared.metrics.sessions_open.inc();
         let helpers = [
             tokio::spawn(self.clone().tell(node, host, stop)),
@@ -176,7 +175,7 @@ impl Replication {
         let content = Arc::new(shared.content.clone());
         let ended = driver::run(session, node, records, content, link, inputs, Reports { events, progress }).await;
 
-        shared.running().remove(&number);
+        shared.running().remove(&(node, number));
         shared.metrics.sessions_open.dec();
         for helper in helpers {
             helper.abort();
@@ -256,14 +255,14 @@ impl Replication {
     /// A node has one session. One that is still open here is that of an earlier life, or of a path that is gone; what
     /// it is receiving is wanted by the new one.
     fn end_earlier(&self, node: NodeId) {
-        for running in self.shared.running().values().filter(|running| running.node == node) {
+        for (_, stop) in self.shared.running().range((node, SessionNumber::MIN)..=(node, SessionNumber::MAX)) {
             // One that is too full to hear of it ends by itself, later.
-            let _ = running.stop.try_send(HostInput::Stop(CloseReason::GoingAway, "a newer session is open".into()));
+            let _ = stop.try_send(HostInput::Stop(CloseReason::GoingAway, "a newer session is open".into()));
         }
     }
 
     async fn end_revoked(&self) {
-        let nodes: Vec<NodeId> = self.shared.running().values().map(|running| running.node).collect();
+        let nodes: Vec<NodeId> = self.shared.running().keys().map(|(node, _)| *node).collect();
         if nodes.is_empty() {
             return;
         }
@@ -274,16 +273,16 @@ impl Replication {
                 return;
             }
         };
-        for running in self.shared.running().values().filter(|running| revoked.contains(&running.node)) {
-            tracing::info!(node.id = %running.node, "the session of a revoked node is ended");
+        for ((node, _), stop) in self.shared.running().iter().filter(|((node, _), _)| revoked.contains(node)) {
+            tracing::info!(node.id = %node, "the session of a revoked node is ended");
             // A full queue is tried again at the next look.
-            let _ = running.stop.try_send(HostInput::Stop(CloseReason::NotWelcome, "the node was revoked".into()));
+            let _ = stop.try_send(HostInput::Stop(CloseReason::NotWelcome, "the node was revoked".into()));
         }
     }
 }
 
 impl Shared {
-    fn running(&self) -> std::sync::MutexGuard<'_, HashMap<u64, Running>> {
+    fn running(&self) -> std::sync::MutexGuard<'_, BTreeMap<(NodeId, SessionNumber), mpsc::Sender<HostInput>>> {
         self.running.lock().expect("no holder of this lock panics")
     }
 }

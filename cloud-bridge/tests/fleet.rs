@@ -78,7 +78,7 @@ async fn a_token_lets_in_one_node_however_many_come_with_it() {
     assert!(!kept.contains(secret), "{kept}");
     let hashed: i64 = database.value("SELECT count(*) FROM enrolment_token WHERE octet_length(hash) = 32").await;
     assert_eq!(hashed, 1);
-    assert_eq!(fleet.admit(node).await.unwrap(), Ok(()));
+    assert_eq!(fleet.admit(node).await.unwrap().map(drop), Ok(()));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
@@ -123,9 +123,9 @@ async fn who_should_not_be_let_in_is_not() {
     assert!(matches!(taken, Err(EnrolError::NodeIdTaken)), "a token does not give away another node's name");
 
     assert!(fleet.revoke(node).await.unwrap());
-    assert_eq!(fleet.admit(node).await.unwrap(), Err(Refusal::Revoked));
+    assert_eq!(fleet.admit(node).await.unwrap().map(drop), Err(Refusal::Revoked));
     assert!(matches!(fleet.enrol(&request(&second, node, &csr)).await, Err(EnrolError::Revoked)));
-    assert_eq!(fleet.admit(a_node()).await.unwrap(), Err(Refusal::UnknownNode));
+    assert_eq!(fleet.admit(a_node()).await.unwrap().map(drop), Err(Refusal::UnknownNode));
 
     let expired = fleet.create_token("Harbour", Some(0)).await.unwrap();
     let late = a_node();
@@ -161,9 +161,9 @@ async fn a_replacement_takes_over_the_site_and_the_replaced_node_is_shut_out() {
     let token = fleet.create_replacement_token("Harbour", None, old).await.unwrap();
     let itself = fleet.enrol(&request(&token, old, &signing_request(old))).await;
     assert!(itself.is_err(), "nor does that use the token up");
-    assert_eq!(fleet.admit(old).await.unwrap(), Ok(()), "nothing has happened yet");
+    assert_eq!(fleet.admit(old).await.unwrap().map(drop), Ok(()), "nothing has happened yet");
     fleet.enrol(&request(&token, new, &signing_request(new))).await.unwrap();
-    assert_eq!(fleet.admit(old).await.unwrap(), Err(Refusal::Revoked));
+    assert_eq!(fleet.admit(old).await.unwrap().map(drop), Err(Refusal::Revoked));
     assert_eq!(fleet.to_be_handed_over(new).await.unwrap(), Some(old));
     assert_eq!(fleet.to_be_handed_over(old).await.unwrap(), None);
 

@@ -129,6 +129,9 @@ where
     let mut lanes = Lanes::start(Arc::clone(&link));
     let mut disk: JoinSet<Result<Option<DiskDone>, disk::StoreError>> = JoinSet::new();
     let mut progress_due = tokio::time::interval(PROGRESS_EVERY);
+    progress_due.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    // Whether something has happened since progress was told.
+    let mut is_news = true;
     let mut host_gone = false;
     // Why a store could not go on; the peer is told before the session ends.
     let mut store_failure: Option<disk::StoreError> = None;
@@ -190,11 +193,15 @@ where
                 Arrived::Broken(error) => break Err(RunError::Link(error)),
             },
             () = sleep_until(deadline) => Input::Timer,
-            _ = progress_due.tick() => {
-                reports.progress.send_replace(session.progress());
+            _ = progress_due.tick(), if is_news => {
+                let progress = session.progress();
+                reports.progress.send_replace(progress);
+                // Rates fall by themselves; of a session that is at rest there is nothing to tell, and thousands may be.
+                is_news = progress.receive_rate > 0;
                 continue;
             }
         };
+        is_news = true;
         session.handle(input, now_ms());
     };
 

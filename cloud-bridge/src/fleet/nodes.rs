@@ -37,6 +37,16 @@ pub struct Node {
     pub iot_error: Option<String>,
 }
 
+/// A node whose session may begin.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Admitted {
+    /// As of when it is in step if its version cannot say so: its last complete session, or else its enrolment, when it held
+    /// nothing.
+    pub standing_unless_told: Standing,
+    /// Whether it replaces a node whose site is still to be handed over.
+    pub is_heir: bool,
+}
+
 type Row = (
     Uuid,
     String,
@@ -131,15 +141,21 @@ impl Fleet {
     /// # Errors
     ///
     /// If PostgreSQL is away: then nobody is let in.
-    pub async fn admit(&self, node: NodeId) -> Result<Result<(), Refusal>, sqlx::Error> {
-        let is_revoked: Option<bool> = sqlx::query_scalar(
+    pub async fn admit(&self, node: NodeId) -> Result<Result<Admitted, Refusal>, sqlx::Error> {
+        let found: Option<(bool, i64, bool)> = sqlx::query_as(
             "UPDATE node SET last_session_at = CASE WHEN revoked_at IS NULL THEN now() ELSE last_session_at END \
-             WHERE id = $1 RETURNING revoked_at IS NOT NULL",
+             WHERE id = $1 RETURNING revoked_at IS NOT NULL, \
+                (extract(epoch FROM coalesce(in_step_at, enrolled_at)) * 1000)::bigint, \
+                replaces IS NOT NULL AND site_handed_over_at IS NULL",
         )
         .bind(Uuid::from_bytes(*node.as_bytes()))
         .fetch_optional(self.pool())
         .await?;
-        Ok(verdict(is_revoked))
+        Ok(verdict(found.map(|(is_revoked, ..)| is_revoked)).map(|()| {
+            let (_, in_step_ms, is_heir) = found.unwrap_or_default();
+            let standing = Standing { in_step_ms: in_step_ms as u64, ..Standing::default() };
+            Admitted { standing_unless_told: standing, is_heir }
+        }))
     }
 
     /// Whether this node may give and get what a session would bring. Unlike [`Self::admit`], nothing is noted.
@@ -153,22 +169,6 @@ impl Fleet {
             .fetch_optional(self.pool())
             .await?;
         Ok(verdict(is_revoked))
-    }
-
-    /// As of when a node is in step whose version cannot say so, in milliseconds since 1970: its last complete session, or else its
-    /// enrolment, when it held nothing.
-    ///
-    /// # Errors
-    ///
-    /// If PostgreSQL is away.
-    pub async fn known_standing(&self, node: NodeId) -> Result<Standing, sqlx::Error> {
-        let in_step_ms: Option<i64> = sqlx::query_scalar(
-            "SELECT (extract(epoch FROM coalesce(in_step_at, enrolled_at)) * 1000)::bigint FROM node WHERE id = $1",
-        )
-        .bind(Uuid::from_bytes(*node.as_bytes()))
-        .fetch_optional(self.pool())
-        .await?;
-        Ok(Standing { in_step_ms: in_step_ms.unwrap_or_default() as u64, ..Standing::default() })
     }
 
     /// Keeps what a node says of how it stands, or that it says nothing.

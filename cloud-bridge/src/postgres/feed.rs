@@ -102,7 +102,9 @@ impl Records {
     pub async fn heads(&self, node: Option<NodeId>) -> Result<Vec<BucketHead>, RecordStoreError> {
         let own_site = node.map(|node| BucketId::Site(node).to_string());
         let rows: Vec<(String, i64)> = sqlx::query_as(
-            "SELECT name, head FROM bucket WHERE $1::text IS NULL OR name NOT LIKE 'site/%' OR name = $1 ORDER BY name",
+            "SELECT name, head FROM bucket WHERE name NOT LIKE 'site/%' \
+             UNION ALL SELECT name, head FROM bucket WHERE name LIKE 'site/%' AND $1::text IS NULL \
+             UNION ALL SELECT name, head FROM bucket WHERE name = $1 ORDER BY name",
         )
         .bind(own_site)
         .fetch_all(self.pool())

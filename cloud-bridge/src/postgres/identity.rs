@@ -82,12 +82,12 @@ impl Identity {
     /// If PostgreSQL is away.
     pub async fn refresh_epoch(&self, pool: &PgPool) -> Result<Epoch, RecordStoreError> {
         let copy = copy(pool).await?;
-        sqlx::query("UPDATE bridge SET epoch = greatest(epoch + 1, $1), copy = $2 WHERE copy <> $2")
-            .bind(now_unix_ms() as i64)
-            .bind(&copy)
-            .execute(pool)
-            .await?;
-        let epoch: i64 = sqlx::query_scalar("SELECT epoch FROM bridge").fetch_one(pool).await?;
+        let known: Option<i64> =
+            sqlx::query_scalar("SELECT epoch FROM bridge WHERE copy = $1").bind(&copy).fetch_optional(pool).await?;
+        let epoch = match known {
+            Some(epoch) => epoch,
+            None => begin_epoch(pool, &copy).await?,
+        };
         let before = self.epoch.swap(epoch as u64, Ordering::Relaxed);
         if before != epoch as u64 {
             tracing::warn!(epoch, "the database is another copy of the data: a new epoch begins");
@@ -101,6 +101,16 @@ impl Identity {
         clock.observe(seen);
         clock.stamp(now_unix_ms())
     }
+}
+
+/// Another copy of the data: its epoch, begun here or by another process.
+async fn begin_epoch(pool: &PgPool, copy: &str) -> Result<i64, sqlx::Error> {
+    sqlx::query("UPDATE bridge SET epoch = greatest(epoch + 1, $1), copy = $2 WHERE copy <> $2")
+        .bind(now_unix_ms() as i64)
+        .bind(copy)
+        .execute(pool)
+        .await?;
+    sqlx::query_scalar("SELECT epoch FROM bridge").fetch_one(pool).await
 }
 
 async fn copy(pool: &PgPool) -> Result<String, sqlx::Error> {

@@ -3,6 +3,7 @@
 
 mod bad_link;
 mod content;
+mod fleet;
 mod measure;
 mod records;
 mod replication;
@@ -20,6 +21,9 @@ async fn main() {
         Some("delta") => replication::delta().await,
         Some("badlink") => bad_link::beside_others().await,
         Some("sharedline") => shared_line::beside_tcp().await,
-        _ => eprintln!("usage: tests/bench/run static|import|records|churn|replication|blob|delta|badlink|sharedline"),
+        Some("idle") => fleet::idle_nodes().await,
+        _ => eprintln!(
+            "usage: tests/bench/run static|import|records|churn|replication|blob|delta|badlink|sharedline|idle"
+        ),
     }
 }
