@@ -128,3 +128,9 @@ fn regression_what_a_budget_holds_is_not_told_again_and_again() {
 fn regression_what_the_bridge_has_set_aside_does_not_come_back_with_a_collection() {
     is_good_with(3_000_266, &Addition::ALL);
 }
+
+/// A backup that was made while two machines lived one life had passed, unseen, what the other one wrote.
+#[test]
+fn regression_a_backup_of_two_machines_in_one_life_is_not_gone_back_to() {
+    is_good_with(4_000_667, &Addition::ALL);
+}
