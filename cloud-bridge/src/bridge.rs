@@ -28,7 +28,7 @@ use crate::http::{self, Served};
 use crate::metrics::Metrics;
 use crate::postgres::absence::collect_interval;
 use crate::postgres::{self, Records};
-use crate::replication::Replication;
+use crate::replication::{REVOCATION_INTERVAL, Replication};
 
 /// How often openings are written down.
 const OPENS_INTERVAL: Duration = Duration::from_secs(5);
@@ -182,6 +182,13 @@ pub async fn start(config: Config, stop: CancellationToken) -> anyhow::Result<Ru
         move || {
             let records = records.clone();
             async move { records.collect_tombstones(lease).await.map(|_| ()).map_err(anyhow::Error::from) }
+        }
+    });
+    repeat(&tasks, &stop, REVOCATION_INTERVAL, "tell nodes who was revoked", {
+        let records = records.clone();
+        move || {
+            let (fleet, records) = (fleet.clone(), records.clone());
+            async move { fleet.tell_of_revoked(&records).await.map(|_| ()).map_err(anyhow::Error::from) }
         }
     });
     repeat(&tasks, &stop, QUARANTINE_INTERVAL, "replay the quarantine", move || {

@@ -18,6 +18,7 @@ pub mod enrolment;
 pub mod iot;
 pub mod listener;
 pub mod nodes;
+mod revocations;
 pub mod token;
 
 use std::path::PathBuf;

@@ -9,7 +9,7 @@ use alexandria_cloud_bridge::fleet::iot::Reconciler;
 use alexandria_cloud_bridge::fleet::token::CreateTokenError;
 use alexandria_cloud_bridge::fleet::{Config, Fleet};
 use alexandria_cloud_bridge::metrics::{Metrics, Refusal};
-use alexandria_sync::domain::{Erasure, OpenCount, Typed};
+use alexandria_sync::domain::{Erasure, OpenCount, Revocation, Typed};
 use alexandria_sync::erase;
 use alexandria_sync::id::{BucketId, Epoch, Incarnation, NodeId, Seq};
 use alexandria_sync::identity::{Identity, PeerIdentity, PeerRole, SigningRequest};
@@ -100,6 +100,27 @@ async fn one_node_that_asks_many_times_at_once_gets_one_answer() {
         answers.push(caller.await.unwrap());
     }
     assert!(answers.iter().all(|answer| *answer == answers[0]));
+}
+
+/// Nodes that meet without the bridge have to hear of it.
+#[tokio::test]
+async fn all_nodes_are_told_once_who_was_revoked() {
+    let Some(database) = Database::new().await else { return };
+    let folder = tempfile::tempdir().unwrap();
+    let (fleet, records) = (fleet(&database, folder.path()).await, database.records().await);
+    let (stays, goes) = (a_node(), a_node());
+    for node in [stays, goes] {
+        let token = fleet.create_token("Harbour", None).await.unwrap();
+        fleet.enrol(&request(&token, node, &signing_request(node))).await.unwrap();
+    }
+    assert_eq!(fleet.tell_of_revoked(&records).await.unwrap(), 0);
+    fleet.revoke(goes).await.unwrap();
+    assert_eq!(fleet.tell_of_revoked(&records).await.unwrap(), 1);
+    assert_eq!(fleet.tell_of_revoked(&records).await.unwrap(), 0, "once");
+    let told = records.held_versions(&[Revocation::key(stays), Revocation::key(goes)]).await.unwrap();
+    let bridge = records.identity().node_id();
+    assert_eq!(told[0], None);
+    assert!(told[1].as_ref().is_some_and(|record| Revocation::counts(record, goes, bridge)), "{told:?}");
 }
 
 #[tokio::test]

@@ -15,6 +15,7 @@ pub mod collection;
 pub mod counter;
 pub mod erasure;
 pub mod media;
+pub mod revocation;
 pub mod user;
 
 pub use annotation::{Annotation, Label};
@@ -26,6 +27,7 @@ pub use collection::Collection;
 pub use counter::OpenCount;
 pub use erasure::{Erasure, ErasureReceipt};
 pub use media::{Chapter, FileRole, Media, MediaFile, MediaKind};
+pub use revocation::Revocation;
 pub use user::{Role, User};
 
 use crate::hlc::Stamp;
@@ -40,7 +42,7 @@ pub const DESCRIPTION_CHARS_MAX: usize = 20_000;
 pub const LIST_ENTRIES_MAX: usize = 1_000;
 
 /// The kinds that this version knows, with their names.
-const KINDS: [(Kind, &str); 13] = [
+const KINDS: [(Kind, &str); 14] = [
     (Author::KIND, Author::NAME),
     (Media::KIND, Media::NAME),
     (Category::KIND, Category::NAME),
@@ -54,6 +56,7 @@ const KINDS: [(Kind, &str); 13] = [
     (OpenCount::KIND, OpenCount::NAME),
     (Erasure::KIND, Erasure::NAME),
     (ErasureReceipt::KIND, ErasureReceipt::NAME),
+    (Revocation::KIND, Revocation::NAME),
 ];
 
 /// The name of a kind; its number if this version does not know it.

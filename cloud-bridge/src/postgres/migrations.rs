@@ -4,7 +4,7 @@ use sqlx::PgPool;
 use sqlx::SqlSafeStr;
 use sqlx::migrate::{MigrateError, Migration, MigrationType, Migrator};
 
-const STEPS: [(&str, &str); 11] = [
+const STEPS: [(&str, &str); 12] = [
     ("records", include_str!("../../migrations/0001_records.sql")),
     ("content", include_str!("../../migrations/0002_content.sql")),
     ("events and fleet", include_str!("../../migrations/0003_events_and_fleet.sql")),
@@ -16,6 +16,7 @@ const STEPS: [(&str, &str); 11] = [
     ("lean intake", include_str!("../../migrations/0009_lean_intake.sql")),
     ("copied cards", include_str!("../../migrations/0010_copied_cards.sql")),
     ("shared buckets", include_str!("../../migrations/0011_shared_buckets.sql")),
+    ("revocations told", include_str!("../../migrations/0012_revocations_told.sql")),
 ];
 
 /// Whether the database has everything that this version needs.

@@ -8,6 +8,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use alexandria_sync::domain::Revocation;
 use alexandria_sync::driver::HostInput;
 use alexandria_sync::id::{BucketId, NodeId};
 use alexandria_sync::identity::{Identity, PeerIdentity, PeerRole};
@@ -89,6 +90,8 @@ struct State {
     listening: Option<SocketAddr>,
     last_error: Option<String>,
     peers: Option<Peers>,
+    /// Whose word it is who was revoked.
+    bridge: Option<NodeId>,
     sessions: BTreeMap<NodeId, Running>,
     /// Connections that were not let in.
     refused: u64,
@@ -191,6 +194,7 @@ impl Lan {
         {
             let mut state = self.state();
             state.peers = Some(Peers::new(here, &self.inner.config.peers, &self.inner.config.denied, Instant::now()));
+            state.bridge = Some(bridge);
             state.listening = Some(quic_at);
             state.last_error = None;
         }
@@ -222,6 +226,7 @@ impl Lan {
                     if now.is_ok_and(|now| now.as_ref() != Some(membership)) {
                         break;
                     }
+                    self.end_revoked();
                 }
                 Some(_) = tasks.join_next() => {}
             }
@@ -278,6 +283,11 @@ impl Lan {
 
     async fn dial(&self, node: NodeId, place: Place, dialler: &Dialler) {
         let met = match dialler.dial(node, &place).await {
+            // Looked up last, for it may have been told while somebody answered.
+            Ok((link, _)) if self.is_revoked(node) => {
+                link.refuse("not welcome");
+                false
+            }
             Ok((link, address)) => self.hold(link, node, address).await,
             Err(error) => {
                 tracing::debug!(peer.id = %node, error = &error as &dyn std::error::Error, "a node was not reached");
@@ -297,11 +307,12 @@ impl Lan {
             Err(error) => return self.refused(address, &error),
         };
         let node = link.peer().id;
+        let is_revoked = self.is_revoked(node);
         let welcome = {
             let state = self.state();
             let is_full = state.sessions.len() >= self.inner.config.sessions_max && !state.sessions.contains_key(&node);
             match &state.peers {
-                Some(peers) if !peers.may_meet(node) => Err("not welcome"),
+                Some(peers) if is_revoked || !peers.may_meet(node) => Err("not welcome"),
                 Some(peers) if peers.dials(node) => Err("the other end dials"),
                 Some(_) if !is_full => Ok(()),
                 _ => Err("come again later"),
@@ -331,7 +342,7 @@ impl Lan {
         };
         if let Some(earlier) = earlier {
             // The newer connection is the live one.
-            stop(&earlier.handle, "another connection took its place");
+            stop(&earlier.handle, CloseReason::GoingAway, "another connection took its place");
         }
         let span = tracing::info_span!("session", peer.id = %node, peer.address = %address, transport = %transport);
         let nearby = self.inner.library.nearby();
@@ -347,9 +358,31 @@ impl Lan {
         met
     }
 
+    /// Whether the bridge has let all nodes know that this one is no longer welcome. A store that cannot be read shuts nobody out.
+    fn is_revoked(&self, node: NodeId) -> bool {
+        let Some(bridge) = self.state().bridge else { return false };
+        match self.inner.library.store().records.get(Revocation::key(node)) {
+            Ok(told) => told.is_some_and(|told| Revocation::counts(&told.record, node, bridge)),
+            Err(error) => {
+                tracing::warn!(%error, "it cannot be read who was revoked");
+                false
+            }
+        }
+    }
+
+    fn end_revoked(&self) {
+        let nodes: Vec<NodeId> = self.state().sessions.keys().copied().collect();
+        for node in nodes.into_iter().filter(|node| self.is_revoked(*node)) {
+            if let Some(running) = self.state().sessions.get(&node) {
+                tracing::info!(peer.id = %node, "the session of a revoked node is ended");
+                stop(&running.handle, CloseReason::NotWelcome, "the node was revoked");
+            }
+        }
+    }
+
     fn end_all(&self) {
         for running in self.state().sessions.values() {
-            stop(&running.handle, "");
+            stop(&running.handle, CloseReason::GoingAway, "");
         }
     }
 
@@ -436,6 +469,6 @@ async fn hear(announcement: Option<&Announcement>) -> Heard {
 }
 
 /// Ends a session. One that does not take it in is gone, or hangs until its connection does.
-fn stop(handle: &Handle, why: &str) {
-    let _ = handle.host.try_send(HostInput::Stop(CloseReason::GoingAway, why.to_owned()));
+fn stop(handle: &Handle, reason: CloseReason, why: &str) {
+    let _ = handle.host.try_send(HostInput::Stop(reason, why.to_owned()));
 }

@@ -13,10 +13,12 @@ use alexandria_node::replication::membership::Membership;
 use alexandria_node::replication::{ReplicationConfig, Replicator};
 use alexandria_node::store::{Change, Level};
 use alexandria_sync::chunk::{BlobHash, Chunking};
-use alexandria_sync::domain::{Author, Blob, Typed};
-use alexandria_sync::id::{BucketId, NodeId, RecordId};
+use alexandria_sync::domain::{Author, Blob, Revocation, Typed};
+use alexandria_sync::hlc::{HlcTime, Stamp};
+use alexandria_sync::id::{BucketId, Epoch, NodeId, RecordId, Seq};
 use alexandria_sync::identity::{Authority, Identity, PeerIdentity, PeerRole, SigningRequest};
 use alexandria_sync::quic::{self, TransportConfig};
+use alexandria_sync::store::{Peer, RecordStore as _};
 use alexandria_sync::tls::ClientTls;
 use futures::TryStreamExt;
 use tempfile::TempDir;
@@ -118,6 +120,10 @@ impl Place {
         };
         tokio::time::timeout(DEADLINE, arrives).await.expect("the content arrives");
     }
+}
+
+fn now_unix_ms() -> u64 {
+    std::time::UNIX_EPOCH.elapsed().expect("after 1970").as_millis() as u64
 }
 
 fn loopback() -> SocketAddr {
@@ -262,6 +268,46 @@ async fn strangers_the_denied_and_who_is_to_be_dialled_are_refused_and_counted_a
     let author = two.write_author(BucketId::Catalogue, "after all that").await;
     one.wait_for_author(author).await;
     assert_eq!(connected(&at_two.status().expect("it runs")), 1);
+    one.library.close();
+    two.library.close();
+}
+
+/// With no bridge in reach of either: a third node may have brought the word.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_that_the_bridge_has_revoked_is_shut_out_by_its_neighbours_once_they_hear_of_it() {
+    let fleet = fleet();
+    let (one, two) = Place::two();
+    one.enrol(&fleet);
+    two.enrol(&fleet);
+    let at_two = two.meet(Vec::new(), Vec::new());
+    let address = listening(&at_two).await.to_string();
+    let at_one = one.meet(vec![StaticPeer { node: two.node, address }], Vec::new());
+    wait_status(&at_one, "they meet", |status| connected(status) == 1).await;
+
+    let hears = async |place: &Place, revoked: NodeId, from: NodeId, seq: u64| {
+        let stamp = Stamp { time: HlcTime::from_unix_ms(now_unix_ms()), node: from, ..Stamp::default() };
+        let told = Revocation::of(revoked, stamp);
+        let teller = Peer { node: NodeId::from_bytes([3; 16]), epoch: Epoch(1) };
+        place
+            .library
+            .store()
+            .records
+            .apply(teller, BucketId::Catalogue, vec![told], Seq(seq))
+            .await
+            .expect("it is let in");
+    };
+    // What anybody but the bridge says of it does not count.
+    hears(&two, one.node, NodeId::from_bytes([3; 16]), 1).await;
+    let author = two.write_author(BucketId::Catalogue, "before").await;
+    one.wait_for_author(author).await;
+    assert_eq!(connected(&at_two.status().expect("it runs")), 1);
+
+    hears(&two, one.node, BRIDGE, 2).await;
+    wait_status(&at_two, "the session ends", |status| connected(status) == 0).await;
+    let author = two.write_author(BucketId::Catalogue, "after").await;
+    // It has heard of it, too, and dials all the same.
+    wait_status(&at_two, "it is refused", |status| status.refused > 0).await;
+    assert!(!one.has_author(author));
     one.library.close();
     two.library.close();
 }

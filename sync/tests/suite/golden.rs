@@ -9,7 +9,7 @@ use std::{env, fs};
 use alexandria_sync::chunk::{BlobHash, Chunk, ChunkHash, Chunking, Manifest, patch};
 use alexandria_sync::domain::{
     Annotation, Author, AuthorCategory, Blob, Category, Chapter, Collection, Erasure, ErasureReceipt, FileRole, Label,
-    Media, MediaAuthor, MediaCategory, MediaFile, MediaKind, OpenCount, Role, Typed, User,
+    Media, MediaAuthor, MediaCategory, MediaFile, MediaKind, OpenCount, Revocation, Role, Typed, User,
 };
 use alexandria_sync::hlc::{ClockQuality, HlcTime, Stamp};
 use alexandria_sync::id::{BucketId, Epoch, Incarnation, NodeId, RecordId, Seq};
@@ -120,6 +120,7 @@ fn golden_records_of_every_kind_read_and_write_as_released() {
     kind(&OpenCount { media: id(1), count: 41 });
     kind(&Erasure { kind: Media::KIND.0, record: id(1), blobs: vec![hash("file"), hash("cover")] });
     kind(&ErasureReceipt { erasure: id(20), bucket: Some(BucketId::Collection(id(5))), incarnation: 3 });
+    kind(&Revocation { node: NodeId::from_bytes([0xa1; 16]) });
 }
 
 /// Replicas of different versions that order or acknowledge the same give it the same name.
@@ -129,6 +130,12 @@ fn golden_ids_of_erasures_and_receipts_are_those_of_released_versions() {
     golden("id-erasure.bin", erasure.as_bytes());
     let receipt = ErasureReceipt::record_id(BUCKET, erasure, NodeId::from_bytes([0xa1; 16]));
     golden("id-erasure-receipt.bin", receipt.as_bytes());
+}
+
+/// A node looks for what a bridge of another version has written.
+#[test]
+fn golden_ids_of_revocations_are_those_of_released_versions() {
+    golden("id-revocation.bin", Revocation::key(NodeId::from_bytes([0xa1; 16])).id.as_bytes());
 }
 
 #[test]
