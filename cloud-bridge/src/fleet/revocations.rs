@@ -29,8 +29,9 @@ impl Fleet {
         for id in &untold {
             let node = NodeId::from_bytes(id.into_bytes());
             let key = Revocation::key(node);
-            let written = records.edit(BucketId::Catalogue, &[(key.kind, key.id)], |held| {
-                let told = held.get(&(key.kind, key.id));
+            let keys = [(key.kind, key.id)];
+            let written = records.edit(BucketId::Catalogue, &keys, |held| {
+                let told = held.get(&keys[0]);
                 let seen = told.map_or_else(Stamp::default, |record| record.newest_stamp());
                 let bridge = records.identity().node_id();
                 let is_told = told.is_some_and(|record| Revocation::counts(record, node, bridge));
