@@ -13,13 +13,13 @@ use alexandria_e2e::aws::Aws;
 use alexandria_e2e::bridge::{BridgeProcess, BridgeSettings, Neighbours};
 use alexandria_e2e::postgres::{Database, Postgres};
 use alexandria_sync::chunk::{Bases, BlobHash, ChunkHash, Have, Manifest};
-use alexandria_sync::driver::{self, HOST_INPUTS_MAX, HostInput, Reports};
+use alexandria_sync::driver::{self, HOST_INPUTS_MAX, HostInput, Reports, RunError};
 use alexandria_sync::hlc::ClockQuality;
 use alexandria_sync::id::{BucketId, Epoch, Incarnation, NodeId, Seq};
 use alexandria_sync::identity::{Authority, Identity, PeerIdentity, PeerRole, SigningRequest};
 use alexandria_sync::quic::{Dialer, QuicLink, TransportConfig};
 use alexandria_sync::record::Record;
-use alexandria_sync::session::{self, Collections, Event, Progress, Scope, Session};
+use alexandria_sync::session::{self, Closed, Collections, Event, Progress, Scope, Session};
 use alexandria_sync::store::{Applied, BlobStore, BucketHead, Cursor, Page, Peer, RecordStore, Wanted, WriteBlobError};
 use alexandria_sync::tls::ClientTls;
 use alexandria_sync::wire::{Hello, PROTOCOL_MAX, PROTOCOL_MIN, feature};
@@ -170,43 +170,41 @@ impl Node {
     ) -> tokio::task::JoinHandle<()> {
         let arrived = Arc::clone(arrived);
         tokio::spawn(async move {
-            let slot = match &slots {
+            let mut slot = match &slots {
                 Some(slots) => Some(slots.acquire().await.expect("it is never closed")),
                 None => None,
             };
-            let (_dialer, link) = self.dial().await;
-            let (_host, inputs): (mpsc::Sender<HostInput>, _) = mpsc::channel(HOST_INPUTS_MAX);
-            let (events, mut heard) = mpsc::channel(16);
-            let (progress, _) = watch::channel(Progress::default());
-            let scope = Scope { site: self.id, collections: Collections::All };
-            let session = Session::new(session::Config::default(), self.hello(), self.bridge, scope, 0);
-            let running = driver::run(
-                session,
-                self.bridge,
-                Arc::clone(&self.store),
-                Arc::clone(&self.store),
-                link,
-                inputs,
-                Reports { events, progress },
-            );
-            tokio::pin!(running);
-            let mut slot = slot;
+            let mut is_new = true;
             loop {
-                tokio::select! {
-                    ended = &mut running => {
-                        eprintln!("a session ended: {ended:?}");
-                        return;
-                    }
-                    Some(event) = heard.recv() => {
-                        if matches!(event, Event::Quiet) {
-                            arrived.fetch_add(1, Ordering::Relaxed);
-                            slot = None;
+                let (_dialer, link) = self.dial().await;
+                let (events, mut heard) = mpsc::channel(16);
+                let running = self.session(link, events);
+                tokio::pin!(running);
+                let ended = loop {
+                    tokio::select! {
+                        ended = &mut running => break ended,
+                        Some(event) = heard.recv() => {
+                            if matches!(event, Event::Quiet) && std::mem::take(&mut is_new) {
+                                arrived.fetch_add(1, Ordering::Relaxed);
+                                slot = None;
+                            }
                         }
                     }
-                }
-                let _ = &slot;
+                };
+                drop(slot.take());
+                // As a node does, but soon.
+                eprintln!("a session ended, and is begun again: {ended:?}");
             }
         })
+    }
+
+    async fn session(&self, link: QuicLink, events: mpsc::Sender<Event>) -> Result<Closed, RunError> {
+        let (_host, inputs): (mpsc::Sender<HostInput>, _) = mpsc::channel(HOST_INPUTS_MAX);
+        let (progress, _) = watch::channel(Progress::default());
+        let scope = Scope { site: self.id, collections: Collections::All };
+        let session = Session::new(session::Config::default(), self.hello(), self.bridge, scope, 0);
+        let (records, blobs) = (Arc::clone(&self.store), Arc::clone(&self.store));
+        driver::run(session, self.bridge, records, blobs, link, inputs, Reports { events, progress }).await
     }
 
     async fn dial(&self) -> (Dialer, QuicLink) {
