@@ -28,7 +28,7 @@ pub(crate) async fn carry_out<R: RecordStore, B: BlobStore>(
             }
         }
         DiskRequest::CaughtUp { with, standing, has } => {
-            records.caught_up(with, standing, has).await?;
+            records.caught_up(with, standing, Some(has)).await?;
             DiskDone::CaughtUp
         }
         DiskRequest::Heads => DiskDone::Heads(records.heads().await?),

@@ -460,6 +460,7 @@ impl Inner {
         let mut applied = Applied::default();
         let mut buckets = Vec::new();
         let mut joined = erase::Joined::default();
+        let lives_elsewhere = from.is_some();
         for record in received {
             // What an erasure has made of it is not what the sender has.
             let overtaken = self.overtaken(&record, &joined);
@@ -470,6 +471,9 @@ impl Inner {
             let held =
                 joined.records.get(&key).or_else(|| self.tables.records.get(&key).map(|row| &row.record)).cloned();
             let admission = self.sabotaged(held.clone(), record.clone());
+            if lives_elsewhere && !matches!(admission, Admission::Quarantine(_)) {
+                self.hold_back_no_longer(key, held.as_ref(), (&admission, from), changes);
+            }
             if matches!(admission, Admission::Apply { .. } | Admission::Superseded { .. }) {
                 self.clock.observe(stamp);
             }
@@ -622,8 +626,8 @@ impl RecordStore for SimRecords {
         Ok(())
     }
 
-    async fn caught_up(&self, with: Peer, standing: Standing, has: Vec<BucketHead>) -> Result<(), Full> {
-        self.note_caught_up(with, standing, &has);
+    async fn caught_up(&self, with: Peer, standing: Standing, has: Option<Vec<BucketHead>>) -> Result<(), Full> {
+        self.note_caught_up(with, standing, has.as_deref());
         Ok(())
     }
 }
