@@ -108,6 +108,12 @@ pub fn admit(held: Option<Record>, received: Record, clock: ReceiverClock) -> Ad
         let buried = !received.is_tombstone() && held.as_ref().is_some_and(Record::is_tombstone);
         return if buried { Admission::Buried } else { Admission::Quarantine(reason) };
     }
+    admit_unjudged(held, received)
+}
+
+/// The same for what follows from a record that is held here, and bears its stamp: that was judged when it came, perhaps by another
+/// clock than the one of now.
+pub fn admit_unjudged(held: Option<Record>, received: Record) -> Admission {
     let Some(held) = held else {
         return Admission::Apply { record: received, equals_received: true };
     };

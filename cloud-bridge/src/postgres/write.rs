@@ -16,7 +16,7 @@ use alexandria_sync::domain::{Erasure, Typed};
 use alexandria_sync::erase::{Order, overtaken};
 use alexandria_sync::id::{BucketId, NodeId, RecordId, Seq};
 use alexandria_sync::lineage::Told;
-use alexandria_sync::merge::{Admission, QuarantineReason, admit};
+use alexandria_sync::merge::{Admission, QuarantineReason, admit, admit_unjudged};
 use alexandria_sync::record::{Kind, Record};
 use alexandria_sync::store::{Applied, Peer};
 use sqlx::{PgConnection, PgPool};
@@ -219,7 +219,11 @@ impl Records {
             let key = (record.key.kind, record.key.id);
             let before = held.get(&key);
             let present = changed.get(&key).map(|&at| &decided.changes[at].after).or(before);
-            match admit(present.cloned(), record.clone(), clock) {
+            let admission = match &overtaken {
+                Some(tombstone) => admit_unjudged(present.cloned(), tombstone.clone()),
+                None => admit(present.cloned(), received.clone(), clock),
+            };
+            match admission {
                 Admission::Apply { record: after, equals_received } => {
                     decided.applied.applied += 1;
                     let arrived = (equals_received && overtaken.is_none()).then_some(from);

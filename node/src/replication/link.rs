@@ -30,6 +30,8 @@ use crate::store::link::{self, LinkCountError};
 
 /// How often what has crossed the wire is measured.
 const MEASURE_EVERY: Duration = Duration::from_millis(100);
+/// And at most this often, however often a session says that it lacks something else.
+const MEASURE_APART: Duration = Duration::from_millis(5);
 /// A node that may not dial looks again after this long at the latest: its clock may have been set.
 const LOOK_AGAIN: Duration = Duration::from_mins(10);
 /// On a metered link a quiet connection says something this often.
@@ -237,13 +239,19 @@ impl<B: Fn() -> u64 + Send + Sync, W: Fn(Option<Wait>) + Send + Sync> Watch<B, W
         due.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let link = &self.link_use.link;
         let mut goes_on = link.gives_credit() || !link.policy.hours.is_empty();
+        let mut not_before = Instant::now();
         while !*stopped.borrow() {
+            let lacks_more = async {
+                tokio::time::sleep_until(not_before).await;
+                self.lacks.changed().await
+            };
             tokio::select! {
                 _ = stopped.changed() => break,
                 _ = due.tick(), if goes_on => {}
-                Ok(()) = self.lacks.changed(), if goes_on => {}
+                Ok(()) = lacks_more, if goes_on => {}
             }
             goes_on = goes_on && self.look().await;
+            not_before = Instant::now() + MEASURE_APART;
         }
         self.measure();
         self.link_use.close().await;

@@ -200,7 +200,12 @@ pub(super) fn receive(transaction: &mut Transaction<'_>, from: Peer, record: Rec
     let set_aside = |record: Record, reason: SetAside| {
         Ok(Received::SetAside(Quarantined { record, from, received_unix_ms: clock.unix_ms, reason }))
     };
-    match merge::admit(held, record.clone(), clock) {
+    let admission = if is_overtaken {
+        merge::admit_unjudged(held, record.clone())
+    } else {
+        merge::admit(held, record.clone(), clock)
+    };
+    match admission {
         Admission::Quarantine(reason) => set_aside(record, reason.into()),
         Admission::Buried => Ok(Received::Superseded),
         Admission::Superseded { .. } => {

@@ -184,6 +184,13 @@ async fn an_erasure_that_arrives_takes_everything_with_it_and_what_comes_late_is
     for note in [late_note.key, early_note.key] {
         assert!(record(note).is_tombstone());
     }
+    // Nor does one that is set back: the stamp of an erasure that is held here was judged when it came.
+    store.records.set_trusted_time(now - 86_400_000);
+    let last_note = Annotation { media: id(1), model: SECRET.into(), ..Annotation::default() };
+    let last_note = last_note.to_record(shelf(), id(79), stamp(now - 86_400_000, 3));
+    store.records.apply(peer(1, 1), shelf(), vec![last_note.clone()], Seq(4)).await.unwrap();
+    assert!(record(last_note.key).is_tombstone());
+    store.records.set_trusted_time(now);
     assert_eq!(store.records.quarantine_use().unwrap(), QuarantineUse::default());
     let wanted = store.blobs.session().wanted(peer(1, 1).node, None, 10).await.unwrap();
     assert_eq!(wanted, [], "nothing but its blob record names it");

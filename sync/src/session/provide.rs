@@ -150,19 +150,21 @@ impl Provider {
             let reader_waits = !self.chunk_asks[0].is_empty();
             let sent = match self.manifest_answers.front() {
                 Some(answer) if !(self.manifest_sent && reader_waits) => {
-                    self.manifest_sent = true;
                     let cost = manifest_cost(answer);
+                    // Refused, it stays its turn: with another's each time, what is missing would change without end.
                     if !credit.admit(cost) {
                         return;
                     }
+                    self.manifest_sent = true;
                     self.manifest_answers.pop_front().map(|answer| {
                         out.send(Lane::Content(lane), answer);
                         cost
                     })
                 }
                 _ => {
-                    self.manifest_sent = false;
-                    self.send_chunk(lane, now_ms, credit, out)
+                    let sent = self.send_chunk(lane, now_ms, credit, out);
+                    self.manifest_sent &= sent.is_none();
+                    sent
                 }
             };
             let Some(cost) = sent else { return };
@@ -248,5 +250,35 @@ fn manifest_cost(answer: &Message) -> u64 {
     match answer {
         Message::Manifest { manifest: Some(bytes), .. } => wire_cost(bytes.len() as u64),
         _ => wire_cost(0),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::budget::Word;
+    use crate::chunk::{Chunk, Chunking};
+
+    /// The host gives a new word whenever what is missing changes, and the word was answered with another lack each time: the
+    /// manifest's and the chunk's in turn, without end.
+    #[test]
+    fn regression_the_same_word_again_finds_the_same_lack() {
+        let chunk = Chunk { len: 4_000, hash: ChunkHash::of(b"chunk") };
+        let manifest = Arc::new(Manifest::new(BlobHash::of(b"blob"), Chunking::Fixed, vec![chunk; 60]).unwrap());
+        let (blob, mut out) = (manifest.blob(), Outbox::default());
+        let (mut provider, mut credit) = (Provider::default(), Credit::default());
+        provider.take_manifest_ask(blob).unwrap();
+        provider.pump(0, &mut credit, &mut out);
+        provider.take_manifest(blob, Some(manifest));
+        provider.take_chunk_ask(blob, 0, Class::Reader, Vec::new()).unwrap();
+        let mut lacks = Vec::new();
+        for _ in 0..4 {
+            credit.set(Word { content_bytes: 500, records_bytes: 0 });
+            credit.try_again();
+            provider.pump(0, &mut credit, &mut out);
+            lacks.push(credit.newly_short_of());
+        }
+        assert!(lacks[0].is_some());
+        assert_eq!(lacks[1..], [None; 3]);
     }
 }

@@ -16,7 +16,7 @@ use crate::absence::Standing;
 use crate::hlc::{Clock, ClockQuality, DRIFT_BOUND_MS, HlcTime, Stamp};
 use crate::id::{BucketId, Epoch, Incarnation, NodeId, Seq};
 use crate::lineage::{Lineage, Moment, Remembered, Told, remember};
-use crate::merge::{Admission, ReceiverClock, admit};
+use crate::merge::{Admission, ReceiverClock, admit, admit_unjudged};
 use crate::record::{Body, FieldTag, Record, RecordKey};
 use crate::store::{Applied, BucketHead, Cursor, Page, Peer, RecordStore};
 
@@ -464,13 +464,18 @@ impl Inner {
         for record in received {
             // What an erasure has made of it is not what the sender has.
             let overtaken = self.overtaken(&record, &joined);
-            let from = from.filter(|_| overtaken.is_none());
+            let is_overtaken = overtaken.is_some();
+            let from = from.filter(|_| !is_overtaken);
             let record = overtaken.unwrap_or(record);
             let key = record.key;
             let stamp = record.newest_stamp();
             let held =
                 joined.records.get(&key).or_else(|| self.tables.records.get(&key).map(|row| &row.record)).cloned();
-            let admission = self.sabotaged(held.clone(), record.clone());
+            let admission = if is_overtaken {
+                admit_unjudged(held.clone(), record.clone())
+            } else {
+                self.sabotaged(held.clone(), record.clone())
+            };
             if lives_elsewhere && !matches!(admission, Admission::Quarantine(_)) {
                 self.hold_back_no_longer(key, held.as_ref(), (&admission, from), changes);
             }

@@ -35,6 +35,8 @@ use crate::wire::Lane;
 pub(super) const ABSENT_RETRY_MS: u64 = 20_000;
 /// Coming to rest takes no more events than this; months before it may take any number.
 const EVENTS_MAX: u64 = 4_000_000;
+/// More than this at one moment is something that turns in a circle.
+const EVENTS_AT_ONCE_MAX: u64 = 100_000;
 /// Sticks that go both ways bring everything within so many rounds.
 const ROUNDS_MAX: u32 = 50;
 /// Times in which an end may go on without noticing that the link is gone.
@@ -133,6 +135,8 @@ pub(super) struct World<'p> {
     starts: u64,
     /// Days that passed after faults were over.
     days_passed: u64,
+    /// Events since the time last went on.
+    events_at_once: u64,
     pub(super) violations: Vec<Violation>,
     pub(super) figures: Figures,
     trace: blake3::Hasher,
@@ -171,6 +175,7 @@ impl<'p> World<'p> {
             renewed_us: 0,
             starts: 0,
             days_passed: 0,
+            events_at_once: 0,
             violations: Vec::new(),
             figures: Figures { worlds: 1, ..Figures::default() },
             trace: blake3::Hasher::new(),
@@ -306,8 +311,12 @@ impl<'p> World<'p> {
     /// Lets the next event happen; false if there is none.
     fn step(&mut self) -> bool {
         let Some(((at_us, _), happening)) = self.heap.pop_first() else { return false };
+        self.events_at_once = if at_us == self.now_us { self.events_at_once + 1 } else { 0 };
         self.now_us = at_us;
         self.figures.events += 1;
+        if self.events_at_once == EVENTS_AT_ONCE_MAX {
+            self.violate(18, &format!("something goes round without end; now it is {happening:?}"));
+        }
         self.trace.update(&at_us.to_be_bytes());
         match happening {
             Happening::Step(number) => self.take_step(number),

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use alexandria_sync::chunk::{BlobHash, Manifest};
-use alexandria_sync::domain::{Erasure, Media, Typed};
+use alexandria_sync::domain::{Annotation, Erasure, Media, Typed};
 use alexandria_sync::erase;
 use alexandria_sync::hlc::ClockQuality;
 use alexandria_sync::id::{BucketId, Epoch, NodeId, RecordId, Seq};
@@ -248,6 +248,28 @@ fn regression_a_delete_that_is_set_aside_outlives_an_erasure() {
     fleet.act(&Act::Delete { at: 1, number: 0 });
     fleet.act(&Act::Exchange { with: 1 });
     fleet.act(&Act::Erase { at: 0, number: 0 });
+    fleet.heal();
+    fleet.check().unwrap();
+}
+
+/// What follows from an erasure that is held here is not judged by the clock again, which may have been set back since: an
+/// annotation that comes late was set aside as a tombstone of the future.
+#[test]
+fn regression_what_an_erasure_has_overtaken_is_not_set_aside_by_a_clock_that_was_set_back() {
+    let mut fleet = Fleet::new();
+    fleet.act(&Act::Edit { at: 0, number: 0, version: 0 });
+    fleet.act(&Act::Exchange { with: 1 });
+    fleet.act(&Act::Clock { at: 1, wrong: true });
+    fleet.act(&Act::Erase { at: 1, number: 0 });
+    fleet.act(&Act::Clock { at: 1, wrong: false });
+    fleet.act(&Act::Annotate { at: 0, number: 0 });
+    fleet.act(&Act::Exchange { with: 1 });
+    let is_note = |record: &Record| record.key.kind == Annotation::KIND;
+    let note = fleet.replicas[0].records.all().into_iter().find(is_note).expect("it was written at the bridge");
+    assert!(!note.is_tombstone(), "the bridge has set the erasure aside");
+    let here = &fleet.replicas[1].records;
+    assert!(here.get(note.key).is_some_and(|held| held.is_tombstone()));
+    assert!(!here.quarantined().iter().any(|record| record.key == note.key));
     fleet.heal();
     fleet.check().unwrap();
 }

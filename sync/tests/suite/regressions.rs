@@ -121,3 +121,22 @@ fn regression_no_bundle_begins_or_ends_reading_all_anew() {
 fn regression_what_is_held_back_no_longer_goes_on_from_here() {
     is_good_with(2393, &[Addition::Secrets]);
 }
+
+/// The tombstone that an erasure makes of a late annotation was judged by a clock that had been set back since, and set aside.
+#[test]
+fn regression_what_an_erasure_has_overtaken_is_not_judged_again() {
+    is_good_with(1_006_293, &Addition::ALL);
+}
+
+/// A manifest and a chunk that a budget held took turns to be what is missing: the host gave its word, and the session wanted another,
+/// without end.
+#[test]
+fn regression_what_a_budget_holds_is_not_told_again_and_again() {
+    is_good_with(2_000_108, &Addition::ALL);
+}
+
+/// A delete that the bridge had set aside left with its collection, and did not come back with it: the judge took it for lost.
+#[test]
+fn regression_what_the_bridge_has_set_aside_does_not_come_back_with_a_collection() {
+    is_good_with(3_000_266, &Addition::ALL);
+}

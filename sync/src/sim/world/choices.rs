@@ -58,9 +58,14 @@ impl World<'_> {
         if returned == bucket() {
             let here = &mut self.replicas[replica];
             here.selection.returning.clear();
-            // What a clock that was set back keeps out is set aside, like anybody's.
-            let records = std::sync::Arc::clone(&here.records);
-            here.evicted.retain(|key| records.get(*key).is_none());
+            // What a clock that was set back keeps out is set aside, like anybody's; and what the bridge has set aside of what was written
+            // here is not what comes back.
+            let (records, written) = (std::sync::Arc::clone(&here.records), &here.written);
+            here.evicted.retain(|key| {
+                let held = records.get(*key);
+                let versions = written.iter().map(|written| &written.record).filter(|version| version.key == *key);
+                held.is_none() || versions.into_iter().any(|version| !contains(held.as_ref(), version))
+            });
         }
     }
 
