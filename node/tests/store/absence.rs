@@ -207,7 +207,7 @@ async fn a_bundle_does_not_end_reading_all_anew() {
 async fn what_the_bridge_sets_aside_is_held_back_though_it_was_sent() {
     let dir = folder();
     let (store, _) = away(&dir).await;
-    let ahead = media_record(22, "ahead", stamp(9_000_000_000_000, 1));
+    let ahead = media_record(22, "ahead", stamp(2_100_000_000_000, 1));
     store.records.apply(peer(5, 1), shelf(), vec![ahead], Seq(1)).await.unwrap();
     let had = store.records.heads_now().into_iter().find(|head| head.bucket == shelf()).unwrap();
     store.records.meet(bridge(), standing(9000, 5000)).await.unwrap();

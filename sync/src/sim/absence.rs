@@ -341,8 +341,9 @@ impl Inner {
         changes.push(Change::NoLongerHeldBack(key));
         let equals_received = match admission {
             Admission::Superseded { equals_received } => *equals_received,
-            Admission::Buried => false,
-            Admission::Apply { .. } | Admission::Quarantine(_) => return,
+            // What is set aside is joined later.
+            Admission::Buried | Admission::Quarantine(_) => false,
+            Admission::Apply { .. } => return,
         };
         if let Some(held) = held {
             let (bytes, origin) = (held.encode().into(), from.filter(|_| equals_received));

@@ -476,7 +476,7 @@ impl Inner {
             } else {
                 self.sabotaged(held.clone(), record.clone())
             };
-            if lives_elsewhere && !matches!(admission, Admission::Quarantine(_)) {
+            if lives_elsewhere {
                 self.hold_back_no_longer(key, held.as_ref(), (&admission, from), changes);
             }
             if matches!(admission, Admission::Apply { .. } | Admission::Superseded { .. }) {

@@ -65,7 +65,7 @@ impl Records {
     }
 }
 
-/// A peer has sent a version of a record that is held back, which was merged with the one here.
+/// A peer has sent a version of a record that is held back, which was merged with the one here, or set aside until it is.
 pub(in crate::store) fn no_longer(
     transaction: &mut Transaction<'_>,
     from: Peer,
@@ -73,9 +73,8 @@ pub(in crate::store) fn no_longer(
     received: &Received,
 ) -> Result<(), StoreError> {
     match received {
-        Received::SetAside(_) => return Ok(()),
         Received::Applied => {}
-        Received::Superseded => {
+        Received::Superseded | Received::SetAside(_) => {
             if let Some(row) = transaction.read(theirs.key)? {
                 let arrived_from = (row.record == *theirs).then_some(from);
                 transaction.put(row.record, arrived_from)?;
