@@ -12,6 +12,7 @@
 
 use minicbor::{Decode, Encode};
 
+use crate::hlc::DRIFT_BOUND_MS;
 use crate::id::Seq;
 use crate::record::Record;
 
@@ -46,6 +47,11 @@ pub fn may_give(giver: Standing, taker: Standing) -> bool {
 /// finds the same things: whoever had not forgotten yet would not see that.
 pub fn is_forgettable(record: &Record) -> bool {
     record.is_tombstone() && record.key.id.minted_unix_ms().is_some()
+}
+
+/// Whether a bridge whose clock shows this time sets a version aside, because its stamp is too far ahead: it has it, and does not give it.
+pub fn is_set_aside(record: &Record, bridge_ms: u64) -> bool {
+    record.newest_stamp().time.unix_ms() > bridge_ms.saturating_add(DRIFT_BOUND_MS)
 }
 
 /// A moment at which the end of a feed was seen.
@@ -119,6 +125,8 @@ pub struct Unconfirmed {
     pub is_held_back: bool,
     /// Whether its bucket was read.
     pub is_read: bool,
+    /// Whether the bridge sets it aside: nobody has deleted it.
+    pub is_set_aside: bool,
 }
 
 /// What becomes of it.
@@ -126,14 +134,15 @@ pub struct Unconfirmed {
 pub enum Verdict {
     /// It was deleted meanwhile: it goes, without a tombstone.
     Forget,
-    /// It was never sent, or nobody asked: it stays, and nobody gets it until a person says so.
+    /// It was never sent, or waits at the bridge for its time, or nobody asked: it stays, and nobody gets it until a person says so.
     HoldBack,
 }
 
 impl Unconfirmed {
     /// Decides.
     pub fn verdict(self) -> Verdict {
-        if self.bridge_had_it && self.is_read && !self.is_held_back { Verdict::Forget } else { Verdict::HoldBack }
+        let was_deleted = self.bridge_had_it && self.is_read && !self.is_held_back && !self.is_set_aside;
+        if was_deleted { Verdict::Forget } else { Verdict::HoldBack }
     }
 }
 

@@ -593,7 +593,9 @@ impl Session {
                     self.close_overtaken();
                 }
             }
-            DiskDone::Page(bucket, page, moment) => self.server.take_page(bucket, &page, moment),
+            // A copy of the peer has written what the page leaves out as the peer's own.
+            DiskDone::Page { known: Some(known), .. } if !self.puller.knows(&known) => self.close_overtaken(),
+            DiskDone::Page { bucket, page, moment, .. } => self.server.take_page(bucket, &page, moment),
             DiskDone::Applied(bucket, applied) => {
                 self.puller.take_applied(bucket);
                 out.event(Event::Applied(bucket, applied));

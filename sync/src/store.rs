@@ -156,12 +156,13 @@ pub trait RecordStore: Send + Sync {
     }
 
     /// Takes note that whatever the peer held when it introduced itself, of what is read here, was applied; and how far it
-    /// has the feeds here, durably.
+    /// has the feeds here, durably. A bundle does not tell that, and leaves out what came from here: `None`, and reading all anew
+    /// does not end with it.
     fn caught_up(
         &self,
         with: Peer,
         standing: Standing,
-        has: Vec<BucketHead>,
+        has: Option<Vec<BucketHead>>,
     ) -> impl Future<Output = Result<(), Self::Error>> + Send {
         let _ = (with, standing, has);
         async { Ok(()) }

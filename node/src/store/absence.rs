@@ -3,7 +3,8 @@
 //!
 //! Three times stand in one row of `m`: in step with the bridge, in step as far as neighbours need it (all but the node's own
 //! site), and collected. Reading all anew is a state in another row:
-//! 1. *Reading*: cursors are forgotten. Whatever the bridge sends, and what is made here meanwhile, is confirmed (table `K`).
+//! 1. *Reading*: cursors are forgotten. Whatever the bridge sends, and what is made here meanwhile, is confirmed (table `K`). If that takes
+//!    longer than a lease, what was confirmed may have been deleted since: it is *cleared*, and reading begins again.
 //! 2. *Sweeping*: no session is open. Every record is looked at: what is not confirmed leaves or is held back ([`held_back`]).
 //! 3. The state goes, and the node is in step as of the hello of the session that read to the end.
 //!
@@ -16,16 +17,18 @@
 
 pub mod collect;
 pub mod held_back;
+mod state;
 
 use std::ops::Bound;
 use std::sync::Arc;
 
-use alexandria_sync::absence::{Standing, Unconfirmed, Verdict};
+use alexandria_sync::absence::{Standing, Unconfirmed, Verdict, is_set_aside};
 use alexandria_sync::domain::{Erasure, ErasureReceipt, Typed};
-use alexandria_sync::id::{BucketId, Epoch, NodeId, Seq};
+use alexandria_sync::id::{BucketId, NodeId, Seq};
 use alexandria_sync::record::RecordKey;
 use alexandria_sync::store::{BucketHead, Peer};
 
+use self::state::State;
 use super::engine::{Direction, end_of_prefix};
 use super::error::StoreError;
 use super::keys::{self, KeyReader};
@@ -76,53 +79,12 @@ impl Times {
     }
 }
 
-/// Where reading all anew has come to.
-#[derive(Clone, Debug, Eq, PartialEq)]
-enum State {
-    Reading { bridge: NodeId },
-    Sweeping { bridge: Peer, in_step_ms: u64, place: Vec<u8> },
-}
-
-impl State {
-    fn bridge(&self) -> NodeId {
-        match self {
-            Self::Reading { bridge } | Self::Sweeping { bridge: Peer { node: bridge, .. }, .. } => *bridge,
-        }
-    }
-
-    fn encode(&self) -> Vec<u8> {
-        match self {
-            Self::Reading { bridge } => [&[0], bridge.as_bytes().as_slice()].concat(),
-            Self::Sweeping { bridge, in_step_ms, place } => {
-                let numbers = [bridge.epoch.0, *in_step_ms].map(u64::to_be_bytes).concat();
-                [&[1], bridge.node.as_bytes().as_slice(), &numbers, place].concat()
-            }
-        }
-    }
-
-    fn read(value: &[u8]) -> Option<Self> {
-        let (tag, rest) = value.split_first()?;
-        let (bridge, rest) = rest.split_first_chunk()?;
-        let bridge = NodeId::from_bytes(*bridge);
-        match tag {
-            0 => Some(Self::Reading { bridge }),
-            1 => {
-                let (epoch, rest) = rest.split_first_chunk()?;
-                let (in_step_ms, place) = rest.split_first_chunk()?;
-                let bridge = Peer { node: bridge, epoch: Epoch(u64::from_be_bytes(*epoch)) };
-                Some(Self::Sweeping { bridge, in_step_ms: u64::from_be_bytes(*in_step_ms), place: place.to_vec() })
-            }
-            _ => None,
-        }
-    }
-}
-
 /// How far reading all anew is, for people.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum ReadingAnew {
     /// The bridge's records are being read.
     Reading,
-    /// What it does not have is being looked at.
+    /// No session is open: what the bridge does not have is being looked at, or what was read too long ago is forgotten.
     Sweeping,
 }
 
@@ -145,7 +107,7 @@ impl Records {
     pub fn reading_anew(&self) -> Result<Option<ReadingAnew>, StoreError> {
         Ok(state(&Overlay::new(&self.shared().engine))?.map(|state| match state {
             State::Reading { .. } => ReadingAnew::Reading,
-            State::Sweeping { .. } => ReadingAnew::Sweeping,
+            State::Sweeping { .. } | State::Clearing { .. } => ReadingAnew::Sweeping,
         }))
     }
 
@@ -169,12 +131,12 @@ impl Records {
         &self,
         with: Peer,
         standing: Standing,
-        has: Vec<BucketHead>,
+        has: Option<Vec<BucketHead>>,
     ) -> Result<(), StoreError> {
         let is_bridge = self.bridge_id() == Some(with.node);
         let shared = Arc::clone(&self.inner.shared);
         let work = move |transaction: &mut Transaction<'_>| {
-            caught_up(&mut transaction.rows, &shared, (with, is_bridge), standing, &has)
+            caught_up(&mut transaction.rows, &shared, (with, is_bridge), standing, has.as_deref())
         };
         self.inner.writer.submit(Room::Freed, work).await
     }
@@ -206,7 +168,7 @@ pub(crate) fn is_reading_anew(rows: &Overlay<'_>) -> Result<bool, StoreError> {
 pub(crate) fn confirms(rows: &Overlay<'_>, from: NodeId) -> Result<bool, StoreError> {
     match state(rows)? {
         None => Ok(false),
-        Some(State::Reading { bridge }) if bridge == from => Ok(true),
+        Some(State::Reading { bridge, .. }) if bridge == from => Ok(true),
         Some(_) => Err(StoreError::ReadsAnew),
     }
 }
@@ -238,17 +200,28 @@ fn meet(
     if before != Some(now) {
         rows.put(times_key(), now.encode());
     }
-    let reads = state(rows)?;
-    let is_anothers = |state: &State| state.bridge() != peer;
-    if is_bridge && (lapsed && reads.is_none() || reads.as_ref().is_some_and(is_anothers)) {
-        tracing::warn!(
-            in_step_unix_ms = in_step_ms,
-            "this node was away for longer than its lease: it reads all anew and gives nothing until it has"
-        );
-        begin(rows, peer)?;
-        // Sessions that are open write nothing after this.
-        shared.selection.send_modify(|version| *version += 1);
+    if !is_bridge {
+        return Ok(());
     }
+    let next = match state(rows)? {
+        None if lapsed => State::beginning(peer),
+        Some(reads) if reads.bridge() != peer => State::Clearing { bridge: peer },
+        // What was confirmed may have been deleted since, and that forgotten.
+        Some(State::Reading { since_ms, .. }) if since_ms < theirs.collected_ms => State::Clearing { bridge: peer },
+        Some(State::Reading { bridge, since_ms }) => {
+            let reading = State::Reading { bridge, since_ms: since_ms.min(theirs.in_step_ms) };
+            rows.put(state_key(), reading.encode());
+            return Ok(());
+        }
+        None | Some(State::Sweeping { .. } | State::Clearing { .. }) => return Ok(()),
+    };
+    tracing::warn!(
+        in_step_unix_ms = in_step_ms,
+        "this node was away for longer than its lease: it reads all anew and gives nothing until it has"
+    );
+    begin(rows, &next)?;
+    // Sessions that are open write nothing after this.
+    shared.selection.send_modify(|version| *version += 1);
     Ok(())
 }
 
@@ -260,19 +233,22 @@ pub(crate) fn forget_cursors(rows: &mut Overlay<'_>) -> Result<(), StoreError> {
         rows.remove(key);
     }
     match state(rows)? {
-        Some(state) => begin(rows, state.bridge()),
+        // What is confirmed was so in the life before, too.
+        Some(state @ (State::Reading { .. } | State::Clearing { .. })) => begin(rows, &state),
+        // Some of what was confirmed is so no more: the sweep has been there.
+        Some(State::Sweeping { bridge, .. }) => begin(rows, &State::Clearing { bridge: bridge.node }),
         None => Ok(()),
     }
 }
 
 /// Begins to read all anew, from the beginning.
-fn begin(rows: &mut Overlay<'_>, bridge: NodeId) -> Result<(), StoreError> {
+fn begin(rows: &mut Overlay<'_>, reading: &State) -> Result<(), StoreError> {
     for table in [keys::CURSOR, keys::SENT] {
         for (key, _) in rows.with_prefix(&[table])? {
             rows.remove(key);
         }
     }
-    rows.put(state_key(), State::Reading { bridge }.encode());
+    rows.put(state_key(), reading.encode());
     Ok(())
 }
 
@@ -281,10 +257,10 @@ fn caught_up(
     shared: &Shared,
     (with, is_bridge): (Peer, bool),
     theirs: Standing,
-    has: &[BucketHead],
+    has: Option<&[BucketHead]>,
 ) -> Result<(), StoreError> {
-    match state(rows)? {
-        Some(State::Reading { bridge }) if bridge == with.node => {
+    match (state(rows)?, has) {
+        (Some(State::Reading { bridge, .. }), Some(has)) if bridge == with.node => {
             for &BucketHead { bucket, head } in has {
                 rows.put(keys::sent(bucket), head.0.to_be_bytes().to_vec());
             }
@@ -295,10 +271,10 @@ fn caught_up(
             shared.selection.send_modify(|version| *version += 1);
             return Ok(());
         }
-        Some(_) => return Ok(()),
-        None => {}
+        (Some(_), _) => return Ok(()),
+        (None, _) => {}
     }
-    if is_bridge {
+    if is_bridge && let Some(has) = has {
         collect::note_marks(rows, theirs.in_step_ms, has)?;
     }
     let counts = (is_bridge || theirs.keeps_all) && theirs.in_step_ms != Standing::FRESH.in_step_ms;
@@ -341,7 +317,17 @@ fn is_met_whole(rows: &Overlay<'_>) -> Result<bool, StoreError> {
 }
 
 fn sweep_some(rows: &mut Overlay<'_>, shared: &Shared) -> Result<Swept, StoreError> {
-    let Some(State::Sweeping { bridge, in_step_ms, place }) = state(rows)? else { return Ok(Swept::Done) };
+    let (bridge, in_step_ms, place) = match state(rows)? {
+        Some(State::Sweeping { bridge, in_step_ms, place }) => (bridge, in_step_ms, place),
+        Some(State::Clearing { bridge }) => {
+            if forget_confirmed(rows)? {
+                rows.put(state_key(), State::beginning(bridge).encode());
+                return Ok(Swept::Done);
+            }
+            return Ok(Swept::More { forgotten: 0, held_back: 0 });
+        }
+        Some(State::Reading { .. }) | None => return Ok(Swept::Done),
+    };
     let (mut forgotten, mut held_back) = (0, 0);
     let scan = rows.engine().scan(Bound::Excluded(place), end_of_prefix(&[keys::RECORD]), Direction::Ascending);
     let next = scan.take(ROWS_AT_ONCE).map(|row| row.map(|(key, _)| key)).collect::<Result<Vec<_>, _>>()?;
@@ -356,7 +342,7 @@ fn sweep_some(rows: &mut Overlay<'_>, shared: &Shared) -> Result<Swept, StoreErr
             }
             // As it is now: it may have been edited a moment ago.
             let Some(row) = tables::read(rows, of)? else { continue };
-            match judge(rows, bridge, &row)? {
+            match judge(rows, (bridge, in_step_ms), &row)? {
                 None => {}
                 Some(Verdict::Forget) => {
                     tables::remove(rows, row)?;
@@ -375,12 +361,7 @@ fn sweep_some(rows: &mut Overlay<'_>, shared: &Shared) -> Result<Swept, StoreErr
         return Ok(Swept::More { forgotten, held_back });
     }
     // Marks of what came after its place was passed.
-    let marks = rows.engine().scan_prefix(&[keys::CONFIRMED]).take(ROWS_AT_ONCE);
-    let marks = marks.map(|row| row.map(|(key, _)| key)).collect::<Result<Vec<_>, _>>()?;
-    if !marks.is_empty() {
-        for mark in marks {
-            rows.remove(mark);
-        }
+    if !forget_confirmed(rows)? {
         return Ok(Swept::More { forgotten, held_back });
     }
     for (key, _) in rows.with_prefix(&[keys::SENT])? {
@@ -392,6 +373,17 @@ fn sweep_some(rows: &mut Overlay<'_>, shared: &Shared) -> Result<Swept, StoreErr
     rows.remove(state_key());
     shared.selection.send_modify(|version| *version += 1);
     Ok(Swept::Done)
+}
+
+/// Forgets some of the marks of what is confirmed, and says whether there were none.
+fn forget_confirmed(rows: &mut Overlay<'_>) -> Result<bool, StoreError> {
+    let marks = rows.engine().scan_prefix(&[keys::CONFIRMED]).take(ROWS_AT_ONCE);
+    let marks = marks.map(|row| row.map(|(key, _)| key)).collect::<Result<Vec<_>, _>>()?;
+    let are_none = marks.is_empty();
+    for mark in marks {
+        rows.remove(mark);
+    }
+    Ok(are_none)
 }
 
 /// What was set aside before all was read anew may have been deleted since: let in later, it is held back.
@@ -407,7 +399,11 @@ fn hold_back_what_is_aside(rows: &mut Overlay<'_>) -> Result<(), StoreError> {
 }
 
 /// What becomes of a record that the bridge has not confirmed; `None` if it stays as it is.
-fn judge(rows: &Overlay<'_>, bridge: Peer, row: &RecordRow) -> Result<Option<Verdict>, StoreError> {
+fn judge(
+    rows: &Overlay<'_>,
+    (bridge, in_step_ms): (Peer, u64),
+    row: &RecordRow,
+) -> Result<Option<Verdict>, StoreError> {
     // Nobody deletes these: what is unknown to the bridge was not sent.
     if [Erasure::KIND, ErasureReceipt::KIND].contains(&row.record.key.kind) {
         return Ok(None);
@@ -418,7 +414,9 @@ fn judge(rows: &Overlay<'_>, bridge: Peer, row: &RecordRow) -> Result<Option<Ver
     let came_from_bridge = row.arrived_from == Some(bridge);
     let is_read = level(rows, bucket)? != Level::None;
     let is_held_back = rows.contains(&keys::held_back(row.record.key))?;
-    Ok(Some(Unconfirmed { bridge_had_it: came_from_bridge || row.seq <= sent, is_held_back, is_read }.verdict()))
+    let bridge_had_it = came_from_bridge || row.seq <= sent;
+    let is_set_aside = is_set_aside(&row.record, in_step_ms);
+    Ok(Some(Unconfirmed { bridge_had_it, is_held_back, is_read, is_set_aside }.verdict()))
 }
 
 fn times(rows: &Overlay<'_>) -> Result<Option<Times>, StoreError> {
@@ -458,7 +456,8 @@ pub(crate) fn restore(rows: &mut Overlay<'_>, key: &[u8], value: &[u8]) -> Resul
     }
     if key == state_key() {
         let damaged = StoreError::DamagedRow { what: "absence" };
-        begin(rows, State::read(value).ok_or(damaged)?.bridge())?;
+        // No copy has what was confirmed.
+        begin(rows, &State::beginning(State::read(value).ok_or(damaged)?.bridge()))?;
         return Ok(true);
     }
     Ok(false)

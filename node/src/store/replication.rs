@@ -9,7 +9,7 @@ use alexandria_sync::merge::{self, Admission};
 use alexandria_sync::record::Record;
 use alexandria_sync::store::{Applied, BucketHead, Cursor, Page, Peer, RecordStore};
 
-use super::absence;
+use super::absence::{self, held_back};
 use super::erase;
 use super::error::StoreError;
 use super::keys;
@@ -87,7 +87,7 @@ impl RecordStore for Records {
         self.note_standing(peer, standing).await
     }
 
-    async fn caught_up(&self, with: Peer, standing: Standing, has: Vec<BucketHead>) -> Result<(), StoreError> {
+    async fn caught_up(&self, with: Peer, standing: Standing, has: Option<Vec<BucketHead>>) -> Result<(), StoreError> {
         self.note_caught_up(with, standing, has).await
     }
 }
@@ -119,11 +119,11 @@ impl Records {
                 if confirms {
                     absence::confirm(&mut transaction.rows, record.key);
                 }
-                let held_back = keys::held_back(record.key);
+                let is_held_back = transaction.rows.contains(&keys::held_back(record.key))?;
+                let theirs = is_held_back.then(|| record.clone());
                 let received = receive(transaction, from, record)?;
-                if !matches!(received, Received::SetAside(_)) && transaction.rows.contains(&held_back)? {
-                    // It lives elsewhere, so they were joined as ever.
-                    transaction.rows.remove(held_back);
+                if let Some(theirs) = theirs {
+                    held_back::no_longer(transaction, from, &theirs, &received)?;
                 }
                 match received {
                     Received::Applied => applied.applied += 1,

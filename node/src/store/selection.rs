@@ -352,7 +352,7 @@ impl RecordStore for SelectedRecords {
         self.records.note_standing(peer, standing).await
     }
 
-    async fn caught_up(&self, with: Peer, standing: Standing, has: Vec<BucketHead>) -> Result<(), StoreError> {
+    async fn caught_up(&self, with: Peer, standing: Standing, has: Option<Vec<BucketHead>>) -> Result<(), StoreError> {
         self.records.note_caught_up(with, standing, has).await
     }
 }

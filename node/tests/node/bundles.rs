@@ -167,7 +167,7 @@ async fn bundles_of_the_bridge_renew_the_lease_and_once_it_has_run_out_change_no
     let stands = async |in_step_ms, collected_ms| {
         let standing = Standing { in_step_ms, collected_ms, keeps_all: true };
         records.meet(source, standing).await.unwrap();
-        records.caught_up(source, standing, Vec::new()).await.unwrap();
+        records.caught_up(source, standing, Some(Vec::new())).await.unwrap();
         records.meet(source, standing).await.unwrap();
     };
     let import = async |file: PathBuf| {

@@ -21,8 +21,17 @@ fn key(number: u64) -> RecordKey {
     RecordKey { bucket: shelf(), kind: Media::KIND, id: id(number) }
 }
 
+/// Times of the bridge's store, after all stamps of these tests but one.
+fn at(ms: u64) -> u64 {
+    1_900_000_000_000 + ms
+}
+
 fn standing(in_step_ms: u64, collected_ms: u64) -> Standing {
-    Standing { in_step_ms, collected_ms, keeps_all: true }
+    Standing {
+        in_step_ms: at(in_step_ms),
+        collected_ms: if collected_ms == 0 { 0 } else { at(collected_ms) },
+        keeps_all: true,
+    }
 }
 
 /// As after a crash.
@@ -63,8 +72,8 @@ async fn away(dir: &TempDir) -> (Store, Seq) {
     store.records.set_bridge(Some(bridge().node));
     store.records.meet(bridge(), standing(1000, 0)).await.unwrap();
     give(&store, 1..=10, 10).await.unwrap();
-    store.records.caught_up(bridge(), standing(1000, 0), Vec::new()).await.unwrap();
-    assert_eq!(store.records.in_step_ms().unwrap(), Some(1000));
+    store.records.caught_up(bridge(), standing(1000, 0), Some(Vec::new())).await.unwrap();
+    assert_eq!(store.records.in_step_ms().unwrap(), Some(at(1000)));
     let had = write(&store, 20, "sent").await;
     write(&store, 21, "not sent").await;
     write(&store, 3, "edited where it lives").await;
@@ -87,7 +96,7 @@ async fn come_back(store: Store, dir: &TempDir, had: Seq) -> Store {
     write(&store, 30, "made meanwhile").await;
     assert_eq!(title(&store, 7).as_deref(), Some("7 of the bridge"), "readers notice nothing");
     let has = vec![BucketHead { bucket: shelf(), head: had }];
-    store.records.caught_up(bridge(), standing(9000, 5000), has).await.unwrap();
+    store.records.caught_up(bridge(), standing(9000, 5000), Some(has)).await.unwrap();
     // A person edits what is about to go.
     write(&store, 8, "edited at the last moment").await;
     let mut store = again(store, dir);
@@ -103,7 +112,7 @@ async fn who_was_away_for_longer_than_its_lease_loses_nothing_and_brings_nothing
     let (store, had) = away(&dir).await;
     let store = come_back(store, &dir, had).await;
     assert_eq!(store.records.reading_anew().unwrap(), None);
-    assert_eq!(store.records.in_step_ms().unwrap(), Some(9000));
+    assert_eq!(store.records.in_step_ms().unwrap(), Some(at(9000)));
     for gone in [5, 6, 7, 9, 10, 20] {
         assert!(store.records.get(key(gone)).unwrap().is_none(), "record {gone} was deleted elsewhere");
     }
@@ -147,7 +156,7 @@ async fn a_backup_of_who_was_away_holds_back_the_same() {
     backup::import(&file, &config(&restored_dir).data_dir, 4 << 20).unwrap();
     let restored = open(&restored_dir);
     assert_eq!(restored.records.held_back_count().unwrap(), 3);
-    assert_eq!(restored.records.in_step_ms().unwrap(), Some(9000));
+    assert_eq!(restored.records.in_step_ms().unwrap(), Some(at(9000)));
 }
 
 /// Cursors pass what is held back, so that it looks as if it had been sent.
@@ -161,7 +170,7 @@ async fn what_is_held_back_stays_through_a_second_absence() {
     assert_eq!(page.next, head.head);
     store.records.meet(bridge(), standing(20_000, 15_000)).await.unwrap();
     give(&store, 1..=3, 30).await.unwrap();
-    store.records.caught_up(bridge(), standing(20_000, 15_000), vec![head]).await.unwrap();
+    store.records.caught_up(bridge(), standing(20_000, 15_000), Some(vec![head])).await.unwrap();
     while store.records.sweep_some().await.unwrap() != Swept::Done {}
     let (held_back, _) = store.records.held_back(None).unwrap();
     assert_eq!(held_back.iter().map(|held| held.record.key.id).collect::<Vec<_>>(), [id(4), id(8), id(21)]);
@@ -173,9 +182,66 @@ async fn a_record_that_somebody_else_has_is_held_back_no_more() {
     let dir = folder();
     let (store, had) = away(&dir).await;
     let store = come_back(store, &dir, had).await;
+    let passed = store.records.page(shelf(), Seq(0), bridge(), 1 << 20).await.unwrap().next;
     give(&store, 4..=4, 20).await.unwrap();
     assert_eq!(store.records.held_back_count().unwrap(), 2);
     assert_eq!(title(&store, 4).as_deref(), Some("edited where it was deleted"), "joined as ever");
+    let page = store.records.page(shelf(), passed, bridge(), 1 << 20).await.unwrap();
+    let read: Vec<RecordId> = page.records.iter().map(|record| record.key.id).collect();
+    assert_eq!(read, [id(4)], "who has passed it hears of it");
+}
+
+/// It leaves out what came from here, and does not tell what the bridge had of that.
+#[tokio::test]
+async fn a_bundle_does_not_end_reading_all_anew() {
+    let dir = folder();
+    let (store, _) = away(&dir).await;
+    store.records.meet(bridge(), standing(9000, 5000)).await.unwrap();
+    store.records.caught_up(bridge(), standing(9000, 5000), None).await.unwrap();
+    assert_eq!(store.records.reading_anew().unwrap(), Some(ReadingAnew::Reading));
+    assert!(store.records.get(key(5)).unwrap().is_some());
+}
+
+/// Its clock was ahead: the bridge has the record, and gives it to nobody before its time.
+#[tokio::test]
+async fn what_the_bridge_sets_aside_is_held_back_though_it_was_sent() {
+    let dir = folder();
+    let (store, _) = away(&dir).await;
+    let ahead = media_record(22, "ahead", stamp(2_100_000_000_000, 1));
+    store.records.apply(peer(5, 1), shelf(), vec![ahead], Seq(1)).await.unwrap();
+    let had = store.records.heads_now().into_iter().find(|head| head.bucket == shelf()).unwrap();
+    store.records.meet(bridge(), standing(9000, 5000)).await.unwrap();
+    store.records.caught_up(bridge(), standing(9000, 5000), Some(vec![had])).await.unwrap();
+    while store.records.sweep_some().await.unwrap() != Swept::Done {}
+    let (held_back, _) = store.records.held_back(None).unwrap();
+    assert_eq!(held_back.iter().map(|held| held.record.key.id).collect::<Vec<_>>(), [id(22)]);
+    assert!(store.records.get(key(20)).unwrap().is_none(), "that was deleted");
+}
+
+/// What was confirmed before may have been deleted since, and that forgotten.
+#[tokio::test]
+async fn reading_all_anew_begins_again_if_it_takes_longer_than_a_lease() {
+    let dir = folder();
+    let (store, _) = away(&dir).await;
+    store.records.meet(bridge(), standing(9000, 5000)).await.unwrap();
+    store.records.meet(bridge(), standing(9000, 5000)).await.unwrap();
+    give(&store, 1..=600, 600).await.unwrap();
+    store.records.meet(bridge(), standing(12_000, 8000)).await.unwrap();
+    assert!(store.records.cursor(bridge().node, shelf()).await.unwrap().is_some(), "within a lease it goes on");
+    store.records.meet(bridge(), standing(20_000, 16_000)).await.unwrap();
+    assert_eq!(store.records.cursor(bridge().node, shelf()).await.unwrap(), None);
+    let mut store = again(store, &dir);
+    assert!(matches!(give(&store, 1..=1, 1).await, Err(StoreError::ReadsAnew)), "no session before it is cleared");
+    while store.records.sweep_some().await.unwrap() != Swept::Done {
+        store = again(store, &dir);
+    }
+    assert_eq!(store.records.reading_anew().unwrap(), Some(ReadingAnew::Reading));
+    store.records.meet(bridge(), standing(21_000, 16_000)).await.unwrap();
+    give(&store, 1..=2, 700).await.unwrap();
+    store.records.caught_up(bridge(), standing(21_000, 16_000), Some(Vec::new())).await.unwrap();
+    while store.records.sweep_some().await.unwrap() != Swept::Done {}
+    assert!(store.records.get(key(500)).unwrap().is_none(), "it was deleted after it was read");
+    assert!(store.records.get(key(2)).unwrap().is_some());
 }
 
 #[tokio::test]
@@ -216,11 +282,11 @@ async fn a_tombstone_goes_once_the_bridge_has_had_it_for_a_lease() {
     let head = store.records.heads_now().into_iter().find(|head| head.bucket == shelf()).unwrap();
     let tombstone = |store: &Store, number| store.records.get(key(number)).unwrap().is_some();
     // Had at the hello at 2000 or soon after, so before 3000.
-    store.records.caught_up(bridge(), standing(2000, 0), vec![head]).await.unwrap();
+    store.records.caught_up(bridge(), standing(2000, 0), Some(vec![head])).await.unwrap();
     write(&store, 40, "more").await;
     store.records.change_one(Change::delete(key(40), None)).await.unwrap();
     let more = BucketHead { bucket: shelf(), head: Seq(head.head.0 + 1) };
-    store.records.caught_up(bridge(), standing(3000, 0), vec![more]).await.unwrap();
+    store.records.caught_up(bridge(), standing(3000, 0), Some(vec![more])).await.unwrap();
     store.records.meet(bridge(), standing(9000, 2500)).await.unwrap();
     assert_eq!(store.records.collect_tombstones().await.unwrap(), 0);
     store.records.meet(bridge(), standing(9100, 3000)).await.unwrap();
@@ -244,9 +310,9 @@ async fn the_tombstone_of_what_was_erased_stays() {
         let heads: Vec<BucketHead> = store.records.heads_now();
         heads.into_iter().filter(|head| matches!(head.bucket, BucketId::Collection(_))).collect::<Vec<_>>()
     };
-    store.records.caught_up(bridge(), standing(2000, 0), head(&store)).await.unwrap();
+    store.records.caught_up(bridge(), standing(2000, 0), Some(head(&store))).await.unwrap();
     write(&store, 40, "more").await;
-    store.records.caught_up(bridge(), standing(3000, 0), head(&store)).await.unwrap();
+    store.records.caught_up(bridge(), standing(3000, 0), Some(head(&store))).await.unwrap();
     store.records.meet(bridge(), standing(9000, 3000)).await.unwrap();
     assert_eq!(store.records.collect_tombstones().await.unwrap(), 0);
     assert!(store.records.get(key(1)).unwrap().is_some_and(|held| held.record.is_tombstone()));

@@ -113,7 +113,7 @@ pub async fn import<R: RecordStore, B: BlobStore>(
     left?;
     // Of one that keeps all and carries all, nothing is missing here now.
     if importer.imported.ending == Ending::Whole && importer.imported.refused.is_empty() && standing.keeps_all {
-        let caught_up = records.caught_up(maker, standing, Vec::new()).await;
+        let caught_up = records.caught_up(maker, standing, None).await;
         caught_up.map_err(|error| ImportError::Store(error.into()))?;
     }
     Ok(importer.imported)

@@ -7,7 +7,7 @@ use crate::chunk::{ChunkHash, patch};
 use crate::id::NodeId;
 use crate::lineage::known_of;
 use crate::session::{Begun, DiskDone, DiskRequest, WriteFailure};
-use crate::store::{BlobStore, RecordStore, WriteBlobError};
+use crate::store::{BlobStore, Peer, RecordStore, WriteBlobError};
 
 pub(crate) type StoreError = Box<dyn std::error::Error + Send + Sync>;
 
@@ -28,7 +28,7 @@ pub(crate) async fn carry_out<R: RecordStore, B: BlobStore>(
             }
         }
         DiskRequest::CaughtUp { with, standing, has } => {
-            records.caught_up(with, standing, has).await?;
+            records.caught_up(with, standing, Some(has)).await?;
             DiskDone::CaughtUp
         }
         DiskRequest::Heads => DiskDone::Heads(records.heads().await?),
@@ -40,8 +40,14 @@ pub(crate) async fn carry_out<R: RecordStore, B: BlobStore>(
         }
         DiskRequest::Page { bucket, after, reader, budget_bytes } => {
             let page = records.page(bucket, after, reader, budget_bytes).await?;
-            // Whatever the page shows was there by then.
-            DiskDone::Page(bucket, page, records.moment().await?)
+            // Whatever the page shows was there by then, and whatever it leaves out was told.
+            let moment = records.moment().await?;
+            let known = if reader == Peer::NOBODY {
+                None
+            } else {
+                Some(known_of(&records.remembered(reader.node).await?, reader.epoch))
+            };
+            DiskDone::Page { bucket, page, moment, known }
         }
         DiskRequest::Apply { from, bucket, records: received, next, told } => {
             match records.apply_told(from, bucket, received, next, told).await? {

@@ -171,7 +171,16 @@ pub enum DiskDone {
         known: Vec<Moment>,
     },
     /// A piece of the bucket's feed, and what the store was after it.
-    Page(BucketId, Page, Option<Moment>),
+    Page {
+        /// Of which bucket.
+        bucket: BucketId,
+        /// The rows.
+        page: Page,
+        /// What the store was then.
+        moment: Option<Moment>,
+        /// What was remembered of the reader's epoch by then; `None` if nothing was left out for its sake.
+        known: Option<Vec<Moment>>,
+    },
     /// The bucket's records were merged and the cursor moved, durably.
     Applied(BucketId, Applied),
     /// They were not: another session with the same life of the peer has brought something since.

@@ -156,9 +156,7 @@ impl Puller {
         out: &mut Outbox,
     ) -> bool {
         self.lookups -= 1;
-        let applying = self.applying.as_ref().and_then(|applying| applying.moment);
-        let is_of_here = |moment: &Moment| self.told.contains(moment) || applying == Some(*moment);
-        if *known != self.known_at_first && !matches!(known, [moment] if is_of_here(moment)) {
+        if !self.knows(known) {
             return false;
         }
         let Some(pulled) = self.buckets.get_mut(&bucket) else { return true };
@@ -170,6 +168,13 @@ impl Puller {
         let own_too = self.selection.is_returning(bucket);
         out.control(Message::Pull { bucket, after, epoch, page_bytes, own_too });
         true
+    }
+
+    /// Whether what is remembered of the peer's present epoch was so when this session began, or was told in it.
+    pub(super) fn knows(&self, known: &[Moment]) -> bool {
+        let applying = self.applying.as_ref().and_then(|applying| applying.moment);
+        let is_of_here = |moment: &Moment| self.told.contains(moment) || applying == Some(*moment);
+        *known == self.known_at_first || matches!(known, [moment] if is_of_here(moment))
     }
 
     pub(super) fn take_page(

@@ -1,14 +1,18 @@
 //! Leases in the store in memory: what `absence` decides, each step in one batch.
 
+#[cfg(test)]
+mod tests;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 use super::Sabotage;
 use super::records::{Change, Inner, SimRecords};
-use crate::absence::{Mark, Marks, Standing, Unconfirmed, Verdict, is_forgettable};
+use crate::absence::{Mark, Marks, Standing, Unconfirmed, Verdict, is_forgettable, is_set_aside};
 use crate::domain::{Erasure, ErasureReceipt, Typed};
 use crate::id::{BucketId, Incarnation, NodeId, Seq};
+use crate::merge::Admission;
 use crate::record::{Record, RecordKey};
 use crate::store::{BucketHead, Peer};
 
@@ -64,14 +68,26 @@ struct Times {
 
 #[derive(Clone, Copy, Debug)]
 enum State {
-    Reading,
-    Sweeping { bridge: Peer, in_step_ms: u64, place: Option<RecordKey> },
+    /// What is confirmed is so as of this time or later.
+    Reading {
+        since_ms: u64,
+    },
+    Sweeping {
+        bridge: Peer,
+        in_step_ms: u64,
+        place: Option<RecordKey>,
+    },
+}
+
+impl State {
+    /// Nothing was read yet.
+    const READING: Self = Self::Reading { since_ms: u64::MAX };
 }
 
 impl Absence {
     /// In a new life, reading all anew begins again.
     pub(super) fn begin_again(&self) -> Option<Self> {
-        let again = Self { state: Some(State::Reading), confirmed: BTreeSet::new(), ..self.clone() };
+        let again = Self { state: Some(State::READING), confirmed: BTreeSet::new(), ..self.clone() };
         self.reads_anew().then_some(again)
     }
 
@@ -136,7 +152,8 @@ impl SimRecords {
             let came_from_bridge = row.origin == Some(bridge);
             let bridge_had_it = came_from_bridge || row.seq <= sent;
             let is_held_back = absence.held_back.contains(&key);
-            let unconfirmed = Unconfirmed { bridge_had_it, is_held_back, is_read: is_read(key.bucket) };
+            let is_set_aside = is_set_aside(&row.record, in_step_ms);
+            let unconfirmed = Unconfirmed { bridge_had_it, is_held_back, is_read: is_read(key.bucket), is_set_aside };
             match unconfirmed.verdict() {
                 Verdict::Forget => {
                     changes.push(Change::Forget(key));
@@ -225,23 +242,32 @@ impl SimRecords {
         }
         absence.times = Some(now);
         let mut changes = Vec::new();
-        if is_bridge && lapsed && !absence.reads_anew() && inner.sabotage != Some(Sabotage::WhoWasAwayGivesAll) {
-            absence.state = Some(State::Reading);
+        let begins = match absence.state {
+            None => lapsed && inner.sabotage != Some(Sabotage::WhoWasAwayGivesAll),
+            // What was confirmed may have been deleted since, and that forgotten.
+            Some(State::Reading { since_ms }) => since_ms < theirs.collected_ms,
+            Some(State::Sweeping { .. }) => false,
+        };
+        if is_bridge && begins {
+            absence.state = Some(State::READING);
             absence.sent.clear();
             absence.confirmed.clear();
             changes.push(Change::ForgetAllCursors);
+        }
+        if is_bridge && let Some(State::Reading { since_ms }) = &mut absence.state {
+            *since_ms = theirs.in_step_ms.min(*since_ms);
         }
         changes.push(Change::Absence(Box::new(absence)));
         inner.commit(changes);
     }
 
-    pub(super) fn note_caught_up(&self, with: Peer, theirs: Standing, has: &[BucketHead]) {
+    pub(super) fn note_caught_up(&self, with: Peer, theirs: Standing, has: Option<&[BucketHead]>) {
         let Some(Lease { bridge: Some(bridge), .. }) = self.leased.get() else { return };
         let mut inner = self.lock();
         let mut absence = inner.tables.absence.clone();
         let is_bridge = with.node == bridge;
         if absence.reads_anew() {
-            if is_bridge && matches!(absence.state, Some(State::Reading)) {
+            if let Some(has) = has.filter(|_| is_bridge && matches!(absence.state, Some(State::Reading { .. }))) {
                 absence.sent = has.iter().map(|head| (head.bucket, head.head)).collect();
                 let in_step_ms = theirs.in_step_ms;
                 absence.state = Some(State::Sweeping { bridge: with, in_step_ms, place: None });
@@ -254,7 +280,7 @@ impl SimRecords {
             return;
         }
         if is_bridge {
-            for head in has.iter().filter(|head| head.head > Seq::default()) {
+            for head in has.unwrap_or_default().iter().filter(|head| head.head > Seq::default()) {
                 let marks = absence.marks.entry(head.bucket).or_default();
                 marks.note(Mark { at_ms: theirs.in_step_ms, head: head.head });
             }
@@ -292,13 +318,36 @@ impl Inner {
         let is_bridge = lease.and_then(|lease| lease.bridge) == Some(from);
         match absence.state {
             None => {}
-            Some(State::Reading) if is_bridge => {
+            Some(State::Reading { .. }) if is_bridge => {
                 changes.extend(records.iter().map(|record| Change::Confirm(record.key)));
             }
             Some(_) => return false,
         }
-        let held_back = records.iter().map(|record| record.key).filter(|key| absence.held_back.contains(key));
-        changes.extend(held_back.map(Change::NoLongerHeldBack));
         true
+    }
+
+    /// Another replica has a version of a record: it lives elsewhere, so the two are joined as ever, and what is more in the one here goes
+    /// on from here. Cursors have passed its row while it was held back, so it gets a new one.
+    pub(super) fn hold_back_no_longer(
+        &self,
+        key: RecordKey,
+        held: Option<&Record>,
+        (admission, from): (&Admission, Option<Peer>),
+        changes: &mut Vec<Change>,
+    ) {
+        if !self.tables.absence.held_back.contains(&key) {
+            return;
+        }
+        changes.push(Change::NoLongerHeldBack(key));
+        let equals_received = match admission {
+            Admission::Superseded { equals_received } => *equals_received,
+            // What is set aside is joined later.
+            Admission::Buried | Admission::Quarantine(_) => false,
+            Admission::Apply { .. } => return,
+        };
+        if let Some(held) = held {
+            let (bytes, origin) = (held.encode().into(), from.filter(|_| equals_received));
+            changes.push(Change::Put { bucket: key.bucket, bytes, origin });
+        }
     }
 }

@@ -198,22 +198,14 @@ impl Plan {
     /// The world of `seed`.
     pub fn of(seed: u64) -> Self {
         let mut plan = Self::without_additions(seed);
-        plan.add_all();
+        plan.add(&Addition::ALL);
         plan
     }
 
-    /// The world of `seed` as it was before, without leases and with cards that are put back and copied.
+    /// The world of `seed` as it was before, and with cards that are put back and copied.
     pub fn with_cards(seed: u64) -> Self {
         let mut plan = Self::without_additions(seed);
-        plan.lease_ms = None;
         plan.copy_cards(&mut Seeded::new(seed ^ additions::CARDS));
-        plan
-    }
-
-    /// The world of `seed`, in which sticks may be carried though there are leases.
-    pub fn with_lease_sticks(seed: u64) -> Self {
-        let mut plan = Self::without_additions(seed);
-        plan.add(&[Addition::Budgets, Addition::Carriers, Addition::WantOfRoom, Addition::Choices]);
         plan
     }
 

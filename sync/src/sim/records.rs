@@ -460,6 +460,7 @@ impl Inner {
         let mut applied = Applied::default();
         let mut buckets = Vec::new();
         let mut joined = erase::Joined::default();
+        let lives_elsewhere = from.is_some();
         for record in received {
             // What an erasure has made of it is not what the sender has.
             let overtaken = self.overtaken(&record, &joined);
@@ -475,6 +476,9 @@ impl Inner {
             } else {
                 self.sabotaged(held.clone(), record.clone())
             };
+            if lives_elsewhere {
+                self.hold_back_no_longer(key, held.as_ref(), (&admission, from), changes);
+            }
             if matches!(admission, Admission::Apply { .. } | Admission::Superseded { .. }) {
                 self.clock.observe(stamp);
             }
@@ -627,8 +631,8 @@ impl RecordStore for SimRecords {
         Ok(())
     }
 
-    async fn caught_up(&self, with: Peer, standing: Standing, has: Vec<BucketHead>) -> Result<(), Full> {
-        self.note_caught_up(with, standing, &has);
+    async fn caught_up(&self, with: Peer, standing: Standing, has: Option<Vec<BucketHead>>) -> Result<(), Full> {
+        self.note_caught_up(with, standing, has.as_deref());
         Ok(())
     }
 }

@@ -80,3 +80,31 @@ fn regression_a_copy_is_judged_once_it_could_notice() {
 fn regression_a_copy_comes_with_the_stamps_of_its_original() {
     is_good(1423);
 }
+
+/// A card from before its node had met anybody, in a world with leases, was taken for a new one: its older delete came after the later one was
+/// forgotten everywhere.
+#[test]
+fn regression_a_card_from_before_its_node_met_anybody_brings_no_older_delete_back() {
+    is_good(905);
+}
+
+/// A copy and its original had sessions at once: the original passed over what the copy had written, as if it were its own, and a restore of a
+/// backup from just then kept that cursor in a life in which nobody could notice any more.
+#[test]
+fn regression_what_a_copy_has_written_is_not_left_out_as_its_originals_own() {
+    is_good(5249);
+}
+
+/// What was held back no longer after an absence stayed where cursors had passed it.
+#[test]
+fn regression_what_is_held_back_no_longer_goes_on_from_a_card_that_was_put_back() {
+    is_good(7881);
+    // The version of the other was set aside for a while.
+    is_good(7313);
+}
+
+/// A clock was ahead: what the bridge had set aside was taken for deleted there by the one who had written it.
+#[test]
+fn regression_what_the_bridge_has_set_aside_is_not_taken_for_deleted() {
+    is_good(8201);
+}

@@ -110,6 +110,18 @@ fn regression_what_the_bridge_writes_into_a_site_that_never_reaches_it_stays_the
     is_good_with(12_039, &Addition::ALL);
 }
 
+/// A bundle of the bridge began to read all anew, and ended it with nothing read: what the bridge had was held back.
+#[test]
+fn regression_no_bundle_begins_or_ends_reading_all_anew() {
+    is_good_with(8609, &LEASES_AND_STICKS);
+}
+
+/// What was held back no longer, because another had a version of it, had been passed by cursors: what was more in it reached nobody.
+#[test]
+fn regression_what_is_held_back_no_longer_goes_on_from_here() {
+    is_good_with(2393, &[Addition::Secrets]);
+}
+
 /// The tombstone that an erasure makes of a late annotation was judged by a clock that had been set back since, and set aside.
 #[test]
 fn regression_what_an_erasure_has_overtaken_is_not_judged_again() {

@@ -1,15 +1,18 @@
 //! Records that were changed here, not sent, and not met when all was read anew after a long absence: others may have deleted
 //! them. They stay, with their content, for the readers of this node; no other replica gets them until a person says so.
 //!
-//! Table `A` names them. Once any replica sends a version, the record lives elsewhere: it is merged as ever, and held back no more.
+//! Table `A` names them. Once any replica sends a version, the record lives elsewhere: it is merged as ever, and held back no more. Cursors of
+//! others have passed its row by then, so it gets a new one.
 
 use alexandria_sync::id::RecordId;
 use alexandria_sync::record::{Body, Record};
+use alexandria_sync::store::Peer;
 
 use super::super::error::StoreError;
 use super::super::keys;
 use super::super::overlay::Overlay;
 use super::super::records::{ROWS_MAX, Records, Stored};
+use super::super::replication::Received;
 use super::super::tables;
 use super::super::writer::{Room, Transaction};
 
@@ -60,6 +63,26 @@ impl Records {
             }
         }
     }
+}
+
+/// A peer has sent a version of a record that is held back, which was merged with the one here, or set aside until it is.
+pub(in crate::store) fn no_longer(
+    transaction: &mut Transaction<'_>,
+    from: Peer,
+    theirs: &Record,
+    received: &Received,
+) -> Result<(), StoreError> {
+    match received {
+        Received::Applied => {}
+        Received::Superseded | Received::SetAside(_) => {
+            if let Some(row) = transaction.read(theirs.key)? {
+                let arrived_from = (row.record == *theirs).then_some(from);
+                transaction.put(row.record, arrived_from)?;
+            }
+        }
+    }
+    transaction.rows.remove(keys::held_back(theirs.key));
+    Ok(())
 }
 
 fn release_some(

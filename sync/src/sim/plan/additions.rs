@@ -46,17 +46,9 @@ impl Addition {
     /// In the order in which a world gets them.
     pub const ALL: [Self; 6] =
         [Self::Budgets, Self::Carriers, Self::WantOfRoom, Self::Choices, Self::Secrets, Self::Cards];
-    /// Those that worlds with leases have, too. What may be missing after an absence is judged by rules that know nothing of the
-    /// others; of sticks there is one finding that is not understood (docs/TESTING.md).
-    pub const WITH_LEASES: [Self; 3] = [Self::Budgets, Self::WantOfRoom, Self::Choices];
 }
 
 impl Plan {
-    pub(super) fn add_all(&mut self) {
-        let additions = if self.lease_ms.is_some() { &Addition::WITH_LEASES[..] } else { &Addition::ALL[..] };
-        self.add(additions);
-    }
-
     pub(super) fn add(&mut self, additions: &[Addition]) {
         for addition in additions {
             match addition {

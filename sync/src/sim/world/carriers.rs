@@ -9,6 +9,7 @@ use std::ops::ControlFlow;
 use futures::FutureExt as _;
 
 use super::{Happening, World};
+use crate::absence::may_give;
 use crate::bundle::{self, Ending, Export, ImportError, Issuer, OpenError, Reader, Receipt, Receiver};
 use crate::chunk::BlobHash;
 use crate::hlc::DRIFT_BOUND_MS;
@@ -52,7 +53,7 @@ enum Taken {
     /// It changed something.
     News,
     Nothing,
-    /// A clock stands in the way.
+    /// A clock, or an absence, stands in the way.
     RefusedForTheTime,
     /// It was made for another than the one that is here now.
     RefusedForItsReader,
@@ -65,7 +66,7 @@ impl World<'_> {
     pub(super) fn set_out(&mut self, from: usize, carried: Carried) {
         let Carried { to, for_us, back_us, damage, good_for_days } = carried;
         let is_revoked = [from, to].iter().any(|&end| self.replicas[end].revoked_us.is_some());
-        if from == to || is_revoked {
+        if from == to || is_revoked || self.replicas[from].records.reads_anew() {
             return;
         }
         self.figures.bundles += 1;
@@ -172,6 +173,10 @@ impl World<'_> {
     }
 
     fn import(&mut self, from: usize, to: usize, (whole, records): (&[u8], u64), damage: Damage) -> Taken {
+        if self.replicas[to].records.reads_anew() {
+            self.figures.refused_bundles += 1;
+            return Taken::RefusedForTheTime;
+        }
         let mut bytes = whole.to_vec();
         let mut stops_after = u64::MAX;
         match damage {
@@ -196,6 +201,11 @@ impl World<'_> {
             selection: &here.selection,
             standing: here.records.standing(true).unwrap_or_default(),
         };
+        // No bundle can read all anew.
+        if bundle::issuer(&receiver, &*bytes).is_ok_and(|issuer| self.has_lapsed(to, from, &issuer)) {
+            self.figures.refused_bundles += 1;
+            return Taken::RefusedForTheTime;
+        }
         let mut progress = |progress: bundle::Progress| {
             if progress.bytes > stops_after { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
         };
@@ -251,6 +261,13 @@ impl World<'_> {
         };
         self.tell_of_import(to, &before);
         taken
+    }
+
+    /// Whether a bundle of the bridge would begin to read all anew.
+    fn has_lapsed(&self, node: usize, exporter: usize, issuer: &Issuer) -> bool {
+        let theirs = issuer.hello.standing.unwrap_or_default();
+        self.replicas[exporter].is_bridge()
+            && self.replicas[node].records.standing(true).is_some_and(|mine| !may_give(mine, theirs))
     }
 
     /// Sessions hear of what has come by another way, as they do of what people write.
