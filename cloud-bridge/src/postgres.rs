@@ -27,6 +27,7 @@ pub mod identity;
 mod intake;
 mod lineage;
 mod migrations;
+mod present;
 pub mod quarantine;
 mod tables;
 mod watcher;
@@ -48,6 +49,7 @@ pub use self::feed::NodeRecords;
 pub use self::identity::Identity;
 use self::intake::Intake;
 pub use self::migrations::{is_migrated, migrate};
+use self::present::Present;
 pub(crate) use self::write::Change;
 pub use self::write::{Edit, EditError, Held};
 use crate::metrics::Metrics;
@@ -163,6 +165,7 @@ struct Shared {
     records_changed: watch::Sender<u64>,
     /// Names the buckets whose feeds have grown.
     grown: broadcast::Sender<BucketId>,
+    present: Present,
 }
 
 /// Opens the pool. Fails only if the URL makes no sense: the server may be away now and come back.
@@ -210,6 +213,7 @@ impl Records {
             events_waiting: Notify::new(),
             records_changed,
             grown,
+            present: Present::default(),
         };
         Ok(Self { shared: Arc::new(shared) })
     }

@@ -135,13 +135,9 @@ impl Replication {
 
     async fn run(&self, link: AnyLink, node: NodeId, standing_unless_told: Standing, stop: CancellationToken) {
         let shared = &self.shared;
-        if let Err(error) = shared.records.identity().refresh_epoch(shared.records.pool()).await {
-            tracing::warn!(error = &error as &dyn std::error::Error, "a session could not begin");
-            return;
-        }
         let looked_up = async {
             // Before the feeds are looked at: whatever had arrived by then is in them.
-            let standing = shared.records.standing().await?;
+            let standing = shared.records.present().await?;
             Ok::<_, RecordStoreError>((standing, shared.records.remembered(node).await?))
         };
         let (standing, remembered) = match looked_up.await {

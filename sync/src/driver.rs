@@ -186,7 +186,7 @@ where
                 }
                 Err(join_error) => break Err(RunError::Store(join_error.into())),
             },
-            arrived = lanes.next(session.accepts(Lane::Records)) => match arrived {
+            arrived = lanes.next(session.accepts(Lane::Records)) => match *arrived {
                 Arrived::Message(lane, message) => Input::Message(lane, message),
                 Arrived::Drained(lane) => Input::LaneDrained(lane),
                 Arrived::Bad(error) => Input::Stop(error.close_reason(), error.to_string()),

@@ -25,7 +25,7 @@ const CONTROL_UNREAD_BYTES_MAX: usize = 16 * 1024 * 1024;
 /// What a frame costs beside its own bytes, about.
 const FRAME_COST_BYTES: usize = 64;
 
-/// What a lane brings.
+/// What a lane brings. Boxed in queues: they have room for many from the start, and a bridge has thousands of them.
 pub(super) enum Arrived {
     Message(Lane, Message),
     /// What was sent has left.
@@ -44,10 +44,10 @@ pub(super) struct Lanes<L: Link> {
     control_unread_bytes: Arc<AtomicUsize>,
     tasks: JoinSet<()>,
     control_writer: Option<tokio::task::JoinHandle<()>>,
-    arrived: mpsc::Receiver<Arrived>,
-    records: mpsc::Receiver<Arrived>,
-    content: mpsc::Receiver<Arrived>,
-    arrived_sender: mpsc::Sender<Arrived>,
+    arrived: mpsc::Receiver<Box<Arrived>>,
+    records: mpsc::Receiver<Box<Arrived>>,
+    content: mpsc::Receiver<Box<Arrived>>,
+    arrived_sender: mpsc::Sender<Box<Arrived>>,
 }
 
 impl<L: Link> Lanes<L> {
@@ -97,7 +97,7 @@ impl<L: Link> Lanes<L> {
     }
 
     /// The next thing that any lane brings, in the order of classes; records only if they are wanted.
-    pub(super) async fn next(&mut self, records_wanted: bool) -> Arrived {
+    pub(super) async fn next(&mut self, records_wanted: bool) -> Box<Arrived> {
         tokio::select! {
             biased;
             Some(arrived) = self.arrived.recv() => arrived,
@@ -124,13 +124,13 @@ impl<L: Link> Lanes<L> {
 
 /// Where what lanes bring goes: a queue for each class, so that none waits behind a lower one.
 struct Senders {
-    control: mpsc::Sender<Arrived>,
-    records: mpsc::Sender<Arrived>,
-    content: mpsc::Sender<Arrived>,
+    control: mpsc::Sender<Box<Arrived>>,
+    records: mpsc::Sender<Box<Arrived>>,
+    content: mpsc::Sender<Box<Arrived>>,
 }
 
 impl Senders {
-    fn of(&self, lane: Lane) -> &mpsc::Sender<Arrived> {
+    fn of(&self, lane: Lane) -> &mpsc::Sender<Box<Arrived>> {
         match lane {
             Lane::Control => &self.control,
             Lane::Records => &self.records,
@@ -148,7 +148,7 @@ async fn accept_lanes<L: Link>(link: Arc<L>, senders: Senders) {
             Ok((lane, reader)) => {
                 if !open.insert(lane) {
                     let error = io::Error::new(io::ErrorKind::InvalidData, "the peer opened a lane twice");
-                    let _ = senders.control.send(Arrived::Broken(error)).await;
+                    let _ = senders.control.send(Box::new(Arrived::Broken(error))).await;
                     return;
                 }
                 readers.spawn(read_lane(lane, reader, senders.of(lane).clone()));
@@ -156,24 +156,24 @@ async fn accept_lanes<L: Link>(link: Arc<L>, senders: Senders) {
             Err(error) => {
                 // What was read before the end is still to be handled: a close tells more than a broken connection.
                 while readers.join_next().await.is_some() {}
-                let _ = senders.control.send(Arrived::Broken(error)).await;
+                let _ = senders.control.send(Box::new(Arrived::Broken(error))).await;
                 return;
             }
         }
     }
 }
 
-async fn read_lane<R: AsyncRead + Unpin>(lane: Lane, mut reader: R, arrived: mpsc::Sender<Arrived>) {
+async fn read_lane<R: AsyncRead + Unpin>(lane: Lane, mut reader: R, arrived: mpsc::Sender<Box<Arrived>>) {
     loop {
         match read_frame(&mut reader).await {
             Ok(Ok(Some(message))) => {
-                if arrived.send(Arrived::Message(lane, message)).await.is_err() {
+                if arrived.send(Box::new(Arrived::Message(lane, message))).await.is_err() {
                     return;
                 }
             }
             Ok(Ok(None)) => {}
             Ok(Err(error)) => {
-                let _ = arrived.send(Arrived::Bad(error)).await;
+                let _ = arrived.send(Box::new(Arrived::Bad(error))).await;
                 return;
             }
             // The end of the lane. If it is that of the connection, `accept_lanes` tells.
@@ -200,7 +200,7 @@ async fn write_lane<L: Link>(
     lane: Lane,
     mut frames: mpsc::UnboundedReceiver<Bytes>,
     control_unread_bytes: Arc<AtomicUsize>,
-    arrived: mpsc::Sender<Arrived>,
+    arrived: mpsc::Sender<Box<Arrived>>,
 ) {
     let result = async {
         let mut writer = link.open(lane).await?;
@@ -208,7 +208,7 @@ async fn write_lane<L: Link>(
             writer.write_all(&frame).await?;
             if lane == Lane::Control {
                 control_unread_bytes.fetch_sub(frame.len() + FRAME_COST_BYTES, Ordering::Relaxed);
-            } else if arrived.send(Arrived::Drained(lane)).await.is_err() {
+            } else if arrived.send(Box::new(Arrived::Drained(lane))).await.is_err() {
                 return Ok(());
             }
         }
