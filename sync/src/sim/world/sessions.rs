@@ -36,9 +36,9 @@ impl World<'_> {
         // One more page may come in before a lane is held back, and one is read to be sent.
         let records_max = config.backlog_bytes_max + 2 * PAGE_HELD_BYTES;
         let content_max = config.window_bytes_max as usize;
-        // The manifests of the largest contents, which only worlds with budgets have.
+        // The manifests of the largest contents, which only worlds with budgets have: those on their way in, and those handed out, twice.
         let has_films = self.plan.residents.iter().any(|here| here.link.is_some());
-        let lists_max = if has_films { 2 * LISTS_HELD_BYTES } else { LISTS_HELD_BYTES };
+        let lists_max = if has_films { 3 * LISTS_HELD_BYTES } else { LISTS_HELD_BYTES };
         let queued_max = LANES * PAGE_HELD_BYTES + CONTROL_HELD_BYTES;
         let total = record_bytes + content_bytes + list_bytes + queued_bytes;
         self.figures.held_bytes_most = self.figures.held_bytes_most.max(total as u64);
