@@ -1,6 +1,7 @@
-//! The content store as the session with the bridge sees it: what comes from elsewhere is not wanted.
+//! The content store as the session with the bridge sees it: what comes from elsewhere is not wanted, nor is the rest of what it has begun
+//! while a neighbour brings it.
 
-use alexandria_sync::chunk::{Bases, BlobHash, ChunkHash, Have, Manifest};
+use alexandria_sync::chunk::{Bases, BlobHash, ChunkHash, Claim, Have, Lot, Manifest};
 use alexandria_sync::id::NodeId;
 use alexandria_sync::store::{BlobStore, Wanted, WriteBlobError};
 use bytes::Bytes;
@@ -72,6 +73,16 @@ impl BlobStore for OverTheLink {
         self.blobs.begin(manifest).await
     }
 
+    async fn claim(&self, manifest: &Manifest, claim: Claim) -> Result<Lot, WriteBlobError<Self::Error>> {
+        if self.is_asked_for || !self.blobs.comes_from_elsewhere(manifest.blob()) {
+            return self.blobs.claim(manifest, claim).await;
+        }
+        match self.blobs.claim(manifest, Claim { bytes_max: 0, ..claim }).await? {
+            Lot::Chunks(_) | Lot::Shared(_) => Ok(Lot::Elsewhere),
+            lot => Ok(lot),
+        }
+    }
+
     async fn bases(&self, peer: NodeId, manifest: &Manifest, have: &Have) -> Result<Bases, Self::Error> {
         self.blobs.bases(peer, manifest, have).await
     }
@@ -94,5 +105,38 @@ impl BlobStore for OverTheLink {
 
     async fn release(&self, blob: BlobHash) {
         self.blobs.release(blob).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use alexandria_sync::chunk::{Chunk, Chunking};
+
+    use super::*;
+    use crate::store::{Config, Store};
+
+    #[tokio::test]
+    async fn what_a_neighbour_brings_is_not_claimed_over_the_link_unless_everything_is_asked_for() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(&Config { min_free_bytes: 0, ..Config::new(dir.path().join("data")) }).unwrap();
+        let chunks = (1u8..=6).map(|len| Chunk { len: len.into(), hash: ChunkHash::of(&[len]) }).collect();
+        let manifest = Manifest::new(BlobHash::of(b"film"), Chunking::Fixed, chunks).unwrap();
+        let here = NodeId::from_bytes([1; 16]);
+        let link = |is_asked_for| OverTheLink::new(store.blobs.session(), here, Nearby::default(), is_asked_for);
+        let one = || Claim { from: 0, bytes_max: 1, returned: Vec::new() };
+        let (usual, asked_for) = (link(false), link(true));
+        usual.begin(&manifest).await.unwrap();
+        assert_eq!(usual.claim(&manifest, one()).await.unwrap(), Lot::Chunks(vec![0]));
+
+        let neighbour = store.blobs.session();
+        neighbour.begin(&manifest).await.unwrap();
+        let returned = Claim { returned: vec![0], ..one() };
+        assert_eq!(usual.claim(&manifest, returned).await.unwrap(), Lot::Elsewhere);
+        assert_eq!(neighbour.claim(&manifest, one()).await.unwrap(), Lot::Shared(vec![0]), "it was given back");
+        asked_for.begin(&manifest).await.unwrap();
+        assert_eq!(asked_for.claim(&manifest, one()).await.unwrap(), Lot::Shared(vec![1]));
+
+        drop((neighbour, asked_for));
+        assert_eq!(usual.claim(&manifest, one()).await.unwrap(), Lot::Chunks(vec![0]), "it has gone");
     }
 }
