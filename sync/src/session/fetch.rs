@@ -189,7 +189,7 @@ impl Fetcher {
         };
         match result {
             Ok(lot) => {
-                if !self.receiving[at].claimed(lot, now_ms + self.config.busy_retry_ms) {
+                if !self.receiving[at].claimed(&lot, now_ms + self.config.busy_retry_ms) {
                     self.give_up(at, 0, Some(WriteFailure::Gone), now_ms, out);
                 }
                 Ok(())

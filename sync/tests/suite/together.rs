@@ -160,9 +160,10 @@ impl Here {
         if let Some(blob) = released {
             // What it no longer waits for may be asked of others.
             let there = self.sessions.get_mut(&peer).expect("it releases");
-            let (late, asked) = std::mem::take(&mut there.asked).into_iter().partition(|(asked, _)| *asked == blob);
+            let (late, asked): (VecDeque<_>, _) =
+                std::mem::take(&mut there.asked).into_iter().partition(|(asked, _)| *asked == blob);
             there.asked = asked;
-            there.late.extend(VecDeque::from(late));
+            there.late.extend(late);
         }
         if let Some(done) = done {
             let finished = if let DiskDone::Finished(blob, Ok(())) = done { Some(blob) } else { None };
@@ -487,7 +488,7 @@ fn blobs_that_wait_for_others_make_way_for_those_that_do_not() {
     here.all_are_well();
 }
 
-#[derive(Clone, Debug)]
+#[derive(Clone, Copy, Debug)]
 enum Step {
     Give(u8),
     /// It does not have the chunk any more.

@@ -29,7 +29,7 @@ pub(super) struct Receiving {
 pub(super) enum Stage {
     ManifestAsked,
     Beginning(Arc<Manifest>),
-    Fetching(Fetching),
+    Fetching(Box<Fetching>),
     Finishing(Arc<Manifest>),
 }
 
@@ -88,7 +88,7 @@ impl Receiving {
 
     pub(super) fn began(&mut self, Begun { have, bases }: Begun) {
         if let Stage::Beginning(manifest) = &self.stage {
-            self.stage = Stage::Fetching(Fetching {
+            self.stage = Stage::Fetching(Box::new(Fetching {
                 manifest: Arc::clone(manifest),
                 known: have.clone(),
                 rest: Rest::Open,
@@ -101,7 +101,7 @@ impl Receiving {
                 writing: BTreeMap::new(),
                 written: BTreeMap::new(),
                 syncing: None,
-            });
+            }));
         }
     }
 

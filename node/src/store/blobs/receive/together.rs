@@ -273,9 +273,9 @@ impl Making {
         let synced = files.sync(&self.layout, self.manifest.blob());
         let shares = &mut locked(&self.division).shares;
         if synced.is_ok() {
-            shares.synced(unsynced)
+            shares.synced(unsynced);
         } else {
-            shares.lost(unsynced)
+            shares.lost(unsynced);
         }
         Ok(synced?)
     }

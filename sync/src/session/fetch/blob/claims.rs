@@ -103,13 +103,13 @@ impl Receiving {
     }
 
     /// The store has answered a claim. `false` if it has lost something that this session had written.
-    pub(in crate::session::fetch) fn claimed(&mut self, lot: Lot, again_at_ms: u64) -> bool {
+    pub(in crate::session::fetch) fn claimed(&mut self, lot: &Lot, again_at_ms: u64) -> bool {
         let Stage::Fetching(fetching) = &mut self.stage else { return true };
         match lot {
             Lot::Everything => fetching.rest = Rest::Own,
             Lot::Elsewhere => fetching.rest = Rest::Elsewhere { again_at_ms },
             Lot::Complete => fetching.rest = Rest::Written,
-            Lot::Chunks(ref chunks) | Lot::Shared(ref chunks) => {
+            Lot::Chunks(chunks) | Lot::Shared(chunks) => {
                 fetching.rest = Rest::Open;
                 fetching.is_shared = Some(matches!(lot, Lot::Shared(_)));
                 if let Some(last) = chunks.last() {
@@ -137,10 +137,8 @@ impl Receiving {
 
     /// When it is to be looked at again, if it waits for others.
     pub(in crate::session::fetch) fn looks_again_at_ms(&self) -> Option<u64> {
-        match &self.stage {
-            Stage::Fetching(Fetching { rest: Rest::Elsewhere { again_at_ms }, .. }) => Some(*again_at_ms),
-            _ => None,
-        }
+        let Stage::Fetching(fetching) = &self.stage else { return None };
+        if let Rest::Elsewhere { again_at_ms } = fetching.rest { Some(again_at_ms) } else { None }
     }
 
     /// Whether it waits for others, and has nothing to do itself.
@@ -153,10 +151,10 @@ impl Receiving {
         }
     }
 
-    /// What the list of chunks in hand takes in memory.
+    /// What is known about its chunks, but for the bases, in bytes of memory.
     pub(in crate::session::fetch) fn claims_bytes(&self) -> usize {
         let Stage::Fetching(fetching) = &self.stage else { return 0 };
-        fetching.in_hand.len() * size_of::<u32>()
+        size_of::<Fetching>() + fetching.in_hand.len() * size_of::<u32>()
     }
 }
 
