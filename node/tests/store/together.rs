@@ -146,9 +146,8 @@ async fn sessions_that_do_everything_at_the_same_time_publish_the_blob_once() {
         }
         assert_eq!(brought, 6);
         let last = store.blobs.session();
-        if !last.begin(&manifest).await.unwrap().is_complete() {
-            panic!("all of it was written, and the last one to write it has finished it");
-        }
+        let is_whole = last.begin(&manifest).await.unwrap().is_complete();
+        assert!(is_whole, "all of it was written, and the last one to write it has finished it");
         assert_eq!(arrivals.recv().await.unwrap(), manifest.blob());
         assert!(arrivals.is_empty(), "published once");
     }
