@@ -22,4 +22,5 @@ mod store {
     mod room;
     pub(crate) mod samples;
     mod selection;
+    mod together;
 }

@@ -5,6 +5,7 @@
 //! - [`manifest`]: the chunks of one blob, in order.
 //! - [`have`]: which chunks of a blob are durable here.
 //! - [`index`]: which blob already holds a chunk, so that a new version costs its difference.
+//! - [`shares`]: who brings which chunk, where several sessions receive one blob.
 //! - [`basis`], [`patch`]: what of a chunk that has changed is new.
 
 pub mod basis;
@@ -14,6 +15,7 @@ pub mod have;
 pub mod index;
 pub mod manifest;
 pub mod patch;
+pub mod shares;
 
 pub use basis::Bases;
 pub use chunker::{Chunker, Chunking};
@@ -21,6 +23,7 @@ pub use hash::{BlobHash, ChunkHash};
 pub use have::Have;
 pub use index::{ChunkIndex, ChunkPlace};
 pub use manifest::{Chunk, Manifest, ManifestError};
+pub use shares::{Claim, Lot, Shares};
 
 /// Bytes of one chunk, at most.
 pub const CHUNK_BYTES_MAX: u32 = 1024 * 1024;

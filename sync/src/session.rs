@@ -443,7 +443,7 @@ impl Session {
             Input::MoreWanted => self.fetcher.more_wanted(),
             Input::Credit(word) => self.credit.set(word),
             Input::BlobCompleted(blob) => {
-                self.fetcher.completed_elsewhere(blob);
+                self.fetcher.completed_elsewhere(blob, out);
                 if self.phase == Phase::Open && self.provider.was_missed(blob) {
                     out.control(Message::Have { blob });
                 }
@@ -611,6 +611,7 @@ impl Session {
                 self.provider.take_patch(blob, index, lane, patch, out);
             }
             DiskDone::Began(blob, result) => return self.fetcher.take_began(blob, result, out),
+            DiskDone::Claimed(blob, result) => return self.fetcher.take_claimed(blob, result, now_ms, out),
             DiskDone::Wrote(blob, index, result) => return self.fetcher.take_wrote(blob, index, result, now_ms, out),
             DiskDone::Synced(blob, result) => return self.fetcher.take_synced(blob, result, out),
             DiskDone::Finished(blob, result) => return self.fetcher.take_finished(blob, result, out),

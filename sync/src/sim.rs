@@ -121,6 +121,8 @@ pub enum Sabotage {
     CopiesStampAlike,
     /// A new life goes on reading where the old one had come to (invariant 1).
     CursorsOutliveTheirLife,
+    /// What one session brings of a blob is asked of other peers, too.
+    ChunksAreClaimedTwice,
     /// A record goes back to whoever sent it. Breaks no invariant; costs the link twice.
     EverythingIsEchoed,
 }
@@ -164,7 +166,7 @@ fn try_carry_out(
     records: &Arc<SimRecords>,
     blobs: &Arc<SimBlobs>,
 ) -> Result<Option<DiskDone>, StoreError> {
-    driver::disk::carry_out(request, peer, Arc::clone(records), Arc::clone(blobs))
+    driver::disk::carry_out(request, peer, Arc::clone(records), Arc::new(blobs.of_session(peer)))
         .now_or_never()
         .expect("the stores in memory never wait")
 }

@@ -15,7 +15,7 @@ use std::future::Future;
 use bytes::Bytes;
 
 use crate::absence::Standing;
-use crate::chunk::{Bases, BlobHash, ChunkHash, Have, Manifest};
+use crate::chunk::{Bases, BlobHash, ChunkHash, Claim, Have, Lot, Manifest};
 use crate::id::{BucketId, Epoch, NodeId, Seq};
 use crate::lineage::{Moment, Remembered, Told};
 use crate::record::Record;
@@ -175,9 +175,12 @@ pub enum WriteBlobError<E> {
     /// The bytes are not the chunk, or the chunks are not the blob: the peer's fault.
     #[error("content does not match its hash")]
     Mismatch,
-    /// Another session is receiving the same blob; ask again later.
+    /// Another session is receiving the same blob, or something else under its name; ask again later.
     #[error("the blob is being received from elsewhere")]
     Busy,
+    /// What was received of it is gone since: another session has found that it was not the blob, or the disk has lost some. Begin again.
+    #[error("what was received of the blob is gone")]
+    Gone,
     /// No room within the quota; reads and deletes still work.
     #[error("no room left for content")]
     Full,
@@ -201,8 +204,11 @@ pub struct Wanted {
 
 /// Blobs, whole and in the making.
 ///
-/// Receiving one: [`Self::begin`], then [`Self::write`] for each missing chunk, [`Self::sync`] now and then, and
+/// Receiving one: [`Self::begin`], then [`Self::claim`] and [`Self::write`] for each missing chunk, [`Self::sync`] now and then, and
 /// [`Self::finish`]. After a crash `begin` tells what was made durable.
+///
+/// A store lets one session receive a blob at a time, or several together, if they bring the same manifest: then each brings what it has
+/// claimed, one of them is enough to make durable what all wrote, and whoever finds that everything was written finishes it.
 pub trait BlobStore: Send + Sync {
     /// Why the store could not do it.
     type Error: std::error::Error + Send + Sync + 'static;
@@ -229,10 +235,21 @@ pub trait BlobStore: Send + Sync {
     /// The bytes of one chunk of a blob whose manifest was handed out; `None` if it is gone since.
     fn read(&self, manifest: &Manifest, index: u32) -> impl Future<Output = Result<Option<Bytes>, Self::Error>> + Send;
 
-    /// Starts or takes up receiving a blob, claims it for the caller, and tells which chunks are durable. A call that fails
-    /// claims nothing. A blob that is whole has all its chunks; finishing it again changes nothing. Chunks that other blobs here hold are
+    /// Starts or takes up receiving a blob, or joins those that do, and tells which chunks are durable. A call that fails
+    /// leaves nothing to release. A blob that is whole has all its chunks; finishing it again changes nothing. Chunks that other blobs here hold are
     /// copied from them first.
     fn begin(&self, manifest: &Manifest) -> impl Future<Output = Result<Have, WriteBlobError<Self::Error>>> + Send;
+
+    /// Claims missing chunks for the caller, who has begun the blob, is to ask for them, and lets go of them with [`Self::release`]. Quick:
+    /// nothing is read or written. A store that lets one session receive a blob at a time has nothing to divide.
+    fn claim(
+        &self,
+        manifest: &Manifest,
+        claim: Claim,
+    ) -> impl Future<Output = Result<Lot, WriteBlobError<Self::Error>>> + Send {
+        let _ = (manifest, claim);
+        async { Ok(Lot::Everything) }
+    }
 
     /// Guesses of which chunks held here, durably, the missing ones of a blob are changed forms (`chunk::basis`). Empty where
     /// nothing is known. Only such as `peer` may have: it is told their hashes.
@@ -259,12 +276,14 @@ pub trait BlobStore: Send + Sync {
         bytes: Bytes,
     ) -> impl Future<Output = Result<(), WriteBlobError<Self::Error>>> + Send;
 
-    /// Makes what was written durable: the data, then the bits.
+    /// Makes what was written durable, by whomever: the data, then the bits.
     fn sync(&self, manifest: &Manifest) -> impl Future<Output = Result<(), WriteBlobError<Self::Error>>> + Send;
 
-    /// Checks the whole blob against its hash and publishes it. On a mismatch everything received is discarded.
+    /// Makes durable what was written, checks the whole blob against its hash and publishes it. On a mismatch everything received is
+    /// discarded. Of a blob that was published since it changes nothing.
     fn finish(&self, manifest: &Manifest) -> impl Future<Output = Result<(), WriteBlobError<Self::Error>>> + Send;
 
-    /// Gives up the caller's claim on a blob that is not finished; what is durable stays for the next time.
+    /// Ends the caller's share in a blob that is not finished: others may bring what it has claimed. What is durable stays for the next
+    /// time.
     fn release(&self, blob: BlobHash) -> impl Future<Output = ()> + Send;
 }

@@ -1,6 +1,7 @@
-//! The content store as the session with the bridge sees it: what comes from elsewhere is not wanted.
+//! The content store as the session with the bridge sees it: what comes from elsewhere is not wanted, nor is the rest of what it has begun
+//! while a neighbour brings it.
 
-use alexandria_sync::chunk::{Bases, BlobHash, ChunkHash, Have, Manifest};
+use alexandria_sync::chunk::{Bases, BlobHash, ChunkHash, Claim, Have, Lot, Manifest};
 use alexandria_sync::id::NodeId;
 use alexandria_sync::store::{BlobStore, Wanted, WriteBlobError};
 use bytes::Bytes;
@@ -70,6 +71,16 @@ impl BlobStore for OverTheLink {
 
     async fn begin(&self, manifest: &Manifest) -> Result<Have, WriteBlobError<Self::Error>> {
         self.blobs.begin(manifest).await
+    }
+
+    async fn claim(&self, manifest: &Manifest, claim: Claim) -> Result<Lot, WriteBlobError<Self::Error>> {
+        if self.is_asked_for || !self.blobs.comes_from_elsewhere(manifest.blob()) {
+            return self.blobs.claim(manifest, claim).await;
+        }
+        match self.blobs.claim(manifest, Claim { bytes_max: 0, ..claim }).await? {
+            Lot::Chunks(_) | Lot::Shared(_) => Ok(Lot::Elsewhere),
+            lot => Ok(lot),
+        }
     }
 
     async fn bases(&self, peer: NodeId, manifest: &Manifest, have: &Have) -> Result<Bases, Self::Error> {

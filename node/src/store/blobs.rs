@@ -59,6 +59,7 @@ pub use incoming::{PutBlob, PutBlobError};
 use layout::Layout;
 pub use readers::ReadingBlob;
 pub use receive::BlobSession;
+use receive::together::Arriving;
 use room::Room;
 
 /// Blobs that readers may wait for at a time; the oldest is forgotten first.
@@ -178,8 +179,8 @@ struct Inner {
     readers: Readers<BlobHash>,
     /// Held by who makes room.
     evicting: tokio::sync::Mutex<()>,
-    /// Which blobs some session is receiving.
-    claims: Mutex<HashSet<BlobHash>>,
+    /// Which blobs sessions are receiving.
+    arriving: Mutex<Arriving>,
     /// What readers wait for, and from which byte on, oldest first.
     urgent: Mutex<VecDeque<(BlobHash, u64)>>,
     /// Those of them for which there was no room when they were last tried.
@@ -217,7 +218,7 @@ impl Blobs {
             uses: Mutex::default(),
             readers: Readers::default(),
             evicting: tokio::sync::Mutex::default(),
-            claims: Mutex::default(),
+            arriving: Mutex::default(),
             urgent: Mutex::default(),
             no_room: Mutex::default(),
             chunks: Mutex::default(),

@@ -335,6 +335,61 @@ async fn content_that_only_a_neighbour_holds_is_told_to_be_there_by_the_neighbou
     reader.library.close();
 }
 
+/// Each of them could bring all of it. One goes when both have brought something.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn two_neighbours_bring_one_blob_together_and_when_one_goes_the_other_brings_the_rest_and_nothing_again() {
+    const SIZE: u64 = 80 * MB as u64;
+    let fleet = fleet();
+    // The one with the largest id is dialled by the others, and is the one that reads: only when somebody waits for it.
+    let mut places = [(); 3].map(|()| Place::keeping(Level::Records));
+    places.sort_by_key(|place| place.node);
+    let [one, two, reader] = places;
+    let film = BlobHash::of(&noise(SIZE as usize, 5));
+    let bucket = BucketId::Collection(RecordId::derived(&[b"films"]));
+    for place in [&one, &two, &reader] {
+        place.enrol(&fleet);
+    }
+    let mut marks = Vec::new();
+    for (keeper, name) in [(&one, "one"), (&two, "two")] {
+        assert_eq!(keeper.import(bucket, 5, SIZE as usize).await, film);
+        marks.push(keeper.write_author(BucketId::Catalogue, name).await);
+        // After the film.
+        marks.push(keeper.write_author(bucket, &format!("{name}, of the films")).await);
+    }
+    let at_reader = reader.meet(Vec::new(), Vec::new());
+    let address = listening(&at_reader).await.to_string();
+    for keeper in [&one, &two] {
+        keeper.meet(vec![StaticPeer { node: reader.node, address: address.clone() }], Vec::new());
+    }
+    for mark in marks {
+        reader.wait_for_author(mark).await;
+    }
+    let received = |status: &LanStatus, from: &Place| {
+        let peer = status.peers.iter().find(|peer| peer.node == from.node);
+        peer.map_or(0, |peer| peer.bytes_received)
+    };
+    assert_eq!(received(&at_reader.status().expect("it runs"), &one), 0, "nobody waits for it");
+
+    reader.library.store().blobs.want_now(film, None);
+    let half_way = |status: &LanStatus| [&one, &two].iter().all(|keeper| received(status, keeper) > 4 * MB as u64);
+    let status = wait_status(&at_reader, "both bring something", half_way).await;
+    let by_one = received(&status, &one);
+    one.library.close();
+    reader.wait_for_blob(film).await;
+    let told = |status: &LanStatus| status.peers.iter().all(|peer| peer.bytes_to_receive == 0);
+    let by_two = received(&wait_status(&at_reader, "the rest is told", told).await, &two);
+    println!("{by_one} bytes by the first before it went, {by_two} by the second, of {SIZE}");
+    assert!(by_two <= SIZE - by_one, "what the first had brought came again: {by_one} and {by_two} of {SIZE}");
+    assert!(read_whole(&reader, film).await == noise(SIZE as usize, 5), "byte for byte");
+    two.library.close();
+    reader.library.close();
+}
+
+async fn read_whole(place: &Place, blob: BlobHash) -> Vec<u8> {
+    let path = place.library.store().blobs.path(blob).expect("the store reads").expect("it is here");
+    tokio::fs::read(path).await.expect("it can be read")
+}
+
 /// Two nodes that want the same: their link to the bridge, which is one and the same in most places, carries it once.
 #[test]
 fn what_no_neighbour_holds_crosses_the_link_once_and_what_one_holds_does_not() {

@@ -148,19 +148,6 @@ async fn what_has_arrived_is_read_in_order_and_the_last_chunk_only_once_the_whol
 }
 
 #[tokio::test]
-async fn one_session_receives_a_blob_at_a_time_and_lets_go_of_it_when_it_ends() {
-    let dir = folder();
-    let store = open(&dir);
-    let bytes = noise(2 * MIB, 1);
-    let manifest = manifest(Chunking::Fixed, &bytes);
-    let (first, second) = (store.blobs.session(), store.blobs.session());
-    assert_eq!(send(&first, &manifest, &bytes).await, 2);
-    assert!(matches!(second.begin(&manifest).await, Err(WriteBlobError::Busy)));
-    drop(first);
-    assert!(second.begin(&manifest).await.unwrap().is_complete(), "what was synced is kept");
-}
-
-#[tokio::test]
 async fn a_chunk_that_is_not_what_its_hash_says_is_refused() {
     let dir = folder();
     let store = open(&dir);

@@ -6,12 +6,13 @@
 //! - Each queue stays within its limit: one frame at a time on a lane, so many disk requests, so many asks.
 //! - It ends once, with a reason, and says nothing more.
 //! - A timer that fell due does not fall due again at once.
+//! - Where another session receives the same blobs, no chunk is asked for that it has claimed.
 //! - The stores are whole at the end: feeds and records fit each other, and what claims to be verified is.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
-use alexandria_sync::chunk::{BlobHash, Chunk, ChunkHash, Chunking, Manifest};
+use alexandria_sync::chunk::{BlobHash, Chunk, ChunkHash, Chunking, Claim, Lot, Manifest};
 use alexandria_sync::domain::{Author, Blob, OpenCount, Typed};
 use alexandria_sync::hlc::{ClockQuality, HlcTime, Stamp};
 use alexandria_sync::id::{BucketId, Epoch, Incarnation, NodeId, RecordId, Seq};
@@ -37,6 +38,8 @@ const STEPS_MAX: usize = 400;
 const NOW_UNIX_MS: u64 = 1_780_000_000_000;
 const PEER: NodeId = NodeId::from_bytes([1; 16]);
 const HERE: NodeId = NodeId::from_bytes([2; 16]);
+/// Another session here, which receives a part of whatever blob is begun, and brings none of it.
+const OTHER_PEER: NodeId = NodeId::from_bytes([3; 16]);
 /// Room for content here, in bytes.
 const QUOTA_BYTES: u64 = 100_000;
 const LOOKUPS_MAX: usize = 64;
@@ -48,7 +51,9 @@ const BLOBS_MAX: usize = BLOBS_IN_FLIGHT + READER_BLOBS_BEYOND;
 /// Lives through the conversation that `data` describes.
 pub fn session(data: &[u8]) {
     let mut script = Script::new(data);
-    let mut conversation = Conversation::begin(&mut script);
+    // Of inputs that are one byte longer than others, not of what they say: what was found before stays found.
+    let is_shared = data.len() % 2 == 1;
+    let mut conversation = Conversation::begin(&mut script, is_shared);
     for _ in 0..STEPS_MAX {
         if script.is_over() || conversation.closed.is_some() {
             break;
@@ -72,6 +77,9 @@ struct Conversation {
     checked: BTreeSet<BlobHash>,
     closed: Option<Closed>,
     now_ms: u64,
+    is_shared: bool,
+    /// By the other session.
+    claimed: BTreeSet<(BlobHash, u32)>,
 }
 
 fn collection() -> BucketId {
@@ -112,11 +120,14 @@ fn hello() -> Hello {
 }
 
 impl Conversation {
-    fn begin(script: &mut Script<'_>) -> Self {
+    fn begin(script: &mut Script<'_>, is_shared: bool) -> Self {
         let records = Arc::new(SimRecords::new(HERE, Epoch(1), None));
         records.set_clock(NOW_UNIX_MS, ClockQuality::Trusted);
         let blobs = Arc::new(SimBlobs::new(Arc::clone(&records), None));
         blobs.set_quota(QUOTA_BYTES);
+        if is_shared {
+            blobs.receive_together();
+        }
         let collections = Collections::Only([RecordId::derived(&[b"the collection"])].into());
         let scope = Scope { site: PEER, collections };
         blobs.permit(PEER, scope.clone());
@@ -145,6 +156,8 @@ impl Conversation {
             checked: BTreeSet::new(),
             closed: None,
             now_ms: 0,
+            is_shared,
+            claimed: BTreeSet::new(),
         };
         conversation.drain();
         if !script.chance() {
@@ -284,8 +297,35 @@ impl Conversation {
     }
 
     fn carry_out(&mut self, request: DiskRequest) {
+        if let DiskRequest::Begin(manifest) = &request
+            && self.is_shared
+        {
+            self.others_begin(manifest);
+        }
         if let Some(done) = sim::carry_out(request, PEER, &self.records, &self.blobs) {
             self.handle(Input::Disk(done));
+        }
+    }
+
+    /// The other session claims one of the chunks.
+    fn others_begin(&mut self, manifest: &Arc<Manifest>) {
+        let carry_out = |request| sim::carry_out(request, OTHER_PEER, &self.records, &self.blobs);
+        carry_out(DiskRequest::Release(manifest.blob()));
+        self.claimed.retain(|(blob, _)| *blob != manifest.blob());
+        let begun = carry_out(DiskRequest::Begin(Arc::clone(manifest)));
+        let claim = Claim { bytes_max: 1, ..Claim::default() };
+        if let Some(DiskDone::Began(blob, Ok(_))) = begun
+            && let Some(DiskDone::Claimed(_, Ok(Lot::Chunks(chunks) | Lot::Shared(chunks)))) =
+                carry_out(DiskRequest::Claim(Arc::clone(manifest), claim))
+        {
+            self.claimed.extend(chunks.into_iter().map(|index| (blob, index)));
+        }
+    }
+
+    /// The other session ends.
+    fn others_leave(&mut self) {
+        for (blob, _) in std::mem::take(&mut self.claimed) {
+            sim::carry_out(DiskRequest::Release(blob), OTHER_PEER, &self.records, &self.blobs);
         }
     }
 
@@ -294,6 +334,7 @@ impl Conversation {
             Some(at_ms) if script.chance() => self.now_ms.max(at_ms),
             _ => self.now_ms + script.number() % 1_000_000,
         };
+        self.others_leave();
         self.handle(Input::Timer);
         if let Some(at_ms) = self.session.next_timeout().filter(|_| self.closed.is_none()) {
             assert!(at_ms > self.now_ms, "a timer that fell due falls due at once again");
@@ -378,6 +419,7 @@ impl Conversation {
             }
             Message::ChunkAsk { blob, index, .. } => {
                 assert!(self.chunks_asked.insert((*blob, *index)), "a chunk is asked for twice");
+                assert!(!self.claimed.contains(&(*blob, *index)), "a chunk is asked for that another session brings");
             }
             _ => {}
         }
@@ -394,6 +436,7 @@ impl Conversation {
         assert!(count(|request| matches!(request, DiskRequest::Manifest(_))) <= usize::from(CONTENT_LANES));
         assert!(count(|request| matches!(request, DiskRequest::Read { .. })) <= usize::from(CONTENT_LANES));
         assert!(count(|request| matches!(request, DiskRequest::Urgent | DiskRequest::Wanted { .. })) <= 2);
+        assert!(count(|request| matches!(request, DiskRequest::Claim(..))) <= BLOBS_MAX);
         assert!(count(|request| matches!(request, DiskRequest::Begin(_) | DiskRequest::Finish(_))) <= BLOBS_MAX);
     }
 

@@ -271,8 +271,11 @@ impl<R: RecordStore, B: BlobStore> Importer<'_, R, B> {
         if receiving.have.contains(index) {
             return Ok(());
         }
-        self.blobs.write(&receiving.manifest, index, bytes).await.map_err(|error| stop(blob, error))?;
-        receiving.have.insert(index);
+        match self.blobs.write(&receiving.manifest, index, bytes).await {
+            Ok(()) => drop(receiving.have.insert(index)),
+            Err(WriteBlobError::Gone) => return self.skip_gone(blob).await,
+            Err(error) => return Err(stop(blob, error)),
+        }
         self.finish_if_complete().await
     }
 
@@ -288,19 +291,32 @@ impl<R: RecordStore, B: BlobStore> Importer<'_, R, B> {
             self.blobs.sync(&manifest).await?;
             self.blobs.finish(&manifest).await
         };
-        if let Err(error) = finished.await {
-            self.blobs.release(blob).await;
-            return Err(stop(blob, error));
+        match finished.await {
+            Ok(()) => {}
+            Err(WriteBlobError::Gone) => return self.skip_gone(blob).await,
+            Err(error) => {
+                self.blobs.release(blob).await;
+                return Err(stop(blob, error));
+            }
         }
         self.imported.blobs += 1;
         self.imported.blob_bytes += manifest.size_bytes();
         Ok(())
     }
 
+    /// A session that received the blob as well has lost what was here of it.
+    async fn skip_gone(&mut self, blob: BlobHash) -> Result<(), Stop> {
+        self.taking = Taking::Skipping(blob);
+        self.imported.blobs_busy += 1;
+        self.blobs.release(blob).await;
+        Ok(())
+    }
+
     async fn sync_blob(&mut self) -> Result<(), ImportError> {
         let Taking::Blob(receiving) = &self.taking else { return Ok(()) };
         match self.blobs.sync(&receiving.manifest).await {
-            Ok(()) => Ok(()),
+            // What is gone is noticed with the next chunk.
+            Ok(()) | Err(WriteBlobError::Gone) => Ok(()),
             Err(error) => Err(ImportError::Store(error.into())),
         }
     }
@@ -340,7 +356,9 @@ fn stop<E: std::error::Error + Send + Sync + 'static>(blob: BlobHash, error: Wri
     match error {
         WriteBlobError::Mismatch => Stop::Broken(format!("the content of {blob} does not match its hash")),
         WriteBlobError::Full => Stop::Full,
-        WriteBlobError::Busy | WriteBlobError::Store(_) => Stop::Error(ImportError::Store(error.into())),
+        WriteBlobError::Busy | WriteBlobError::Gone | WriteBlobError::Store(_) => {
+            Stop::Error(ImportError::Store(error.into()))
+        }
     }
 }
 

@@ -78,6 +78,9 @@ pub(crate) async fn carry_out<R: RecordStore, B: BlobStore>(
             };
             DiskDone::Began(manifest.blob(), begun)
         }
+        DiskRequest::Claim(manifest, claim) => {
+            DiskDone::Claimed(manifest.blob(), written(blobs.claim(&manifest, claim).await)?)
+        }
         DiskRequest::Write { manifest, index, bytes } => {
             DiskDone::Wrote(manifest.blob(), index, written(blobs.write(&manifest, index, bytes).await)?)
         }
@@ -128,6 +131,7 @@ fn written<T, E: std::error::Error + Send + Sync + 'static>(
         Ok(value) => Ok(Ok(value)),
         Err(WriteBlobError::Mismatch) => Ok(Err(WriteFailure::Mismatch)),
         Err(WriteBlobError::Busy) => Ok(Err(WriteFailure::Busy)),
+        Err(WriteBlobError::Gone) => Ok(Err(WriteFailure::Gone)),
         Err(WriteBlobError::Full) => Ok(Err(WriteFailure::Full)),
         Err(WriteBlobError::Store(error)) => Err(error.into()),
     }

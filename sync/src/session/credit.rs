@@ -49,16 +49,28 @@ impl Credit {
 
     /// Takes `cost` if there is as much; if not, notes what is missing.
     pub(super) fn admit(&mut self, cost: u64) -> bool {
-        match &mut self.limit {
-            Some(limit) if limit.left < cost => {
-                self.short_of = Some(self.short_of.map_or(cost, |short| short.min(cost)));
-                return false;
-            }
-            Some(limit) => limit.left -= cost,
-            None => {}
+        if !self.covers(cost) {
+            return false;
+        }
+        if let Some(limit) = &mut self.limit {
+            limit.left -= cost;
         }
         self.crossing += cost;
         true
+    }
+
+    /// Whether there is as much; if not, notes what is missing.
+    pub(super) fn covers(&mut self, cost: u64) -> bool {
+        let is_short = self.limit.as_ref().is_some_and(|limit| limit.left < cost);
+        if is_short {
+            self.short_of = Some(self.short_of.map_or(cost, |short| short.min(cost)));
+        }
+        !is_short
+    }
+
+    /// What there is.
+    pub(super) fn left(&self) -> u64 {
+        self.limit.as_ref().map_or(u64::MAX, |limit| limit.left)
     }
 
     /// What was admitted at `cost` has crossed, or never will.

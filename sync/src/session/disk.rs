@@ -5,7 +5,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use crate::absence::Standing;
-use crate::chunk::{Bases, BlobHash, ChunkHash, Have, Manifest};
+use crate::chunk::{Bases, BlobHash, ChunkHash, Claim, Have, Lot, Manifest};
 use crate::id::{BucketId, Seq};
 use crate::lineage::{Moment, Remembered, Told};
 use crate::record::Record;
@@ -93,6 +93,8 @@ pub enum DiskRequest {
     },
     /// `BlobStore::begin`, then `BlobStore::bases`.
     Begin(Arc<Manifest>),
+    /// `BlobStore::claim`: quick, and not to wait behind others.
+    Claim(Arc<Manifest>, Claim),
     /// `BlobStore::write`.
     Write {
         /// Of which blob.
@@ -128,6 +130,8 @@ pub enum WriteFailure {
     Mismatch,
     /// Someone else receives the blob.
     Busy,
+    /// What was received of it is gone.
+    Gone,
     /// No room.
     Full,
     /// Chunks that a patch needs are no longer here.
@@ -215,6 +219,8 @@ pub enum DiskDone {
     },
     /// Which chunks of the blob are durable here.
     Began(BlobHash, Result<Begun, WriteFailure>),
+    /// What this session is to bring of the blob.
+    Claimed(BlobHash, Result<Lot, WriteFailure>),
     /// The chunk was written.
     Wrote(BlobHash, u32, Result<(), WriteFailure>),
     /// What was written before the request is durable.

@@ -3,8 +3,10 @@
 //!
 //! The window (`window`) bounds what was asked for and is not durable yet, over all blobs together. What is wanted
 //! (`wishes`) is begun and asked for class by class: each has a few blobs under way if it wants any, and their chunks take
-//! turns (`schedule`). The link's budget bounds what is asked for at all (`credit`).
+//! turns (`schedule`, `asks`). The link's budget bounds what is asked for at all (`credit`). Where several sessions receive one blob, each
+//! asks for what it has claimed of it (`blob/claims`).
 
+mod asks;
 mod blob;
 mod window;
 mod wishes;
@@ -18,11 +20,10 @@ use self::blob::{Receiving, Stage};
 use self::window::Window;
 use self::wishes::{Why, Wishes};
 use super::credit::Credit;
-use super::provide::ASKS_MAX;
 use super::schedule::Turns;
 use super::{Begun, Config, DiskDone, DiskRequest, Event, Held, Outbox, Progress, Violation, WriteFailure};
 use crate::budget::wire_cost;
-use crate::chunk::{BlobHash, Manifest};
+use crate::chunk::{BlobHash, Lot, Manifest};
 use crate::store::Wanted;
 use crate::wire::{Class, Message};
 
@@ -35,8 +36,6 @@ const MANIFEST_BYTES_PER_CHUNK: u64 = 40;
 const CHUNK_BYTES_USUAL: u64 = 256 * 1024;
 /// What a manifest is taken to have if nobody knows the size of its blob, in bytes.
 const MANIFEST_BYTES_UNKNOWN: u64 = 64 * 1024;
-/// Chunks asked for and not answered, at most: half of what a peer lets wait, for blobs cut into very small chunks.
-const CHUNK_ASKS_MAX: usize = ASKS_MAX / 2;
 
 #[derive(Debug)]
 pub(super) struct Fetcher {
@@ -82,12 +81,13 @@ impl Fetcher {
     }
 
     pub(super) fn wants_changed(&mut self) {
-        self.wishes.changed();
+        self.more_wanted();
         self.full_until_ms = None;
     }
 
     pub(super) fn more_wanted(&mut self) {
         self.wishes.changed();
+        self.receiving.iter_mut().for_each(Receiving::look_again);
     }
 
     pub(super) fn take_urgent(&mut self, blobs: &[Wanted]) {
@@ -117,8 +117,11 @@ impl Fetcher {
     }
 
     /// The blob became whole here through someone else: nothing more is asked for it.
-    pub(super) fn completed_elsewhere(&mut self, blob: BlobHash) {
+    pub(super) fn completed_elsewhere(&mut self, blob: BlobHash, out: &mut Outbox) {
         self.wishes.remove(blob);
+        if let Some(at) = self.position(blob, Stage::is_fetching) {
+            self.leave(at, 0, out);
+        }
     }
 
     pub(super) fn take_manifest(
@@ -168,6 +171,27 @@ impl Fetcher {
                     begun.bases.clear();
                 }
                 self.receiving[at].began(begun);
+                Ok(())
+            }
+            Err(failure) => self.fail(at, failure, out),
+        }
+    }
+
+    pub(super) fn take_claimed(
+        &mut self,
+        blob: BlobHash,
+        result: Result<Lot, WriteFailure>,
+        now_ms: u64,
+        out: &mut Outbox,
+    ) -> Result<(), Violation> {
+        let Some(at) = self.position(blob, Stage::is_fetching) else {
+            return self.settle_leaving(blob, result.err(), out);
+        };
+        match result {
+            Ok(lot) => {
+                if !self.receiving[at].claimed(&lot, now_ms + self.config.busy_retry_ms) {
+                    self.give_up(at, 0, Some(WriteFailure::Gone), now_ms, out);
+                }
                 Ok(())
             }
             Err(failure) => self.fail(at, failure, out),
@@ -305,6 +329,11 @@ impl Fetcher {
     pub(super) fn timer(&mut self, now_ms: u64) {
         self.now_ms = now_ms;
         self.wishes.timer(now_ms);
+        for receiving in &mut self.receiving {
+            if receiving.looks_again_at_ms().is_some_and(|at_ms| at_ms <= now_ms) {
+                receiving.look_again();
+            }
+        }
         if self.full_until_ms.is_some_and(|at_ms| at_ms <= now_ms) {
             self.wants_changed();
         }
@@ -315,10 +344,21 @@ impl Fetcher {
         self.now_ms = now_ms;
         if !self.is_full() {
             self.wishes.list(out);
+            self.make_way(out);
             self.ask_manifests(credit, out);
         }
         self.ask_chunks(credit, out);
         self.sync_and_finish(now_ms, out);
+    }
+
+    /// What only waits for others makes way for what can be begun.
+    fn make_way(&mut self, out: &mut Outbox) {
+        while self.wishes.has_some()
+            && self.next_to_begin().is_none()
+            && let Some(at) = self.receiving.iter().position(Receiving::waits_for_others)
+        {
+            self.give_up(at, 0, Some(WriteFailure::Busy), self.now_ms, out);
+        }
     }
 
     fn ask_manifests(&mut self, credit: &mut Credit, out: &mut Outbox) {
@@ -350,40 +390,6 @@ impl Fetcher {
         few.chain(waiting()).find_map(|class| self.wishes.front(class))
     }
 
-    fn ask_chunks(&mut self, credit: &mut Credit, out: &mut Outbox) {
-        let mut asks = self.abandoned.len() + self.receiving.iter().map(Receiving::asks).sum::<usize>();
-        loop {
-            // The first blob of each class that has a chunk to ask for.
-            let mut next: [Option<(usize, u32, u64)>; Class::CONTENT.len()] = [None; Class::CONTENT.len()];
-            for (at, receiving) in self.receiving.iter_mut().enumerate() {
-                let place = super::schedule::place(receiving.wanted.class).unwrap_or(next.len() - 1);
-                if next[place].is_none()
-                    && let Some((index, len)) = receiving.next_missing()
-                    // An answer to the ask that was abandoned could not be told from the new one's.
-                    && !self.abandoned.contains_key(&(receiving.blob(), index))
-                {
-                    next[place] = Some((at, index, len));
-                }
-            }
-            let lengths = next.map(|next| next.map(|(_, _, len)| len));
-            let Some(class) = self.turns.next(lengths, self.now_ms) else { return };
-            let Some((at, index, len)) = super::schedule::place(class).and_then(|place| next[place]) else { return };
-            if asks >= CHUNK_ASKS_MAX || !self.window.admits(len) || !credit.admit(wire_cost(len)) {
-                return;
-            }
-            asks += 1;
-            self.turns.spend(class, len, self.now_ms);
-            self.window.asked(len);
-            let receiving = &mut self.receiving[at];
-            receiving.ask(index, len);
-            let blob = receiving.blob();
-            out.control(match receiving.basis(index) {
-                Some(basis) => Message::PatchAsk { blob, index, class, basis: basis.clone() },
-                None => Message::ChunkAsk { blob, index, class },
-            });
-        }
-    }
-
     fn sync_and_finish(&mut self, now_ms: u64, out: &mut Outbox) {
         let due = self.window.sync_due(now_ms);
         for receiving in &mut self.receiving {
@@ -403,7 +409,8 @@ impl Fetcher {
         let retry = self.wishes.next_timeout();
         // A sync that is due and not started waits for the disk, not for the time: a timer would only spin.
         let sync = self.window.next_sync().filter(|&at_ms| at_ms > self.now_ms);
-        [sync, retry, self.full_until_ms].into_iter().flatten().min()
+        let looks_again = self.receiving.iter().filter_map(Receiving::looks_again_at_ms).min();
+        [sync, retry, self.full_until_ms, looks_again].into_iter().flatten().min()
     }
 
     /// Whether nothing is wanted that the peer may have.
@@ -425,7 +432,7 @@ impl Fetcher {
         let manifests = self.receiving.iter().filter_map(Receiving::manifest);
         let list_bytes = manifests.map(|manifest| size_of_val(manifest.chunks())).sum::<usize>()
             + self.receiving.len() * size_of::<Receiving>()
-            + self.receiving.iter().map(Receiving::bases_bytes).sum::<usize>()
+            + self.receiving.iter().map(|receiving| receiving.bases_bytes() + receiving.claims_bytes()).sum::<usize>()
             + self.wishes.held_bytes()
             + self.abandoned.len() * size_of::<((BlobHash, u32), u64)>()
             + self.leaving.len() * size_of::<(BlobHash, usize)>();
@@ -477,6 +484,12 @@ impl Fetcher {
     /// Stops receiving a blob for now, when `done` of its disk requests have just ended. What is durable stays for the
     /// next time.
     fn give_up(&mut self, at: usize, done: usize, why: Option<WriteFailure>, now_ms: u64, out: &mut Outbox) {
+        let wanted = self.leave(at, done, out);
+        self.put_off(wanted, why, now_ms);
+    }
+
+    /// Ends this session's share in a blob. Tells what was wanted.
+    fn leave(&mut self, at: usize, done: usize, out: &mut Outbox) -> Wanted {
         let receiving = self.receiving.remove(at);
         let blob = receiving.blob();
         self.window.forget(receiving.bytes_not_durable());
@@ -489,7 +502,7 @@ impl Fetcher {
                 self.leaving.insert(blob, under_way);
             }
         }
-        self.put_off(receiving.wanted, why, now_ms);
+        receiving.wanted
     }
 
     /// A disk request of a blob that was given up is done: after the last one the claim is released.
@@ -519,7 +532,7 @@ impl Fetcher {
     /// Leaves a blob alone for a while that the peer did not have, or that could not be written here.
     fn put_off(&mut self, wanted: Wanted, why: Option<WriteFailure>, now_ms: u64) {
         let (why, wait_ms) = match why {
-            Some(WriteFailure::Busy) => (Why::Busy, self.config.busy_retry_ms),
+            Some(WriteFailure::Busy | WriteFailure::Gone) => (Why::Busy, self.config.busy_retry_ms),
             Some(WriteFailure::Full) => (Why::NoRoom, self.config.absent_retry_ms),
             _ => (Why::Absent, self.config.absent_retry_ms),
         };

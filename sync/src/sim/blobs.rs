@@ -3,12 +3,15 @@
 //! A sector that was written and not synced may land, land in part, or be lost, each on its own: disks reorder. A whole
 //! blob may rot, unseen until somebody reads it or [`SimBlobs::scrub`] looks; then what is sound of it is kept, and the rest is wanted again.
 //!
+//! - `room`: what leaves.
+//! - `port`: the store as sessions see it; several may receive one blob ([`SimBlobs::receive_together`]).
+//!
 //! Not here: sectors ([`sectors`](super::sectors)).
 
+mod port;
 mod room;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::convert::Infallible;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
@@ -17,13 +20,11 @@ use super::Sabotage;
 use super::records::SimRecords;
 use super::sectors::SectorFile;
 use super::seeded::Seeded;
-use crate::chunk::{Bases, BlobHash, ChunkHash, ChunkIndex, Have, Manifest, basis};
+use crate::chunk::{BlobHash, ChunkIndex, Have, Manifest};
 use crate::domain::{Blob, Typed};
 use crate::erase;
 use crate::id::NodeId;
 use crate::session::Scope;
-use crate::store::{BlobStore, Wanted, WriteBlobError};
-use crate::wire::Class;
 
 const CHUNK_INDEX_ENTRIES: usize = 10_000;
 
@@ -47,7 +48,9 @@ pub struct BlobsCopy {
 #[derive(Debug)]
 struct Inner {
     disk: BlobsCopy,
-    claims: BTreeSet<BlobHash>,
+    claims: BTreeMap<BlobHash, port::Receivers>,
+    /// Sessions may receive a blob together.
+    together: bool,
     index: ChunkIndex,
     urgent: BTreeSet<BlobHash>,
     scopes: BTreeMap<NodeId, Scope>,
@@ -78,7 +81,8 @@ impl SimBlobs {
         let disk = BlobsCopy { whole: BTreeMap::new(), parts: BTreeMap::new(), rotten: BTreeSet::new(), room };
         let inner = Inner {
             disk,
-            claims: BTreeSet::new(),
+            claims: BTreeMap::new(),
+            together: false,
             index: ChunkIndex::new(CHUNK_INDEX_ENTRIES),
             urgent: BTreeSet::new(),
             scopes: BTreeMap::new(),
@@ -94,6 +98,11 @@ impl SimBlobs {
     /// Lets `peer` read and write the blobs of `scope`.
     pub fn permit(&self, peer: NodeId, scope: Scope) {
         self.lock().scopes.insert(peer, scope);
+    }
+
+    /// Lets sessions that bring the same blob receive it together, as nodes do.
+    pub fn receive_together(&self) {
+        self.lock().together = true;
     }
 
     /// Leaves room for this much content.
@@ -175,10 +184,10 @@ impl SimBlobs {
         if inner.sabotage == Some(Sabotage::ErasedContentStays) {
             return true;
         }
-        let busy = gone.iter().any(|blob| inner.claims.contains(blob));
+        let busy = gone.iter().any(|blob| inner.claims.contains_key(blob));
         let Inner { disk, claims, .. } = &mut *inner;
-        disk.whole.retain(|blob, _| !gone.contains(blob) || claims.contains(blob));
-        disk.parts.retain(|blob, _| !gone.contains(blob) || claims.contains(blob));
+        disk.whole.retain(|blob, _| !gone.contains(blob) || claims.contains_key(blob));
+        disk.parts.retain(|blob, _| !gone.contains(blob) || claims.contains_key(blob));
         inner.urgent.retain(|blob| !gone.contains(blob));
         !busy
     }
@@ -333,166 +342,5 @@ impl Inner {
             }
         }
         part.file.sync();
-    }
-}
-
-/// Each class has some, always the same.
-fn any_class(blob: BlobHash) -> Class {
-    [Class::Software, Class::Pinned, Class::Background][usize::from(blob.as_bytes()[0]) % 3]
-}
-
-impl BlobStore for SimBlobs {
-    type Error = Infallible;
-
-    async fn urgent(&self, peer: NodeId) -> Result<Vec<Wanted>, Infallible> {
-        let inner = self.lock();
-        let referred = self.referred(&inner, peer);
-        let urgent = inner.urgent.iter().filter_map(|blob| Some((*blob, *referred.get(blob)?)));
-        let wanted = |(blob, size_bytes)| Wanted { blob, class: Class::Reader, size_bytes, from_bytes: 0 };
-        Ok(urgent.map(wanted).collect())
-    }
-
-    async fn wanted(&self, peer: NodeId, after: Option<BlobHash>, limit: usize) -> Result<Vec<Wanted>, Infallible> {
-        let inner = self.lock();
-        let wanted = self.referred(&inner, peer).into_iter();
-        let wanted = wanted.filter(|(blob, _)| after.is_none_or(|after| *blob > after));
-        let is_here = |blob: &BlobHash| inner.disk.whole.contains_key(blob) || inner.disk.room.is_on_demand(*blob);
-        let missing = wanted.filter(|(blob, _)| !is_here(blob)).take(limit);
-        let missing =
-            missing.map(|(blob, size_bytes)| Wanted { blob, class: any_class(blob), size_bytes, from_bytes: 0 });
-        Ok(missing.collect())
-    }
-
-    async fn manifest(&self, reader: NodeId, blob: BlobHash) -> Result<Option<Manifest>, Infallible> {
-        let inner = self.lock();
-        if !self.referred(&inner, reader).contains_key(&blob) {
-            return Ok(None);
-        }
-        Ok(inner.disk.whole.get(&blob).map(|(manifest, _)| manifest.clone()))
-    }
-
-    async fn read(&self, manifest: &Manifest, index: u32) -> Result<Option<Bytes>, Infallible> {
-        let mut inner = self.lock();
-        let blob = manifest.blob();
-        let Some((manifest, bytes)) = inner.disk.whole.get(&blob) else { return Ok(None) };
-        let Some((start, chunk)) = manifest.offset(index).zip(manifest.chunk(index)) else { return Ok(None) };
-        let bytes = bytes.slice(start as usize..start as usize + chunk.len as usize);
-        // A damaged blob is found by the first who reads it, and handed to nobody.
-        if !manifest.verifies(index, &bytes) && inner.sabotage != Some(Sabotage::RotIsHandedOut) {
-            inner.set_aside(blob);
-            return Ok(None);
-        }
-        inner.bytes_read += bytes.len() as u64;
-        Ok(Some(bytes))
-    }
-
-    async fn begin(&self, manifest: &Manifest) -> Result<Have, WriteBlobError<Infallible>> {
-        let blob = manifest.blob();
-        // Asked for before it was erased.
-        let is_erased = self.records.has_erasures() && self.erased().contains(&blob);
-        let mut inner = self.lock();
-        let chunks = manifest.chunks().len() as u32;
-        if inner.disk.whole.contains_key(&blob) {
-            return Ok(Have::from_bytes(chunks, &vec![0xff; chunks.div_ceil(8) as usize]).unwrap_or(Have::none(chunks)));
-        }
-        if is_erased || inner.claims.contains(&blob) {
-            return Err(WriteBlobError::Busy);
-        }
-        let known = inner.disk.parts.remove(&blob).filter(|part| part.manifest == *manifest);
-        if known.is_none() && (inner.full || inner.used_bytes() + manifest.size_bytes() > inner.quota_bytes) {
-            return Err(WriteBlobError::Full);
-        }
-        let mut part = known.unwrap_or_else(|| Part {
-            manifest: manifest.clone(),
-            file: SectorFile::new(manifest.size_bytes() as usize),
-            have: Have::none(chunks),
-            written: BTreeSet::new(),
-        });
-        inner.copy_known_chunks(&mut part);
-        let have = part.have.clone();
-        inner.claims.insert(blob);
-        inner.disk.parts.insert(blob, part);
-        Ok(have)
-    }
-
-    async fn bases(&self, peer: NodeId, manifest: &Manifest, have: &Have) -> Result<Bases, Infallible> {
-        let inner = self.lock();
-        let referred = self.referred(&inner, peer);
-        let neighbours = basis::neighbours(manifest, have).into_iter();
-        let places: BTreeMap<_, _> = neighbours.filter_map(|chunk| Some((chunk, inner.index.find(chunk)?))).collect();
-        let older = places.values().filter(|place| referred.contains_key(&place.blob));
-        let older = older.filter_map(|place| Some((place.blob, inner.disk.whole.get(&place.blob)?.0.clone())));
-        Ok(basis::bases(manifest, have, &places, &older.collect()))
-    }
-
-    async fn known_chunk(&self, reader: Option<NodeId>, chunk: ChunkHash) -> Result<Option<Bytes>, Infallible> {
-        let inner = self.lock();
-        let Some(place) = inner.index.find(chunk) else { return Ok(None) };
-        if reader.is_some_and(|reader| !self.referred(&inner, reader).contains_key(&place.blob)) {
-            return Ok(None);
-        }
-        let Some((manifest, bytes)) = inner.disk.whole.get(&place.blob) else { return Ok(None) };
-        let Some((start, known)) = manifest.offset(place.index).zip(manifest.chunk(place.index)) else {
-            return Ok(None);
-        };
-        let bytes = bytes.slice(start as usize..start as usize + known.len as usize);
-        // Of a damaged one nothing is told; who reads it for its own sake finds out.
-        Ok(Some(bytes).filter(|bytes| ChunkHash::of(bytes) == chunk))
-    }
-
-    async fn write(&self, manifest: &Manifest, index: u32, bytes: Bytes) -> Result<(), WriteBlobError<Infallible>> {
-        if !manifest.verifies(index, &bytes) {
-            return Err(WriteBlobError::Mismatch);
-        }
-        let mut inner = self.lock();
-        if !inner.has_room() {
-            return Err(WriteBlobError::Full);
-        }
-        if let Some(part) = inner.disk.parts.get_mut(&manifest.blob()) {
-            part.file.write(manifest.offset(index).unwrap_or_default() as usize, &bytes);
-            part.written.insert(index);
-        }
-        Ok(())
-    }
-
-    async fn sync(&self, manifest: &Manifest) -> Result<(), WriteBlobError<Infallible>> {
-        let mut inner = self.lock();
-        // The data may be in place; there is no room for the bits that say so.
-        if inner.full {
-            return Err(WriteBlobError::Full);
-        }
-        let bits_before_data = inner.sabotage == Some(Sabotage::BitsBeforeData);
-        if let Some(part) = inner.disk.parts.get_mut(&manifest.blob()) {
-            if !bits_before_data {
-                part.file.sync();
-            }
-            for index in std::mem::take(&mut part.written) {
-                part.have.insert(index);
-            }
-        }
-        Ok(())
-    }
-
-    async fn finish(&self, manifest: &Manifest) -> Result<(), WriteBlobError<Infallible>> {
-        let mut inner = self.lock();
-        let blob = manifest.blob();
-        if inner.full {
-            return Err(WriteBlobError::Full);
-        }
-        inner.claims.remove(&blob);
-        if inner.disk.whole.contains_key(&blob) {
-            return Ok(());
-        }
-        let Some(part) = inner.disk.parts.remove(&blob) else { return Err(WriteBlobError::Mismatch) };
-        let bytes = part.file.read(0, manifest.size_bytes() as usize);
-        if BlobHash::of(&bytes) != blob {
-            return Err(WriteBlobError::Mismatch);
-        }
-        inner.publish(part.manifest, bytes.into());
-        Ok(())
-    }
-
-    async fn release(&self, blob: BlobHash) {
-        self.lock().claims.remove(&blob);
     }
 }

@@ -98,6 +98,8 @@ pub(super) struct Conversation {
     pub(super) connection: u64,
     pub(super) session: Session,
     pub(super) disk: BTreeMap<u64, DiskRequest>,
+    /// Chunks asked of the peer and not answered, of blobs that were not given up since.
+    pub(super) asked: BTreeSet<(BlobHash, u32)>,
     /// Carried out, and not heard of.
     pub(super) answers: BTreeMap<u64, DiskDone>,
     pub(super) quiet: bool,
@@ -206,6 +208,9 @@ impl Replica {
             sabotage.filter(|sabotage| *sabotage != Sabotage::NodesPassNothingOn || resident.dials.is_some());
         let records = Arc::new(SimRecords::new(node, Epoch(1), sabotage));
         let blobs = Arc::new(SimBlobs::new(Arc::clone(&records), sabotage));
+        if resident.dials.is_some() {
+            blobs.receive_together();
+        }
         Self {
             node,
             records,

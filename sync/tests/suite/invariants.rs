@@ -64,6 +64,13 @@ fn nobodys_site_is_ever_at_a_neighbour() {
     is_noticed(0, Sabotage::SitesCrossTheLan);
 }
 
+/// Several sessions of a node receive one blob together.
+#[test]
+fn no_chunk_is_asked_of_two_peers_at_once() {
+    holds(0);
+    is_noticed(0, Sabotage::ChunksAreClaimedTwice);
+}
+
 #[test]
 fn invariant_01_equal_buckets_mean_equal_state_once_the_network_is_quiet() {
     holds(1);

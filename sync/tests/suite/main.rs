@@ -20,5 +20,6 @@ mod reconnect;
 mod regressions;
 mod selection;
 mod tcp;
+mod together;
 mod transport;
 mod two_versions;

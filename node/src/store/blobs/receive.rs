@@ -4,30 +4,30 @@
 //! set only after its chunk was verified, written and synced (invariant 11): the data, fsync, then the bitmap by temp,
 //! fsync and rename. What came since the last sync is received again after a crash (invariant 12).
 //!
-//! A blob is received by one session at a time. The manifest that a peer sent is not trusted: at the end the whole
-//! file is hashed, and only then it is a blob.
+//! Sessions that bring the same manifest receive a blob together ([`together`]): each writes what it has claimed. The manifest that a peer
+//! sent is not trusted: at the end the whole file is hashed, and only then it is a blob.
+
+pub(super) mod together;
 
 use std::collections::HashMap;
-use std::fs::{self, File};
+use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
 use std::sync::{Arc, Mutex};
 
-use alexandria_sync::chunk::{Bases, BlobHash, ChunkHash, ChunkIndex, Chunking, Have, Manifest};
+use alexandria_sync::chunk::{Bases, BlobHash, ChunkHash, ChunkIndex, Chunking, Claim, Have, Lot, Manifest};
 use alexandria_sync::id::NodeId;
 use alexandria_sync::store::{BlobStore, Wanted, WriteBlobError};
 use bytes::Bytes;
 
-use super::room::Reservation;
+use self::together::{Making, Share};
 use super::{BlobError, Blobs, CHUNK_INDEX_ENTRIES_MAX, blocking, failed, locked, read_manifest};
 use crate::store::disk;
 use crate::store::engine::Direction;
 use crate::store::row::HeldRow;
 
-/// Blobs that one session receives at a time, at most; each holds one open file.
+/// Blobs that one session receives at a time, at most; each holds one open file, however many sessions receive it.
 const RECEIVED_AT_ONCE_MAX: usize = 64;
-/// Manifests of blobs to copy from that are kept while one blob is begun.
-const SOURCES_KEPT_MAX: usize = 8;
 /// Whole blobs read to fill the chunk index at a time.
 const INDEXED_AT_ONCE: usize = 256;
 
@@ -42,28 +42,7 @@ impl From<BlobError> for WriteError {
 /// The blob store as one session with one peer uses it. Dropping it releases what it was receiving.
 pub struct BlobSession {
     blobs: Blobs,
-    receiving: Mutex<HashMap<BlobHash, Arc<Mutex<Receiving>>>>,
-}
-
-impl Drop for BlobSession {
-    fn drop(&mut self) {
-        let received = std::mem::take(&mut *locked(&self.receiving));
-        let mut claims = locked(&self.blobs.inner.claims);
-        for hash in received.keys() {
-            claims.remove(hash);
-        }
-    }
-}
-
-/// One blob on its way.
-struct Receiving {
-    manifest: Manifest,
-    data: File,
-    /// What is durable.
-    have: Have,
-    /// What was written since.
-    unsynced: Vec<u32>,
-    reservation: Reservation,
+    receiving: Mutex<HashMap<BlobHash, Arc<Share>>>,
 }
 
 impl BlobSession {
@@ -78,15 +57,15 @@ impl BlobSession {
 
     /// Whether another session is receiving the blob.
     pub(crate) fn comes_from_elsewhere(&self, hash: BlobHash) -> bool {
-        locked(&self.blobs.inner.claims).contains(&hash) && !self.receives(hash)
+        self.blobs.sessions_receiving(hash) > usize::from(self.receives(hash))
     }
 
-    fn receiving(&self, hash: BlobHash) -> Option<Arc<Mutex<Receiving>>> {
+    fn receiving(&self, hash: BlobHash) -> Option<Arc<Share>> {
         locked(&self.receiving).get(&hash).cloned()
     }
 
     /// The blob on its way; `None` if it is whole here, so that nothing is left to do.
-    fn begun(&self, hash: BlobHash) -> Result<Option<Arc<Mutex<Receiving>>>, WriteError> {
+    fn begun(&self, hash: BlobHash) -> Result<Option<Arc<Share>>, WriteError> {
         if let Some(receiving) = self.receiving(hash) {
             return Ok(Some(receiving));
         }
@@ -97,9 +76,7 @@ impl BlobSession {
     }
 
     fn give_up(&self, hash: BlobHash) {
-        if locked(&self.receiving).remove(&hash).is_some() {
-            locked(&self.blobs.inner.claims).remove(&hash);
-        }
+        drop(locked(&self.receiving).remove(&hash));
     }
 }
 
@@ -155,41 +132,39 @@ impl BlobStore for BlobSession {
 
     async fn begin(&self, manifest: &Manifest) -> Result<Have, WriteError> {
         let hash = manifest.blob();
-        if let Some(receiving) = self.receiving(hash) {
-            return Ok(locked(&receiving).have.clone());
+        if let Some(share) = self.receiving(hash) {
+            return Ok(share.durable());
         }
         if self.blobs.held(hash).map_err(BlobError::from)?.is_some() {
-            return Ok(all(manifest.chunks().len()));
-        }
-        // Claimed until it is in `receiving`, whatever way this function is left.
-        let claim = Claim::take(&self.blobs, hash).ok_or(WriteBlobError::Busy)?;
-        // Asked for before it was erased: it is not wanted any more, so it is not asked for again.
-        if self.blobs.is_erased(hash).map_err(BlobError::from)? {
-            return Err(WriteBlobError::Busy);
-        }
-        if self.blobs.adopt(hash, manifest.chunking()).await? {
             return Ok(all(manifest.chunks().len()));
         }
         if locked(&self.receiving).len() >= RECEIVED_AT_ONCE_MAX {
             return Err(WriteBlobError::Busy);
         }
-        let begin = || {
-            let (blobs, manifest) = (self.blobs.clone(), manifest.clone());
-            blocking(move || Receiving::begin(&blobs, manifest))
+        // Whoever comes while another session opens the files waits for it.
+        let place = self.blobs.place(hash);
+        let mut opened = place.opened().await;
+        let making = match &*opened {
+            Some(making) if making.is_open(manifest) => Arc::clone(making),
+            Some(_) => return Err(WriteBlobError::Busy),
+            None => {
+                let Some(making) = self.open(manifest).await? else { return Ok(all(manifest.chunks().len())) };
+                Arc::clone(opened.insert(making))
+            }
         };
-        let receiving = match begin().await {
-            Err(WriteBlobError::Full) if self.blobs.make_room_for(manifest).await? => begin().await,
-            begun => begun,
-        };
-        if matches!(receiving, Err(WriteBlobError::Full)) {
-            self.blobs.note_no_room(hash);
-        }
-        let receiving = receiving?;
-        let have = receiving.have.clone();
-        locked(&self.receiving).insert(hash, Arc::new(Mutex::new(receiving)));
-        claim.keep();
+        drop(opened);
+        let share = Share::new(place, making);
+        let have = share.durable();
+        locked(&self.receiving).insert(hash, Arc::new(share));
         self.blobs.note_progress();
         Ok(have)
+    }
+
+    async fn claim(&self, manifest: &Manifest, claim: Claim) -> Result<Lot, WriteError> {
+        match self.begun(manifest.blob())? {
+            Some(share) => share.claim(&claim),
+            None => Ok(Lot::Complete),
+        }
     }
 
     async fn bases(&self, peer: NodeId, manifest: &Manifest, have: &Have) -> Result<Bases, BlobError> {
@@ -204,22 +179,8 @@ impl BlobStore for BlobSession {
     }
 
     async fn write(&self, manifest: &Manifest, index: u32, bytes: Bytes) -> Result<(), WriteError> {
-        let Some(receiving) = self.begun(manifest.blob())? else { return Ok(()) };
-        let path = self.blobs.inner.layout.partial_data(manifest.blob());
-        let written = blocking(move || {
-            let mut receiving = locked(&receiving);
-            if !receiving.manifest.verifies(index, &bytes) {
-                return Err(WriteBlobError::Mismatch);
-            }
-            if receiving.have.contains(index) || receiving.unsynced.contains(&index) {
-                return Ok(());
-            }
-            match receiving.put(index, &bytes) {
-                Err(error) if error.kind() == io::ErrorKind::StorageFull => Err(WriteBlobError::Full),
-                written => Ok(written.map_err(failed("write", &path))?),
-            }
-        })
-        .await;
+        let Some(share) = self.begun(manifest.blob())? else { return Ok(()) };
+        let written = blocking(move || share.making().write(index, &bytes)).await;
         if matches!(written, Err(WriteBlobError::Full)) {
             self.blobs.note_no_room(manifest.blob());
         }
@@ -227,172 +188,62 @@ impl BlobStore for BlobSession {
     }
 
     async fn sync(&self, manifest: &Manifest) -> Result<(), WriteError> {
-        let Some(receiving) = self.begun(manifest.blob())? else { return Ok(()) };
-        let blobs = self.blobs.clone();
-        let synced = blocking(move || Ok(locked(&receiving).sync(&blobs)?)).await;
+        let Some(share) = self.begun(manifest.blob())? else { return Ok(()) };
+        let synced = blocking(move || share.making().sync()).await;
         self.blobs.note_progress();
         synced
     }
 
     async fn finish(&self, manifest: &Manifest) -> Result<(), WriteError> {
         let hash = manifest.blob();
-        let Some(receiving) = self.begun(hash)? else { return Ok(()) };
-        let blobs = self.blobs.clone();
-        let manifest = blocking(move || {
-            let mut receiving = locked(&receiving);
-            receiving.sync(&blobs)?;
-            if !receiving.have.is_complete() {
-                return Err(BlobError::NotBegun(hash).into());
-            }
-            receiving.check_whole(&blobs)?;
-            Ok::<_, WriteError>(receiving.manifest.clone())
-        });
-        match manifest.await {
-            Ok(manifest) => {
-                let layout = &self.blobs.inner.layout;
-                self.blobs.publish(layout.partial_data(hash), manifest).await?;
-                layout.remove_partial(hash).map_err(failed("clear", &layout.partial))?;
-                self.give_up(hash);
-                self.blobs.note_progress();
-                Ok(())
-            }
-            Err(WriteBlobError::Mismatch) => {
-                let layout = &self.blobs.inner.layout;
-                layout.remove_partial(hash).map_err(failed("clear", &layout.partial))?;
-                self.give_up(hash);
-                self.blobs.note_progress();
-                Err(WriteBlobError::Mismatch)
-            }
-            Err(error) => Err(error),
+        let Some(share) = self.begun(hash)? else { return Ok(()) };
+        let finished = share.finish().await;
+        if matches!(finished, Ok(()) | Err(WriteBlobError::Mismatch)) {
+            self.give_up(hash);
         }
+        self.blobs.note_progress();
+        finished
     }
 
     async fn release(&self, blob: BlobHash) {
         self.give_up(blob);
-    }
-}
-
-/// The right to receive a blob, given back when it is dropped.
-struct Claim<'b> {
-    blobs: &'b Blobs,
-    hash: BlobHash,
-    kept: bool,
-}
-
-impl<'b> Claim<'b> {
-    fn take(blobs: &'b Blobs, hash: BlobHash) -> Option<Self> {
-        let taken = locked(&blobs.inner.claims).insert(hash);
-        // Made only if it was taken: dropping it gives the claim back.
-        taken.then(|| Self { blobs, hash, kept: false })
-    }
-
-    fn keep(mut self) {
-        self.kept = true;
-    }
-}
-
-impl Drop for Claim<'_> {
-    fn drop(&mut self) {
-        if !self.kept {
-            locked(&self.blobs.inner.claims).remove(&self.hash);
+        // It came by another way, and nobody else will clear what had come by this one.
+        if matches!(self.blobs.held(blob), Ok(Some(_))) {
+            let blobs = self.blobs.clone();
+            let cleared = blocking(move || blobs.remove_partial_unless_received(blob)).await;
+            if let Err(error) = cleared {
+                tracing::warn!(blob.hash = %blob, %error, "what had come of a blob is not cleared");
+            }
         }
     }
 }
 
-impl Receiving {
-    fn begin(blobs: &Blobs, manifest: Manifest) -> Result<Self, WriteError> {
-        let layout = &blobs.inner.layout;
-        let (hash, chunks) = (manifest.blob(), manifest.chunks().len() as u32);
-        let (data_path, manifest_path) = (layout.partial_data(hash), layout.partial_manifest(hash));
-        let mut have = Have::none(chunks);
-        if read_manifest(&manifest_path, hash).as_ref() == Some(&manifest) {
-            // Without all of the data the bits mean nothing.
-            let whole_length = fs::metadata(&data_path).is_ok_and(|data| data.len() == manifest.size_bytes());
-            let bits = fs::read(layout.partial_have(hash)).ok().filter(|_| whole_length);
-            have = bits.and_then(|bits| Have::from_bytes(chunks, &bits)).unwrap_or(have);
-        } else {
-            layout.remove_partial(hash).map_err(failed("clear", &layout.partial))?;
+impl BlobSession {
+    /// Opens the files of a blob; `None` if it is whole after all.
+    async fn open(&self, manifest: &Manifest) -> Result<Option<Arc<Making>>, WriteError> {
+        let (blobs, hash) = (&self.blobs, manifest.blob());
+        if blobs.held(hash).map_err(BlobError::from)?.is_some() {
+            return Ok(None);
         }
-        let had: u64 = (0..chunks)
-            .filter(|&index| have.contains(index))
-            .filter_map(|index| manifest.chunk(index))
-            .map(|chunk| u64::from(chunk.len))
-            .sum();
-        let mut reservation = blobs.inner.room.reserve(manifest.size_bytes()).map_err(|_| WriteBlobError::Full)?;
-        reservation.written(had);
+        // Asked for before it was erased: it is not wanted any more, so it is not asked for again.
+        if blobs.is_erased(hash).map_err(BlobError::from)? {
+            return Err(WriteBlobError::Busy);
+        }
+        if blobs.adopt(hash, manifest.chunking()).await? {
+            return Ok(None);
+        }
         let open = || {
-            let data = File::options().read(true).write(true).create(true).truncate(false).open(&data_path)?;
-            data.set_len(manifest.size_bytes())?;
-            data.sync_all()?;
-            disk::write_durably(&manifest_path, &manifest.to_bytes())?;
-            Ok(data)
+            let (blobs, manifest) = (blobs.clone(), manifest.clone());
+            blocking(move || Making::open(&blobs, manifest))
         };
-        let data = open().map_err(failed("begin", &data_path))?;
-        let mut receiving = Self { manifest, data, have, unsynced: Vec::new(), reservation };
-        if receiving.manifest.chunking() == Chunking::ContentDefined {
-            receiving.copy_known(blobs)?;
+        let making = match open().await {
+            Err(WriteBlobError::Full) if blobs.make_room_for(manifest).await? => open().await,
+            opened => opened,
+        };
+        if matches!(making, Err(WriteBlobError::Full)) {
+            blobs.note_no_room(hash);
         }
-        Ok(receiving)
-    }
-
-    /// Copies chunks that other blobs here hold.
-    fn copy_known(&mut self, blobs: &Blobs) -> Result<(), WriteError> {
-        let missing: Vec<u32> = self.have.missing().collect();
-        let mut sources: HashMap<BlobHash, Option<Manifest>> = HashMap::new();
-        for index in missing {
-            let Some(chunk) = self.manifest.chunk(index) else { continue };
-            let Some(place) = blobs.with_chunk_index(|known| known.find(chunk.hash))? else { continue };
-            if sources.len() >= SOURCES_KEPT_MAX && !sources.contains_key(&place.blob) {
-                sources.clear();
-            }
-            let layout = &blobs.inner.layout;
-            let source =
-                sources.entry(place.blob).or_insert_with(|| read_manifest(&layout.manifest(place.blob), place.blob));
-            let Some(offset) = source.as_ref().and_then(|source| source.offset(place.index)) else { continue };
-            let path = layout.blob(place.blob);
-            // It may have been removed since it was indexed; then the peer sends it.
-            let Ok(Some(bytes)) = read_chunk(&path, offset, chunk.len) else { continue };
-            if self.manifest.verifies(index, &bytes) {
-                let path = layout.partial_data(self.manifest.blob());
-                self.put(index, &bytes).map_err(failed("write", &path))?;
-            }
-        }
-        Ok(self.sync(blobs)?)
-    }
-
-    fn put(&mut self, index: u32, bytes: &[u8]) -> io::Result<()> {
-        let offset = self.manifest.offset(index).ok_or(io::ErrorKind::InvalidInput)?;
-        self.data.write_all_at(bytes, offset)?;
-        self.reservation.written(bytes.len() as u64);
-        self.unsynced.push(index);
-        Ok(())
-    }
-
-    fn sync(&mut self, blobs: &Blobs) -> Result<(), BlobError> {
-        if self.unsynced.is_empty() {
-            return Ok(());
-        }
-        let layout = &blobs.inner.layout;
-        let hash = self.manifest.blob();
-        let unsynced = std::mem::take(&mut self.unsynced);
-        // After a failed sync nobody knows which of these are on the disk, so they count as not received.
-        self.data.sync_data().map_err(failed("sync", &layout.partial_data(hash)))?;
-        let mut have = self.have.clone();
-        for index in unsynced {
-            have.insert(index);
-        }
-        let path = layout.partial_have(hash);
-        disk::write_durably(&path, have.as_bytes()).map_err(failed("write", &path))?;
-        self.have = have;
-        Ok(())
-    }
-
-    fn check_whole(&self, blobs: &Blobs) -> Result<(), WriteError> {
-        let path = blobs.inner.layout.partial_data(self.manifest.blob());
-        let mut hasher = blake3::Hasher::new();
-        let mut file = File::open(&path).map_err(failed("open", &path))?;
-        hasher.update_reader(&mut file).map_err(failed("read", &path))?;
-        if BlobHash::from(hasher.finalize()) == self.manifest.blob() { Ok(()) } else { Err(WriteBlobError::Mismatch) }
+        Ok(Some(Arc::new(making?)))
     }
 }
 

@@ -57,7 +57,7 @@ impl Blobs {
             let awaited = locked(&self.inner.urgent).iter().any(|(blob, _)| *blob == hash);
             let useless = useless && !awaited && self.held(hash)?.is_none();
             if self.unreferenced_long_enough(hash, useless, grace) {
-                swept.partial += u64::from(self.remove_partial_unless_claimed(hash)?);
+                swept.partial += u64::from(self.remove_partial_unless_received(hash)?);
             }
         }
         Ok(swept)
@@ -98,7 +98,7 @@ impl Blobs {
         if let Some(blob) = self.held(hash)? {
             self.remove(blob, false).await?;
         }
-        if !self.remove_partial_unless_claimed(hash)? {
+        if !self.remove_partial_unless_received(hash)? {
             return Ok(false);
         }
         self.no_longer_urgent(hash);
@@ -151,16 +151,16 @@ impl Blobs {
         Ok(true)
     }
 
-    fn remove_partial_unless_claimed(&self, hash: BlobHash) -> Result<bool, BlobError> {
+    pub(super) fn remove_partial_unless_received(&self, hash: BlobHash) -> Result<bool, BlobError> {
         // Held while the files go, so that no session begins on them meanwhile.
-        let claims = locked(&self.inner.claims);
-        if claims.contains(&hash) {
+        let arriving = locked(&self.inner.arriving);
+        if arriving.contains_key(&hash) {
             return Ok(false);
         }
         let layout = &self.inner.layout;
         layout.remove_partial(hash).map_err(failed("clear", &layout.partial))?;
         locked(&self.inner.unreferenced).remove(&hash);
-        drop(claims);
+        drop(arriving);
         Ok(true)
     }
 

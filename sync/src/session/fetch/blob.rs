@@ -1,8 +1,15 @@
 //! One blob on its way in: manifest, missing chunks, durability, the check of the whole.
+//!
+//! What is asked for was claimed before. Where the store lets several sessions receive the blob, this one gets a lot of what is missing
+//! at a time, and what it does not ask for soon it gives back (`claims`).
 
-use std::collections::BTreeMap;
+mod claims;
+
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
+use self::claims::Rest;
+pub(super) use self::claims::Supply;
 use crate::chunk::{Bases, BlobHash, ChunkHash, Have, Manifest};
 use crate::session::Begun;
 use crate::store::Wanted;
@@ -22,7 +29,7 @@ pub(super) struct Receiving {
 pub(super) enum Stage {
     ManifestAsked,
     Beginning(Arc<Manifest>),
-    Fetching(Fetching),
+    Fetching(Box<Fetching>),
     Finishing(Arc<Manifest>),
 }
 
@@ -37,11 +44,17 @@ pub(super) struct Fetching {
     manifest: Arc<Manifest>,
     /// Durable chunks.
     have: Have,
-    /// Chunks that were had at the start or asked for since.
-    asked: Have,
+    /// Chunks that were had at the start, or are this session's: claimed, and asked for at once or a little later.
+    known: Have,
+    /// What of the others may be claimed.
+    rest: Rest,
+    /// Whether others receive the blob, too, as far as is known: it is not before something was claimed.
+    is_shared: Option<bool>,
+    /// Claimed and not asked for, in order.
+    in_hand: VecDeque<u32>,
     /// What chunks are asked for as patches of.
     bases: Bases,
-    /// The next one is looked for from here on, then from the start.
+    /// More is claimed from here on, then from the start.
     next: u32,
     /// Asked for and not arrived, with their lengths.
     on_the_way: BTreeMap<u32, u64>,
@@ -68,14 +81,19 @@ impl Receiving {
         self.wanted.from_bytes = from_bytes;
         if let Stage::Fetching(fetching) = &mut self.stage {
             fetching.next = fetching.manifest.chunk_at(from_bytes);
+            let next = fetching.next;
+            fetching.in_hand.make_contiguous().sort_by_key(|&index| (index < next, index));
         }
     }
 
     pub(super) fn began(&mut self, Begun { have, bases }: Begun) {
         if let Stage::Beginning(manifest) = &self.stage {
-            self.stage = Stage::Fetching(Fetching {
+            self.stage = Stage::Fetching(Box::new(Fetching {
                 manifest: Arc::clone(manifest),
-                asked: have.clone(),
+                known: have.clone(),
+                rest: Rest::Open,
+                is_shared: None,
+                in_hand: VecDeque::new(),
                 have,
                 bases,
                 next: manifest.chunk_at(self.wanted.from_bytes),
@@ -83,26 +101,17 @@ impl Receiving {
                 writing: BTreeMap::new(),
                 written: BTreeMap::new(),
                 syncing: None,
-            });
+            }));
         }
-    }
-
-    /// The next chunk to ask for, with its length in bytes.
-    pub(super) fn next_missing(&mut self) -> Option<(u32, u64)> {
-        let Stage::Fetching(fetching) = &mut self.stage else { return None };
-        if fetching.asked.is_complete() {
-            return None;
-        }
-        while fetching.asked.contains(fetching.next) {
-            fetching.next = (fetching.next + 1) % fetching.asked.chunks();
-        }
-        fetching.manifest.chunk(fetching.next).map(|chunk| (fetching.next, u64::from(chunk.len)))
     }
 
     pub(super) fn ask(&mut self, index: u32, len: u64) {
         if let Stage::Fetching(fetching) = &mut self.stage {
             fetching.on_the_way.insert(index, len);
-            fetching.asked.insert(index);
+            fetching.known.insert(index);
+            if let Some(at) = fetching.in_hand.iter().position(|&in_hand| in_hand == index) {
+                fetching.in_hand.remove(at);
+            }
         }
     }
 
@@ -116,7 +125,7 @@ impl Receiving {
     pub(super) fn needs_whole(&mut self, index: u32) -> u64 {
         let Stage::Fetching(fetching) = &mut self.stage else { return 0 };
         fetching.bases.remove(&index);
-        fetching.asked.remove(index);
+        fetching.in_hand.push_front(index);
         fetching.writing.remove(&index).unwrap_or_default()
     }
 
@@ -159,7 +168,7 @@ impl Receiving {
         fetching.into_iter().flat_map(|fetching| fetching.on_the_way.iter().map(|(index, len)| (*index, *len)))
     }
 
-    /// Whether the store has let receiving begin, and so claims the blob for this session.
+    /// Whether the store has let receiving begin, so that it is to be released.
     pub(super) fn is_begun(&self) -> bool {
         matches!(self.stage, Stage::Fetching(_) | Stage::Finishing(_))
     }
@@ -169,7 +178,10 @@ impl Receiving {
         match &self.stage {
             Stage::ManifestAsked => 0,
             Stage::Beginning(_) | Stage::Finishing(_) => 1,
-            Stage::Fetching(fetching) => fetching.writing.len() + usize::from(fetching.syncing.is_some()),
+            Stage::Fetching(fetching) => {
+                let claiming = usize::from(matches!(fetching.rest, Rest::Claiming(_)));
+                fetching.writing.len() + usize::from(fetching.syncing.is_some()) + claiming
+            }
         }
     }
 
@@ -189,7 +201,7 @@ impl Receiving {
     /// Starts a sync if there is something to make durable and it is `due`, or nothing else is to come.
     pub(super) fn start_sync(&mut self, due: bool) -> Option<Arc<Manifest>> {
         let Stage::Fetching(fetching) = &mut self.stage else { return None };
-        let all_arrived = fetching.on_the_way.is_empty() && fetching.writing.is_empty() && fetching.asked.is_complete();
+        let all_arrived = fetching.is_drained() && fetching.has_no_more();
         if fetching.syncing.is_some() || fetching.written.is_empty() || !(due || all_arrived) {
             return None;
         }
@@ -205,13 +217,14 @@ impl Receiving {
             fetching.have.insert(index);
             durable += len;
         }
+        fetching.note_share_durable();
         durable
     }
 
-    /// Ends the blob if all of it is durable.
+    /// Ends the blob if all of it is durable, or was written by others.
     pub(super) fn start_finish(&mut self) -> Option<Arc<Manifest>> {
         let Stage::Fetching(fetching) = &self.stage else { return None };
-        if !fetching.have.is_complete() {
+        if !(fetching.have.is_complete() || fetching.rest == Rest::Written && fetching.has_nothing_to_sync()) {
             return None;
         }
         let manifest = Arc::clone(&fetching.manifest);
@@ -232,12 +245,13 @@ impl Receiving {
         self.manifest().map_or(0, |manifest| manifest.size_bytes())
     }
 
-    /// Bytes that are not durable here yet.
+    /// Bytes that are not durable here yet, without what is known to come through others.
     pub(super) fn bytes_missing(&self) -> u64 {
         let Stage::Fetching(fetching) = &self.stage else { return 0 };
+        let by_others = |index: u32| fetching.rest.is_elsewhere() && !fetching.known.contains(index);
         (0u32..)
             .zip(fetching.manifest.chunks())
-            .filter(|(index, _)| !fetching.have.contains(*index))
+            .filter(|(index, _)| !fetching.have.contains(*index) && !by_others(*index))
             .map(|(_, chunk)| u64::from(chunk.len))
             .sum()
     }

@@ -100,6 +100,21 @@ impl Window {
         outstanding == 0 || outstanding + len <= self.size()
     }
 
+    /// Bytes that may be asked for.
+    pub(super) fn room(&self) -> u64 {
+        self.size().saturating_sub(self.on_the_way + self.not_durable)
+    }
+
+    /// What the link brings in a second beyond what is asked for; 0 unless that is known.
+    pub(super) fn room_of_a_second(&self, now_ms: u64) -> u64 {
+        self.rate(now_ms).saturating_sub(self.on_the_way)
+    }
+
+    /// Whether nothing is on its way.
+    pub(super) fn is_bare(&self) -> bool {
+        self.on_the_way == 0
+    }
+
     pub(super) fn asked(&mut self, len: u64) {
         self.on_the_way += len;
     }

@@ -41,7 +41,7 @@ struct PutOff {
 pub(super) enum Why {
     /// The peer does not have it, or it could not be written.
     Absent,
-    /// The peer has it, and someone else is just receiving it here: it is still waited for.
+    /// The peer has it, and someone else is just receiving it here, or has spoilt it: it is still waited for.
     Busy,
     /// There was no room for it. For a reader there may be.
     NoRoom,
@@ -123,6 +123,11 @@ impl Wishes {
     pub(super) fn remove(&mut self, blob: BlobHash) {
         self.forget(blob);
         self.put_off.remove(&blob);
+    }
+
+    /// Whether there is any to begin.
+    pub(super) fn has_some(&self) -> bool {
+        !self.queued.is_empty()
     }
 
     /// The next blob of a class, to be asked for with [`Self::pop`].

@@ -67,7 +67,7 @@ impl SimBlobs {
             }
             // What a session deals with just now is in use.
             let is_held = asks_nobody || inner.disk.room.held_by_bridge.get(&blob) == Some(&bridge);
-            let is_in_use = inner.urgent.contains(&blob) || inner.claims.contains(&blob);
+            let is_in_use = inner.urgent.contains(&blob) || inner.claims.contains_key(&blob);
             if is_held && content.contains(&blob) && !is_in_use {
                 inner.remove_whole(blob);
                 inner.disk.room.on_demand.insert(blob);
@@ -88,7 +88,7 @@ impl SimBlobs {
         let named = self.named();
         let mut inner = self.lock();
         let looks_once = inner.sabotage == Some(Sabotage::SweepLooksOnce);
-        let still = |blob: &&BlobHash| looks_once || !named.contains(blob) && !inner.claims.contains(blob);
+        let still = |blob: &&BlobHash| looks_once || !named.contains(blob) && !inner.claims.contains_key(blob);
         let gone: Vec<BlobHash> =
             marked.iter().filter(still).filter(|blob| inner.disk.whole.contains_key(blob)).copied().collect();
         for &blob in &gone {

@@ -1,6 +1,6 @@
 //! What happens to links: they come up, carry packets, and are cut.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::{
     ABSENT_RETRY_MS, BACKLOG_BYTES_MAX, Connection, Happening, IDLE_US, NOTICE_US, RESEND_BYTES, RESEND_WINDOW_MS,
@@ -95,6 +95,7 @@ impl World<'_> {
                 connection: id,
                 session,
                 disk: BTreeMap::new(),
+                asked: BTreeSet::new(),
                 answers: BTreeMap::new(),
                 quiet: false,
                 timer_us: None,
@@ -355,7 +356,10 @@ impl World<'_> {
                 Err(error) => Err(error),
             };
             match decoded {
-                Ok(Some(message)) => self.tell(replica, peer, Input::Message(lane, message)),
+                Ok(Some(message)) => {
+                    self.note_answered(replica, peer, &message);
+                    self.tell(replica, peer, Input::Message(lane, message));
+                }
                 Ok(None) => {}
                 Err(error) => {
                     self.violate(0, &format!("a frame does not read back: {error}"));

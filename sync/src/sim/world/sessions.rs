@@ -69,6 +69,8 @@ impl World<'_> {
             let Some(output) = conversation.session.poll() else { break };
             match output {
                 Output::Send(lane, message) => {
+                    self.note_asked(replica, peer, &message);
+                    let Some(conversation) = self.replicas[replica].conversations.get_mut(&peer) else { return };
                     conversation.quiet &= matches!(message, Message::Quiet { .. });
                     self.send(id, replica, lane, &message);
                 }
@@ -76,8 +78,13 @@ impl World<'_> {
                     conversation.quiet = false;
                     self.serial += 1;
                     let number = self.serial;
+                    // What is divided in memory waits for no disk.
+                    let is_quick = matches!(request, DiskRequest::Claim(..));
+                    if let DiskRequest::Release(released) = request {
+                        conversation.asked.retain(|(blob, _)| *blob != released);
+                    }
                     conversation.disk.insert(number, request);
-                    let after = self.disk_takes_us(replica);
+                    let after = if is_quick { self.rng.between(1, 100) } else { self.disk_takes_us(replica) };
                     self.schedule(after, Happening::Disk { replica, peer, connection: id, request: number });
                 }
                 Output::Event(event) => self.hear(replica, peer, &event),
@@ -113,6 +120,28 @@ impl World<'_> {
             DiskPace::Stalling | DiskPace::Quick => QUICK_DISK_US,
         };
         self.rng.between(50, slowest)
+    }
+
+    /// No chunk is asked of two peers at once.
+    fn note_asked(&mut self, replica: usize, peer: usize, message: &Message) {
+        let (Message::ChunkAsk { blob, index, .. } | Message::PatchAsk { blob, index, .. }) = message else { return };
+        let asked = (*blob, *index);
+        let conversations = &mut self.replicas[replica].conversations;
+        let twice = conversations.iter().any(|(other, there)| *other != peer && there.asked.contains(&asked));
+        if let Some(conversation) = conversations.get_mut(&peer) {
+            conversation.asked.insert(asked);
+        }
+        if twice {
+            self.violate(0, &format!("replica {replica} asks two peers at once for chunk {index} of {blob}"));
+        }
+    }
+
+    pub(super) fn note_answered(&mut self, replica: usize, peer: usize, message: &Message) {
+        if let Message::Chunk { blob, index, .. } | Message::Patch { blob, index, .. } = message
+            && let Some(conversation) = self.replicas[replica].conversations.get_mut(&peer)
+        {
+            conversation.asked.remove(&(*blob, *index));
+        }
     }
 
     fn send(&mut self, id: u64, from: usize, lane: Lane, message: &Message) {
