@@ -107,3 +107,36 @@ impl BlobStore for OverTheLink {
         self.blobs.release(blob).await;
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use alexandria_sync::chunk::{Chunk, Chunking};
+
+    use super::*;
+    use crate::store::{Config, Store};
+
+    #[tokio::test]
+    async fn what_a_neighbour_brings_is_not_claimed_over_the_link_unless_everything_is_asked_for() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(&Config { min_free_bytes: 0, ..Config::new(dir.path().join("data")) }).unwrap();
+        let chunks = (1u8..=6).map(|len| Chunk { len: len.into(), hash: ChunkHash::of(&[len]) }).collect();
+        let manifest = Manifest::new(BlobHash::of(b"film"), Chunking::Fixed, chunks).unwrap();
+        let here = NodeId::from_bytes([1; 16]);
+        let link = |is_asked_for| OverTheLink::new(store.blobs.session(), here, Nearby::default(), is_asked_for);
+        let one = || Claim { from: 0, bytes_max: 1, returned: Vec::new() };
+        let (usual, asked_for) = (link(false), link(true));
+        usual.begin(&manifest).await.unwrap();
+        assert_eq!(usual.claim(&manifest, one()).await.unwrap(), Lot::Chunks(vec![0]));
+
+        let neighbour = store.blobs.session();
+        neighbour.begin(&manifest).await.unwrap();
+        let returned = Claim { returned: vec![0], ..one() };
+        assert_eq!(usual.claim(&manifest, returned).await.unwrap(), Lot::Elsewhere);
+        assert_eq!(neighbour.claim(&manifest, one()).await.unwrap(), Lot::Shared(vec![0]), "it was given back");
+        asked_for.begin(&manifest).await.unwrap();
+        assert_eq!(asked_for.claim(&manifest, one()).await.unwrap(), Lot::Shared(vec![1]));
+
+        drop((neighbour, asked_for));
+        assert_eq!(usual.claim(&manifest, one()).await.unwrap(), Lot::Chunks(vec![0]), "it has gone");
+    }
+}
