@@ -119,8 +119,6 @@ pub enum Sabotage {
     CopiesAreMixed,
     /// Copies of one store stamp in the same incarnation (invariant 2).
     CopiesStampAlike,
-    /// A new life goes on reading where the old one had come to (invariant 1).
-    CursorsOutliveTheirLife,
     /// A record goes back to whoever sent it. Breaks no invariant; costs the link twice.
     EverythingIsEchoed,
 }
