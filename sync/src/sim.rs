@@ -119,8 +119,6 @@ pub enum Sabotage {
     CopiesAreMixed,
     /// Copies of one store stamp in the same incarnation (invariant 2).
     CopiesStampAlike,
-    /// A new life goes on reading where the old one had come to (invariant 1).
-    CursorsOutliveTheirLife,
     /// What one session brings of a blob is asked of other peers, too.
     ChunksAreClaimedTwice,
     /// A record goes back to whoever sent it. Breaks no invariant; costs the link twice.

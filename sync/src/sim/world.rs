@@ -261,7 +261,13 @@ impl<'p> World<'p> {
         if self.plan.budgets_stay {
             return;
         }
-        let share = (self.now_us - began_us) * 1000 / allowed_us;
+        let taken_us = self.now_us - began_us;
+        // The last event may have been far away: what came to rest by that came too late.
+        if taken_us > allowed_us && self.violations.len() == violations_before {
+            let (taken, allowed) = (taken_us / 1000, allowed_us / 1000);
+            self.violate(18, &format!("at rest only {taken} ms after faults ended; {allowed} are allowed"));
+        }
+        let share = taken_us * 1000 / allowed_us;
         self.figures.slowest_rest_per_mille = self.figures.slowest_rest_per_mille.max(share);
     }
 

@@ -1,7 +1,16 @@
 //! Worlds in which cards are written with older images of themselves, and copies run beside their originals: at both ends everything
 //! comes together all the same, and nothing that was written is lost.
 
-use alexandria_sync::sim::{Figures, Plan, Sabotage, Violation, judge};
+use alexandria_sync::domain::{Author, Typed as _};
+use alexandria_sync::id::{BucketId, Epoch, RecordId, Seq};
+use alexandria_sync::lineage::Remembered;
+use alexandria_sync::record::RecordKey;
+use alexandria_sync::sim::records::Full;
+use alexandria_sync::sim::{Figures, Plan, Sabotage, SimRecords, Violation, judge};
+use alexandria_sync::store::{Peer, RecordStore as _};
+use futures::FutureExt as _;
+
+use crate::fleet::node_id;
 
 const WORLDS: u64 = 300;
 
@@ -52,9 +61,28 @@ fn two_writes_with_one_stamp_are_noticed() {
     is_noticed(2, Sabotage::CopiesStampAlike);
 }
 
+/// Peers of before serve pages without a look at what they remember: what they left out as this store's own may be a copy's.
 #[test]
-fn a_new_life_that_reads_on_where_the_old_one_was_is_noticed() {
-    is_noticed(1, Sabotage::CursorsOutliveTheirLife);
+fn a_new_life_reads_all_from_the_beginning() {
+    fn now<T>(future: impl Future<Output = Result<T, Full>>) -> T {
+        future.now_or_never().expect("the store never waits").expect("there is room")
+    }
+    let opened = |start| {
+        let records = SimRecords::new(node_id(1), Epoch(1), None);
+        records.open(start);
+        records
+    };
+    let (records, copy) = (opened(7), opened(8));
+    let bridge = Peer { node: node_id(2), epoch: Epoch(1) };
+    now(records.apply(bridge, BucketId::Catalogue, Vec::new(), Seq(5)));
+    copy.write(key(), |_, stamp| Some(Author::default().to_record(BucketId::Catalogue, key().id, stamp)));
+    let moment = now(copy.moment()).expect("it has a row");
+    assert!(!now(records.recall(bridge.node, vec![Remembered { epoch: Epoch(1), moment }])));
+    assert_eq!(now(records.cursor(bridge.node, BucketId::Catalogue)), None);
+}
+
+fn key() -> RecordKey {
+    RecordKey { bucket: BucketId::Catalogue, kind: Author::KIND, id: RecordId::mint(1, [1; 10]) }
 }
 
 fn is_good(seed: u64) {

@@ -79,9 +79,7 @@ impl Inner {
         let epoch = Epoch(start << LIVES_BITS | self.lives);
         let mut changes = self.new_life(Incarnation(epoch.0 as u32), epoch);
         // Of what peers had from here, and this store has lost, nothing was sent back: all is read from the beginning.
-        if self.sabotage != Some(Sabotage::CursorsOutliveTheirLife) {
-            changes.push(Change::ForgetAllCursors);
-        }
+        changes.push(Change::ForgetAllCursors);
         self.commit(changes);
         self.clock = Clock::new(self.node, self.stamping(), self.clock.quality(), self.clock.last());
         false

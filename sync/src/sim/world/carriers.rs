@@ -13,7 +13,7 @@ use crate::absence::may_give;
 use crate::bundle::{self, Ending, Export, ImportError, Issuer, OpenError, Reader, Receipt, Receiver};
 use crate::chunk::BlobHash;
 use crate::hlc::DRIFT_BOUND_MS;
-use crate::id::{BucketId, NodeId};
+use crate::id::{BucketId, NodeId, Seq};
 use crate::identity::PeerRole;
 use crate::merge::ReceiverClock;
 use crate::session::{Input, Scope, Selection};
@@ -111,6 +111,8 @@ impl World<'_> {
                 self.import(from, to, (&bytes, records), damage);
                 let Some(back_us) = back_us.filter(|_| self.replicas[to].up) else { return };
                 let what = OnStick::Receipt(self.receipt(from, to));
+                // Nobody walks for weeks once faults are over.
+                let back_us = if self.healed { back_us.min(COME_AGAIN_US) } else { back_us };
                 self.carry(back_us, Stick { from: to, to: from, what, back_us: None, damage: Damage::None });
             }
             OnStick::Receipt(bytes) => self.take_receipt(to, from, &bytes),
@@ -338,9 +340,10 @@ impl World<'_> {
         brings_nothing
     }
 
-    /// What content a reader has said that it lacks.
-    fn lacked(&self, exporter: usize, reader: usize) -> Option<BTreeSet<BlobHash>> {
-        self.replicas[exporter].receipts.get(&reader).map(|receipt| receipt.lacks.clone())
+    /// How far a reader has said that it is, and what content it lacks up to there.
+    fn said(&self, exporter: usize, reader: usize) -> Option<(BTreeMap<BucketId, Seq>, BTreeSet<BlobHash>)> {
+        let receipt = self.replicas[exporter].receipts.get(&reader)?;
+        Some((receipt.cursors.clone(), receipt.lacks.clone()))
     }
 
     /// One stick, at once, with its receipt. Whether it has brought anything.
@@ -359,13 +362,13 @@ impl World<'_> {
                     return false;
                 }
                 taken => {
-                    let lacked = self.lacked(from, to);
+                    let said = self.said(from, to);
                     if self.sabotage != Some(Sabotage::ReceiptsAreMadeUp) {
                         let receipt = self.receipt(from, to);
                         self.take_receipt(from, to, &receipt);
                     }
                     // What the receipt asks for now, the next one brings.
-                    return taken == Taken::News || self.lacked(from, to) != lacked;
+                    return taken == Taken::News || self.said(from, to) != said;
                 }
             }
         }
