@@ -5,6 +5,7 @@ use std::convert::Infallible;
 use alexandria_sync::domain::Revocation;
 use alexandria_sync::hlc::Stamp;
 use alexandria_sync::id::{BucketId, NodeId};
+use alexandria_sync::record::Record;
 use uuid::Uuid;
 
 use super::Fleet;
@@ -32,7 +33,7 @@ impl Fleet {
             let keys = [(key.kind, key.id)];
             let written = records.edit(BucketId::Catalogue, &keys, |held| {
                 let told = held.get(&keys[0]);
-                let seen = told.map_or_else(Stamp::default, |record| record.newest_stamp());
+                let seen = told.map_or_else(Stamp::default, Record::newest_stamp);
                 let bridge = records.identity().node_id();
                 let is_told = told.is_some_and(|record| Revocation::counts(record, node, bridge));
                 let new = (!is_told).then(|| Revocation::of(node, records.identity().stamp_above(seen)));

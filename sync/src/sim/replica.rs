@@ -17,7 +17,6 @@ use crate::hlc::{ClockQuality, DRIFT_BOUND_MS};
 use crate::id::{Epoch, NodeId, Seq};
 use crate::record::{Record, RecordKey};
 use crate::session::{DiskDone, DiskRequest, Scope, Selection, Session};
-use crate::store::RecordStore as _;
 
 /// True time at the start of every world: 2026-06-01, in milliseconds since 1970.
 pub(super) const WORLD_BEGINS_UNIX_MS: u64 = 1_780_272_000_000;
@@ -126,8 +125,6 @@ pub(super) struct OldCopy {
     selection: Selection,
     evicted: BTreeSet<RecordKey>,
     receipts: Receipts,
-    /// Another machine lived the same life then, and nobody had noticed.
-    pub(super) is_of_two: bool,
 }
 
 #[derive(Debug)]
@@ -289,13 +286,12 @@ impl Replica {
     pub(super) fn image(&self, at_us: u64) -> OldCopy {
         let (selection, evicted) = (self.selection.clone(), self.evicted.clone());
         let (records, blobs, receipts) = (self.records.copy(), self.blobs.copy(), self.receipts.clone());
-        let is_of_two = self.unnoticed == Some(self.records.epoch());
-        OldCopy { at_us, records, blobs, selection, evicted, receipts, is_of_two }
+        OldCopy { at_us, records, blobs, selection, evicted, receipts }
     }
 
     /// Goes on with another image on its card, as nobody is told.
     pub(super) fn put_back(&mut self, image: OldCopy) {
-        let OldCopy { at_us, records, blobs, selection, evicted, receipts, .. } = image;
+        let OldCopy { at_us, records, blobs, selection, evicted, receipts } = image;
         (self.selection, self.evicted, self.receipts) = (selection, evicted, receipts);
         self.records.put_back(records);
         self.blobs.restore(blobs);

@@ -141,8 +141,8 @@ fn regression_what_the_bridge_has_set_aside_does_not_come_back_with_a_collection
     is_good_with(3_000_266, &Addition::ALL);
 }
 
-/// A backup that was made while two machines lived one life had passed, unseen, what the other one wrote.
+/// A backup that was made while two machines lived one life had passed, unseen, what the other one wrote: the bridge had left it out as its own.
 #[test]
-fn regression_a_backup_of_two_machines_in_one_life_is_not_gone_back_to() {
+fn regression_a_backup_of_two_machines_in_one_life_has_passed_nothing_unseen() {
     is_good_with(4_000_667, &Addition::ALL);
 }

@@ -36,8 +36,6 @@ impl World<'_> {
             }
             // A bridge that is older than a lease would bring back what it has forgotten to delete.
             Deed::GoBack if self.has_leases() && self.replicas[replica].is_bridge() => {}
-            // Nobody can tell afterwards (docs/adr/0016-copied-cards.md).
-            Deed::GoBack if self.replicas[replica].copy.as_ref().is_some_and(|copy| copy.is_of_two) => {}
             Deed::GoBack if up && self.replicas[replica].copy.is_some() => {
                 self.crash(replica);
                 self.figures.restores += 1;
