@@ -41,7 +41,7 @@ const PATIENCE: Duration = Duration::from_mins(10);
 const PAUSE: Duration = Duration::from_secs(1);
 const PAUSE_MAX: Duration = Duration::from_secs(30);
 /// Idle sessions are looked at for this long.
-const IDLE: Duration = Duration::from_secs(60);
+const IDLE: Duration = Duration::from_mins(1);
 
 /// `ALEXANDRIA_BENCH_NODES` idle nodes (10,000), then the bridge goes away, comes back, and all of them dial at once.
 pub(crate) async fn idle_nodes() {
@@ -72,7 +72,7 @@ pub(crate) async fn idle_nodes() {
         (idle.saturating_sub(before)) as f64 / 1e3 / count as f64,
         (processor_seconds(bridge.process().pid()) - used) / IDLE.as_secs_f64() * 100.0
     );
-    sessions.into_iter().for_each(|session| session.abort());
+    end(sessions);
     bridge.stop().await;
 
     bridge.start_again().await;
@@ -90,7 +90,13 @@ pub(crate) async fn idle_nodes() {
     }
     println!("peak memory of the bridge: {} MB", mb(bridge.process().resident_peak_bytes()));
     println!("load of the machine: {}", std::fs::read_to_string("/proc/loadavg").unwrap_or_default().trim());
-    sessions.into_iter().for_each(|session| session.abort());
+    end(sessions);
+}
+
+fn end(sessions: Vec<tokio::task::JoinHandle<()>>) {
+    for session in sessions {
+        session.abort();
+    }
 }
 
 /// Each node has a socket.
@@ -212,14 +218,12 @@ impl Node {
         let mut pause = PAUSE;
         loop {
             let dialer = Dialer::new(self.address, &TransportConfig::default()).expect("a socket can be had");
-            match dialer.connect(self.address, &self.tls, expected).await {
-                Ok(link) => return (dialer, link),
-                Err(_) => {
-                    let jittered = pause.mul_f64(rand::rng().random_range(0.5..=1.0));
-                    tokio::time::sleep(jittered).await;
-                    pause = (pause * 2).min(PAUSE_MAX);
-                }
+            if let Ok(link) = dialer.connect(self.address, &self.tls, expected).await {
+                return (dialer, link);
             }
+            let jittered = pause.mul_f64(rand::rng().random_range(0.5..=1.0));
+            tokio::time::sleep(jittered).await;
+            pause = (pause * 2).min(PAUSE_MAX);
         }
     }
 
