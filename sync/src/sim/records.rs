@@ -358,9 +358,11 @@ impl SimRecords {
         }
         let waiting = inner.tables.quarantine.clone();
         let mut changes = vec![Change::EmptyQuarantine];
-        let (applied, buckets) = inner.admit_all(waiting, None, &mut changes);
+        let before = inner.tables.heads.clone();
+        inner.admit_all(waiting, None, &mut changes);
         inner.commit(changes);
-        if applied.applied > 0 { buckets } else { Vec::new() }
+        let grown = |(bucket, head): (&BucketId, &Seq)| (before.get(bucket) != Some(head)).then_some(*bucket);
+        inner.tables.heads.iter().filter_map(grown).collect()
     }
 
     /// What is durable now.
@@ -456,9 +458,8 @@ impl Inner {
         received: Vec<Record>,
         from: Option<Peer>,
         changes: &mut Vec<Change>,
-    ) -> (Applied, Vec<BucketId>) {
+    ) -> Applied {
         let mut applied = Applied::default();
-        let mut buckets = Vec::new();
         let mut joined = erase::Joined::default();
         let lives_elsewhere = from.is_some();
         for record in received {
@@ -485,7 +486,6 @@ impl Inner {
             match admission {
                 Admission::Apply { record, equals_received } => {
                     applied.applied += 1;
-                    buckets.push(key.bucket);
                     let origin = from.filter(|_| equals_received);
                     let bytes = record.encode().into();
                     joined.insert(held.as_ref(), record.clone());
@@ -507,7 +507,7 @@ impl Inner {
             }
         }
         changes.push(Change::Clock(self.clock.last()));
-        (applied, buckets)
+        applied
     }
 
     /// What `merge::admit` says, or what a store would do that broke a promise.
@@ -608,7 +608,7 @@ impl RecordStore for SimRecords {
             return Err(Full);
         }
         changes.push(Change::Cursor(from.node, bucket, Cursor { epoch: from.epoch, seq: next }));
-        let (applied, _) = inner.admit_all(records, Some(from), &mut changes);
+        let applied = inner.admit_all(records, Some(from), &mut changes);
         inner.commit(changes);
         Ok(Some(applied))
     }

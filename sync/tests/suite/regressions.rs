@@ -146,3 +146,16 @@ fn regression_what_the_bridge_has_set_aside_does_not_come_back_with_a_collection
 fn regression_a_backup_of_two_machines_in_one_life_has_passed_nothing_unseen() {
     is_good_with(4_000_667, &Addition::ALL);
 }
+
+/// What was held back no more, and was not new here, got a new row of which the simulated host told no session.
+#[test]
+fn regression_sessions_hear_of_what_is_held_back_no_more() {
+    is_good_with(4_000_969, &Addition::ALL);
+    is_good_with(5_010_041, &Addition::ALL);
+}
+
+/// A blob that became whole, rotted and was found out while a session received it was taken for one that its peer had lied about.
+#[test]
+fn regression_who_receives_a_blob_that_rots_meanwhile_does_not_blame_its_peer() {
+    is_good_with(5_006_695, &Addition::ALL);
+}

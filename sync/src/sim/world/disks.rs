@@ -83,9 +83,12 @@ impl World<'_> {
                 if rows > u64::from(applied.applied) {
                     self.note_written();
                 }
-                if applied.applied > 0 {
+                if rows > 0 {
+                    // Also what was held back and is no longer, though nothing of it was new here.
                     let bucket = *bucket;
                     self.tell_all(replica, || Input::LocalChange(bucket));
+                }
+                if applied.applied > 0 {
                     // What the records refer to may be wanted from any peer.
                     self.tell_all(replica, || Input::WantsChanged);
                 }
