@@ -78,6 +78,16 @@ impl Here {
         }
     }
 
+    /// Two peers, 5 and 6, have it all, and this one wants it.
+    fn between_two(manifest: &Manifest) -> Self {
+        let mut here = Self::wanting(&[manifest.blob()]);
+        for peer in [5, 6] {
+            here.meet(peer);
+            here.give_manifest(peer, manifest);
+        }
+        here
+    }
+
     fn meet(&mut self, peer: u8) {
         self.meet_with(peer, Self::config());
     }
@@ -235,11 +245,7 @@ impl Here {
 fn two_neighbours_bring_one_blob_each_a_part_and_nothing_twice() {
     let pieces = pieces(40);
     let manifest = manifest(&pieces);
-    let mut here = Here::wanting(&[manifest.blob()]);
-    for peer in [5, 6] {
-        here.meet(peer);
-        here.give_manifest(peer, &manifest);
-    }
+    let mut here = Here::between_two(&manifest);
     assert_eq!([5, 6].map(|peer| here.at(peer).asked.len()), [WINDOW_CHUNKS, 1], "the first was alone");
     // One is three times as fast.
     while [5, 5, 5, 6].map(|peer| here.give(peer, &pieces)).contains(&true) {
@@ -260,11 +266,7 @@ fn two_neighbours_bring_one_blob_each_a_part_and_nothing_twice() {
 fn a_slow_neighbour_is_asked_for_a_chunk_at_a_time_while_others_bring_the_rest() {
     let pieces = pieces(40);
     let manifest = manifest(&pieces);
-    let mut here = Here::wanting(&[manifest.blob()]);
-    for peer in [5, 6] {
-        here.meet(peer);
-        here.give_manifest(peer, &manifest);
-    }
+    let mut here = Here::between_two(&manifest);
     while here.give(5, &pieces) {
         here.now_ms += 100;
         assert_eq!(here.at(6).asked.len(), 1);
@@ -282,11 +284,7 @@ fn a_slow_neighbour_is_asked_for_a_chunk_at_a_time_while_others_bring_the_rest()
 fn what_a_lost_neighbour_was_to_bring_comes_from_the_other_and_what_it_brought_does_not() {
     let pieces = pieces(20);
     let manifest = manifest(&pieces);
-    let mut here = Here::wanting(&[manifest.blob()]);
-    for peer in [5, 6] {
-        here.meet(peer);
-        here.give_manifest(peer, &manifest);
-    }
+    let mut here = Here::between_two(&manifest);
     for _ in 0..5 {
         here.give(5, &pieces);
         here.give(6, &pieces);
@@ -307,11 +305,7 @@ fn who_waits_for_others_goes_on_when_they_leave() {
     for is_told in [false, true] {
         let pieces = pieces(WINDOW_CHUNKS as u8);
         let manifest = manifest(&pieces);
-        let mut here = Here::wanting(&[manifest.blob()]);
-        for peer in [5, 6] {
-            here.meet(peer);
-            here.give_manifest(peer, &manifest);
-        }
+        let mut here = Here::between_two(&manifest);
         assert_eq!((here.at(5).asked.len(), here.at(6).asked.len()), (WINDOW_CHUNKS, 0));
         for _ in 0..10 {
             here.time_passes(Config::default().busy_retry_ms);
@@ -337,11 +331,7 @@ fn who_waits_for_others_goes_on_when_they_leave() {
 fn who_waits_finishes_what_others_have_written_and_left() {
     let pieces = pieces(2);
     let manifest = manifest(&pieces);
-    let mut here = Here::wanting(&[manifest.blob()]);
-    for peer in [5, 6] {
-        here.meet(peer);
-        here.give_manifest(peer, &manifest);
-    }
+    let mut here = Here::between_two(&manifest);
     here.give(5, &pieces);
     here.sessions.get_mut(&5).expect("it is there").disk_waits = true;
     here.give(5, &pieces);
