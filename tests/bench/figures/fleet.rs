@@ -33,8 +33,8 @@ use crate::measure::{mb, processor_seconds};
 const NODES: u64 = 10_000;
 /// Nodes that come at a time for the first time.
 const FIRST_COME_AT_ONCE: usize = 64;
-/// Files that are open beside one socket for each node.
-const OTHER_FILES: u64 = 256;
+/// Files that are open beside one socket for each node: those of dials that are just being given up, above all.
+const OTHER_FILES: u64 = 4096;
 /// Nobody waits longer than this for all to be there.
 const PATIENCE: Duration = Duration::from_mins(10);
 /// How long a node waits after a dial that failed, at most; and what that becomes after several.
