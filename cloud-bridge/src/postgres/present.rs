@@ -5,7 +5,7 @@ use std::time::Instant;
 use alexandria_sync::absence::Standing;
 use tokio::sync::Mutex;
 
-use super::{RecordStoreError, Records};
+use super::{ACQUIRE_TIMEOUT, RecordStoreError, Records};
 
 /// What was found last, and when that look began.
 #[derive(Debug, Default)]
@@ -19,8 +19,10 @@ impl Records {
     /// If PostgreSQL is away.
     pub async fn present(&self) -> Result<Standing, RecordStoreError> {
         let asked = Instant::now();
-        // Who waits here may find that somebody has looked since it asked.
-        let mut last = self.shared.present.0.lock().await;
+        // Who waits here may find that somebody has looked since it asked. While PostgreSQL is away nobody waits for long: each look takes as
+        // long as a connection may.
+        let turn = tokio::time::timeout(ACQUIRE_TIMEOUT, self.shared.present.0.lock()).await;
+        let mut last = turn.map_err(|_| sqlx::Error::PoolTimedOut)?;
         if let Some((began, standing)) = *last
             && began >= asked
         {
