@@ -1,6 +1,7 @@
 //! Receipts: what a reader of bundles says to their exporter. The same frames that it would ask with in a session: a pull
 //! from each of its cursors, and an ask for each blob that it lacks. What it does not ask for, it has.
 
+use std::cmp::Ordering;
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{Read, Write};
 
@@ -151,14 +152,16 @@ impl Receipt {
         self.issuer.peer()
     }
 
-    /// Whether the same replica has written it after `other`, as far as can be told.
+    /// Whether the same replica may have written it after `other`. Its clock may have been set back meanwhile, and where it has
+    /// read nothing since, only what it lacks may differ: of two such receipts the one that came last counts, for the next
+    /// one puts right what an old file said.
     pub fn is_no_older_than(&self, other: &Self) -> bool {
         let (mine, theirs) = (&self.issuer.hello, &other.issuer.hello);
         if mine.incarnation != theirs.incarnation {
             return mine.incarnation > theirs.incarnation;
         }
         // Cursors grow within a life, whatever the clock says.
-        let grown = |(bucket, seq): (&BucketId, &Seq)| other.cursors.get(bucket).is_some_and(|before| seq > before);
-        mine.unix_ms >= theirs.unix_ms || self.cursors.iter().any(grown)
+        let compared = || self.cursors.iter().filter_map(|(bucket, seq)| Some(seq.cmp(other.cursors.get(bucket)?)));
+        mine.unix_ms >= theirs.unix_ms || compared().any(Ordering::is_gt) || !compared().any(Ordering::is_lt)
     }
 }

@@ -159,3 +159,11 @@ fn regression_sessions_hear_of_what_is_held_back_no_more() {
 fn regression_who_receives_a_blob_that_rots_meanwhile_does_not_blame_its_peer() {
     is_good_with(5_006_695, &Addition::ALL);
 }
+
+/// A node that lives by sticks lost a content, and its clock was set back: its receipts looked older than one from before, and what it lacked
+/// was never carried.
+#[test]
+fn regression_a_receipt_counts_though_the_clock_was_set_back() {
+    is_good_with(30_396, &Addition::ALL);
+    is_good_with(6_003_667, &Addition::ALL);
+}

@@ -146,6 +146,28 @@ fn content_that_a_receipt_lacks_is_carried_however_old_its_record_is() {
     assert!(other.site.blobs.whole(late).is_some() && other.site.blobs.whole(unrelated).is_none());
 }
 
+/// Whose clock was set back writes receipts that look older than the last one; what it has read may tell otherwise.
+#[test]
+fn a_receipt_of_a_clock_that_was_set_back_counts_unless_less_was_read() {
+    let (one, mut other) = pair();
+    let read = |other: &Place| one.read_receipt(&other.receipt(one.peer())).receipt.expect("it was read");
+    one.name_blob(collection(1), one.add_content(&[9; 2000]), 2000);
+    other.import(&one.export(None)).expect("it is taken");
+    let first = read(&other);
+    one.name_blob(collection(1), one.add_content(&[8; 2000]), 2000);
+    other.import(&one.export(None)).expect("it is taken");
+    other.now_ms += 1000;
+    let second = read(&other);
+    assert!(second.is_no_older_than(&first) && !first.is_no_older_than(&second));
+
+    other.now_ms -= 2000;
+    let lost = read(&other);
+    assert!(lost.is_no_older_than(&second), "nothing was read in between, but content may have been lost");
+    one.name_blob(collection(1), one.add_content(&[7; 2000]), 2000);
+    other.import(&one.export(None)).expect("it is taken");
+    assert!(read(&other).is_no_older_than(&second));
+}
+
 #[test]
 fn a_bundle_that_starts_after_what_is_known_is_refused_for_that_bucket_alone() {
     let authority = authority();
