@@ -109,6 +109,8 @@ impl Provider {
         self.manifests_being_read -= 1;
         if let Some(manifest) = &manifest {
             self.missed.remove(&blob);
+            // Whose disk is full asks for the same one again and again.
+            self.manifests.retain(|kept| kept.blob() != blob);
             if self.manifests.len() == MANIFESTS_KEPT {
                 self.manifests.pop_front();
             }
@@ -280,5 +282,21 @@ mod tests {
         }
         assert!(lacks[0].is_some());
         assert_eq!(lacks[1..], [None; 3]);
+    }
+
+    #[test]
+    fn a_manifest_that_is_asked_for_again_is_kept_once() {
+        let chunk = Chunk { len: 4_000, hash: ChunkHash::of(b"chunk") };
+        let manifest = Arc::new(Manifest::new(BlobHash::of(b"blob"), Chunking::Fixed, vec![chunk; 60]).unwrap());
+        let (mut provider, mut held) = (Provider::default(), Vec::new());
+        for _ in 0..3 {
+            let (mut credit, mut out) = (Credit::default(), Outbox::default());
+            provider.take_manifest_ask(manifest.blob()).unwrap();
+            provider.pump(0, &mut credit, &mut out);
+            provider.take_manifest(manifest.blob(), Some(Arc::clone(&manifest)));
+            provider.manifest_answers.clear();
+            held.push(provider.held().list_bytes);
+        }
+        assert!(held[0] > 0 && held.iter().all(|bytes| *bytes == held[0]), "{held:?}");
     }
 }

@@ -167,3 +167,15 @@ fn regression_a_receipt_counts_though_the_clock_was_set_back() {
     is_good_with(30_396, &Addition::ALL);
     is_good_with(6_003_667, &Addition::ALL);
 }
+
+/// A disk that was full let go of a blob and began it again: what had come before then was taken for lost by a cut.
+#[test]
+fn regression_what_was_given_up_for_want_of_room_is_not_lost_by_a_cut() {
+    is_good_with(7_020_619, &Addition::ALL);
+}
+
+/// Whose disk was full asked for the same manifests again and again, and each answer was kept beside the others.
+#[test]
+fn regression_a_manifest_that_is_asked_for_again_is_kept_once() {
+    is_good_with(8_030_580, &Addition::ALL);
+}
