@@ -233,6 +233,11 @@ impl SimRecords {
         Self { inner: Mutex::new(Inner::recover(node, vec![life], sabotage)), leased: Leased::default() }
     }
 
+    /// The latest time that was stamped or seen, in milliseconds since 1970; a write for which there was no room has one, too.
+    pub(super) fn latest_ms(&self) -> u64 {
+        self.lock().clock.last().unix_ms()
+    }
+
     /// Sets the clock by which records are stamped and judged.
     pub fn set_clock(&self, unix_ms: u64, quality: ClockQuality) {
         let mut inner = self.lock();

@@ -179,3 +179,9 @@ fn regression_what_was_given_up_for_want_of_room_is_not_lost_by_a_cut() {
 fn regression_a_manifest_that_is_asked_for_again_is_kept_once() {
     is_good_with(8_030_580, &Addition::ALL);
 }
+
+/// A node whose disk was full while its clock was years ahead stamped later what it could write then: clocks were set right to before that.
+#[test]
+fn regression_clocks_are_set_right_to_after_what_there_was_no_room_to_write() {
+    is_good_with(10_003_416, &Addition::ALL);
+}

@@ -1,6 +1,7 @@
 //! The steps of the plan are taken, faults end, and clocks are set right.
 
 use super::{Happening, NOTICE_US, REPLAY_US, REVOCATION_US, World, ops};
+use crate::record::Record;
 use crate::session::Input;
 use crate::sim::Sabotage;
 use crate::sim::link::Direction;
@@ -152,15 +153,15 @@ impl World<'_> {
         }
     }
 
-    /// Sets all clocks to a time that is past every stamp, and lets in what was set aside.
+    /// Sets all clocks to a time that is past every stamp and all that will be stamped after it, and lets in what was set aside.
     pub(super) fn set_clocks_right(&mut self) {
-        let latest_ms = self
-            .replicas
-            .iter()
-            .flat_map(|replica| replica.records.all().into_iter().chain(replica.records.quarantined()))
-            .map(|record| record.newest_stamp().time.unix_ms())
-            .max()
-            .unwrap_or_default();
+        let records = self.replicas.iter().map(|replica| &replica.records);
+        let stamps_ms = |record: Record| record.newest_stamp().time.unix_ms();
+        let latest_ms = records.map(|records| {
+            let held = records.all().into_iter().chain(records.quarantined());
+            held.map(stamps_ms).max().unwrap_or_default().max(records.latest_ms())
+        });
+        let latest_ms = latest_ms.max().unwrap_or_default();
         self.skipped_ms += latest_ms.saturating_sub(BUILD_DATE_UNIX_MS);
         for replica in 0..self.replicas.len() {
             self.replicas[replica].wall = Wall::RIGHT;
