@@ -172,6 +172,7 @@ fn regression_a_receipt_counts_though_the_clock_was_set_back() {
 #[test]
 fn regression_what_was_given_up_for_want_of_room_is_not_lost_by_a_cut() {
     is_good_with(7_020_619, &Addition::ALL);
+    is_good_with(11_007_719, &Addition::ALL);
 }
 
 /// Whose disk was full asked for the same manifests again and again, and each answer was kept beside the others.

@@ -82,11 +82,13 @@ impl World<'_> {
                     let is_quick = matches!(request, DiskRequest::Claim(..));
                     if let DiskRequest::Release(released) = request {
                         conversation.asked.retain(|(blob, _)| *blob != released);
-                        // Should it be begun again: what was given up for want of room is not lost by a cut.
-                        if let Some(connection) = self.connections.get_mut(&id) {
-                            let way = connection.way_of(peer);
-                            connection.chunks[way].retain(|(blob, _), _| *blob != released);
-                        }
+                    }
+                    // Of what was begun before, and given up for want of room, nothing is lost by a cut.
+                    if let DiskRequest::Begin(manifest) = &request
+                        && let Some(connection) = self.connections.get_mut(&id)
+                    {
+                        let (way, begun) = (connection.way_of(peer), manifest.blob());
+                        connection.chunks[way].retain(|(blob, _), _| *blob != begun);
                     }
                     conversation.disk.insert(number, request);
                     let after = if is_quick { self.rng.between(1, 100) } else { self.disk_takes_us(replica) };
