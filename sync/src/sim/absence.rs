@@ -156,6 +156,13 @@ impl SimRecords {
             let unconfirmed = Unconfirmed { bridge_had_it, is_held_back, is_read: is_read(key.bucket), is_set_aside };
             match unconfirmed.verdict() {
                 Verdict::Forget => {
+                    let is_aside = inner.tables.quarantine.iter().any(|aside| aside.key == key);
+                    match (is_aside, row.record.is_tombstone()) {
+                        // It meets what may be let in later.
+                        (true, true) => continue,
+                        (true, false) => drop(absence.held_back.insert(key)),
+                        (false, _) => {}
+                    }
                     changes.push(Change::Forget(key));
                 }
                 Verdict::HoldBack => {
