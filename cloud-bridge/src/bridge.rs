@@ -27,7 +27,7 @@ use crate::fleet::listener::{self, TlsListener};
 use crate::http::{self, Served};
 use crate::metrics::Metrics;
 use crate::postgres::absence::collect_interval;
-use crate::postgres::{self, Records};
+use crate::postgres::{self, Records, words};
 use crate::replication::{REVOCATION_INTERVAL, Replication};
 
 /// How often openings are written down.
@@ -189,6 +189,13 @@ pub async fn start(config: Config, stop: CancellationToken) -> anyhow::Result<Ru
         move || {
             let (fleet, records) = (fleet.clone(), records.clone());
             async move { fleet.tell_of_revoked(&records).await.map(|_| ()).map_err(anyhow::Error::from) }
+        }
+    });
+    repeat(&tasks, &stop, words::INTERVAL, "make the words to search in", {
+        let records = records.clone();
+        move || {
+            let records = records.clone();
+            async move { records.make_due_words().await.map(|_| ()).map_err(anyhow::Error::from) }
         }
     });
     repeat(&tasks, &stop, QUARANTINE_INTERVAL, "replay the quarantine", move || {

@@ -10,6 +10,7 @@
 //! - [`absence`]: tombstones that nobody needs any more.
 //! - [`quarantine`]: what was set aside, and its replay.
 //! - [`watcher`]: who is told that a feed has grown.
+//! - `words`: what the catalogue is searched in, made later where many records come in.
 //! - `intake`: whether many records come in just now.
 //!
 //! Invariants:
@@ -31,6 +32,7 @@ mod present;
 pub mod quarantine;
 mod tables;
 mod watcher;
+pub(crate) mod words;
 mod write;
 
 use std::sync::Arc;
@@ -73,6 +75,9 @@ pub struct Config {
     pub quarantine_records_max: u64,
     /// Bytes of them, at most.
     pub quarantine_bytes_max: u64,
+    /// How long, in seconds, what came in by thousands waits at most until it is found by its words, while this process goes on taking in
+    /// as many.
+    pub words_yield_max_s: u64,
 }
 
 impl Default for Config {
@@ -84,6 +89,7 @@ impl Default for Config {
             drift_bound_ms: DRIFT_BOUND_MS,
             quarantine_records_max: records_max,
             quarantine_bytes_max: bytes_max,
+            words_yield_max_s: 120,
         }
     }
 }
@@ -157,6 +163,7 @@ struct Shared {
     announced: bool,
     metrics: Metrics,
     intake: Intake,
+    words_yield_max: Duration,
     /// Rung when an erasure was written, a moment before its commit.
     erased: Notify,
     /// Rung after each commit that wrote events.
@@ -209,6 +216,7 @@ impl Records {
             announced,
             metrics,
             intake: Intake::default(),
+            words_yield_max: Duration::from_secs(config.words_yield_max_s),
             erased: Notify::new(),
             events_waiting: Notify::new(),
             records_changed,

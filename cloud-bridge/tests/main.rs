@@ -13,3 +13,4 @@ mod fixture;
 mod fleet;
 mod quarantine;
 mod serving;
+mod words;

@@ -25,6 +25,7 @@ use futures::TryStreamExt;
 use sqlx::PgConnection;
 use uuid::Uuid;
 
+use super::words::Words;
 use super::write::{self, Change, Edit, EditError};
 use super::{RecordStoreError, Records};
 use crate::events::outbox;
@@ -274,7 +275,7 @@ async fn store_joined(
         }
     }
     let changes: Vec<Change> = changes.into_values().collect();
-    write::store(tx, bucket, &changes, announced).await
+    write::store(tx, bucket, &changes, write::Manner { announced, words: Words::Now }).await
 }
 
 /// The versions of a record that are held or set aside, and those of what is about it.

@@ -27,10 +27,15 @@ struct State {
 #[derive(Debug)]
 pub(super) struct TakingIn<'i>(Option<&'i Intake>);
 
+/// Whether so many records, written together, are many.
+pub(super) fn are_many(records: usize) -> bool {
+    records >= LARGE_RECORDS
+}
+
 impl Intake {
     /// So many records are about to be written.
     pub(super) fn begin(&self, records: usize) -> TakingIn<'_> {
-        if records < LARGE_RECORDS {
+        if !are_many(records) {
             return TakingIn(None);
         }
         self.state().large += 1;

@@ -19,6 +19,7 @@ use serde_json::Value;
 use sqlx::{AssertSqlSafe, PgConnection};
 use uuid::Uuid;
 
+use super::words::{self, Words};
 use super::write::Change;
 
 /// One kind's table.
@@ -218,11 +219,14 @@ impl Projection {
         Self { tables }
     }
 
-    /// Writes it.
-    pub(super) async fn write(self, tx: &mut PgConnection, bucket_no: i32) -> Result<(), sqlx::Error> {
+    /// Writes it, and the words of its rows or a note that they are due.
+    pub(super) async fn write(self, tx: &mut PgConnection, bucket_no: i32, words: Words) -> Result<(), sqlx::Error> {
         for Rows { table, live, deleted } in self.tables {
             if !live.ids.is_empty() {
-                let statement = upsert(table);
+                if words == Words::Later && !table.words.is_empty() {
+                    words::note_due(tx, table.kind, &live.ids).await?;
+                }
+                let statement = upsert(table, words);
                 let query = sqlx::query(AssertSqlSafe(statement)).bind(bucket_no);
                 let query = query.bind(live.ids).bind(live.stamps).bind(live.stamps_ms);
                 let query = live.columns.into_iter().fold(query, |query, values| match values {
@@ -362,8 +366,29 @@ fn replace_nul(value: &mut Value) {
     }
 }
 
-/// The statement that writes rows: `$1` is the bucket, the rest arrays, as [`Live`] has them.
-fn upsert(table: &Table) -> String {
+impl Table {
+    /// The words of its row `r`, as an expression; `None` if it has none.
+    fn words(&self) -> Option<String> {
+        let column = |word: &&str| if word.contains('(') { (*word).to_owned() } else { format!("r.{word}") };
+        let columns: Vec<String> = self.words.iter().map(column).collect();
+        (!columns.is_empty()).then(|| format!("to_tsvector('simple', concat_ws(' ', {}))", columns.join(", ")))
+    }
+}
+
+/// The statement that makes the words of rows of a kind: `$1` is an array of their ids. `None` if the kind has no words.
+pub(super) fn make_words(kind: Kind) -> Option<String> {
+    let table = TABLES.iter().find(|table| table.kind == kind)?;
+    let (name, words) = (table.name, table.words()?);
+    // Locked in the order in which writers lock them.
+    Some(format!(
+        "WITH due AS (SELECT id, bucket_no FROM {name} WHERE id = ANY ($1) ORDER BY id FOR UPDATE) \
+         UPDATE {name} AS r SET words = {words} FROM due WHERE r.id = due.id AND r.bucket_no = due.bucket_no"
+    ))
+}
+
+/// The statement that writes rows: `$1` is the bucket, the rest arrays, as [`Live`] has them. Words that are made later
+/// stay what they were until then.
+fn upsert(table: &Table, words: Words) -> String {
     let mut names = String::from("bucket_no, id, stamp, updated_at");
     let mut values = String::from("$1, r.id, r.stamp, to_timestamp(r.stamp_ms / 1000.0)");
     let mut arrays = String::from("$2::uuid[], $3::bigint[], $4::bigint[]");
@@ -380,13 +405,8 @@ fn upsert(table: &Table) -> String {
         let _ = write!(columns, ", {name}");
         add(name, &format!("r.{name}{cast}"));
     }
-    if !table.words.is_empty() {
-        let words: Vec<String> = table
-            .words
-            .iter()
-            .map(|word| if word.contains('(') { (*word).to_owned() } else { format!("r.{word}") })
-            .collect();
-        add("words", &format!("to_tsvector('simple', concat_ws(' ', {}))", words.join(", ")));
+    if let Some(made) = table.words().filter(|_| words == Words::Now) {
+        add("words", &made);
     }
     if table.kind == Blob::KIND {
         add("stored", "EXISTS (SELECT FROM stored_blob WHERE stored_blob.hash = r.hash)");

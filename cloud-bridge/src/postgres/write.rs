@@ -22,6 +22,8 @@ use alexandria_sync::store::{Applied, Peer};
 use sqlx::{PgConnection, PgPool};
 use uuid::Uuid;
 
+use super::intake::are_many;
+use super::words::Words;
 use super::{RecordStoreError, Records, erase, lineage, quarantine, tables};
 use crate::events::outbox;
 
@@ -67,6 +69,15 @@ pub(super) struct Page {
     /// Where the feed has then been read to.
     next: Seq,
     told: Told,
+}
+
+/// How changes are written.
+#[derive(Clone, Copy)]
+pub(super) struct Manner {
+    /// Whether the outbox tells of them.
+    pub(super) announced: bool,
+    /// When they can be searched.
+    pub(super) words: Words,
 }
 
 /// One record that is about to be stored.
@@ -179,7 +190,8 @@ impl Records {
         if let Some(page) = page {
             move_cursor(&mut tx, from, bucket_no, page.next).await?;
         }
-        self.store_and_erase(&mut tx, (bucket, bucket_no), &decided.changes).await?;
+        let words = if are_many(records.len()) { Words::Later } else { Words::Now };
+        self.store_and_erase(&mut tx, (bucket, bucket_no), &decided.changes, words).await?;
         tx.commit().await?;
         if !decided.changes.is_empty() {
             self.rang_records();
@@ -194,9 +206,10 @@ impl Records {
         tx: &mut PgConnection,
         bucket: (BucketId, i32),
         changes: &[Change],
+        words: Words,
     ) -> Result<(), RecordStoreError> {
         let announced = self.shared.announced;
-        store(tx, bucket, changes, announced).await?;
+        store(tx, bucket, changes, Manner { announced, words }).await?;
         let after = changes.iter().map(|change| &change.after);
         let erasures: Vec<Record> = after.filter(|record| record.key.kind == Erasure::KIND).cloned().collect();
         if !erasures.is_empty() {
@@ -277,7 +290,7 @@ impl Records {
                 let before = held.get(&(after.key.kind, after.key.id)).cloned();
                 changes.push(Change { before, after, arrived: None });
             }
-            match self.store_and_erase(&mut tx, (bucket, bucket_no), &changes).await {
+            match self.store_and_erase(&mut tx, (bucket, bucket_no), &changes, Words::Now).await {
                 Err(error) if is_collision(&error) => continue,
                 stored => stored?,
             }
@@ -355,17 +368,17 @@ pub(super) async fn store(
     tx: &mut PgConnection,
     (bucket, bucket_no): (BucketId, i32),
     changes: &[Change],
-    announced: bool,
+    manner: Manner,
 ) -> Result<(), RecordStoreError> {
     if changes.is_empty() {
         return Ok(());
     }
     let mut later = changes.chunks(CHANGES_AT_ONCE);
-    let mut next = later.next().map(|changes| Prepared::of(bucket, changes, announced));
+    let mut next = later.next().map(|changes| Prepared::of(bucket, changes, manner));
     while let Some(prepared) = next.take() {
         // PostgreSQL is busy with these while the next are made ready.
         let written = prepared.write(tx, bucket_no);
-        let made = async { later.next().map(|changes| Prepared::of(bucket, changes, announced)) };
+        let made = async { later.next().map(|changes| Prepared::of(bucket, changes, manner)) };
         let (written, made) = futures::join!(written, made);
         written?;
         next = made;
@@ -393,18 +406,19 @@ pub(super) async fn store(
 /// What is written of some changes besides their records.
 struct Prepared {
     rows: tables::Projection,
+    words: Words,
     events: Option<outbox::Rows>,
 }
 
 impl Prepared {
-    fn of(bucket: BucketId, changes: &[Change], announced: bool) -> Self {
+    fn of(bucket: BucketId, changes: &[Change], Manner { announced, words }: Manner) -> Self {
         let shown: Vec<_> = changes.iter().map(|change| tables::typed_json(&change.after)).collect();
         let rows = tables::Projection::of(changes, &shown);
-        Self { rows, events: announced.then(|| outbox::Rows::of_changes(bucket, changes, shown)) }
+        Self { rows, words, events: announced.then(|| outbox::Rows::of_changes(bucket, changes, shown)) }
     }
 
     async fn write(self, tx: &mut PgConnection, bucket_no: i32) -> Result<(), sqlx::Error> {
-        self.rows.write(tx, bucket_no).await?;
+        self.rows.write(tx, bucket_no, self.words).await?;
         match self.events {
             Some(events) => events.insert(tx).await,
             None => Ok(()),
