@@ -27,9 +27,12 @@ use std::time::Duration;
 
 use sqlx::PgPool;
 use tokio::sync::Notify;
+use uuid::Uuid;
 
 use self::authority::Authority;
 use crate::metrics::Metrics;
+use crate::postgres::ACQUIRE_TIMEOUT;
+use crate::together::Together;
 
 /// The `[fleet]` section.
 #[derive(Clone, Debug, serde::Deserialize)]
@@ -80,6 +83,8 @@ struct Shared {
     metrics: Metrics,
     /// Rung when AWS IoT has something to be told.
     iot_waiting: Notify,
+    admitting: Together<Uuid, Option<nodes::Found>>,
+    noting: Together<(Uuid, nodes::Note), ()>,
 }
 
 impl Fleet {
@@ -91,7 +96,8 @@ impl Fleet {
     pub async fn open(pool: PgPool, config: Config, metrics: Metrics) -> Result<Self, authority::AuthorityError> {
         let authority = Authority::open(&pool, &config).await?;
         let iot_waiting = Notify::new();
-        Ok(Self { shared: Arc::new(Shared { pool, authority, config, metrics, iot_waiting }) })
+        let (admitting, noting) = (Together::new(ACQUIRE_TIMEOUT), Together::new(ACQUIRE_TIMEOUT));
+        Ok(Self { shared: Arc::new(Shared { pool, authority, config, metrics, iot_waiting, admitting, noting }) })
     }
 
     /// How long a lease is.

@@ -10,6 +10,7 @@
 //! - [`fleet`]: the certificate authority, enrolment, revocation, and the reconciliation with AWS IoT.
 //! - [`catalogue`], [`http`]: what operators and apps see.
 //! - [`replication`]: sessions with nodes. [`bundle`]: the same on a stick.
+//! - `together`: one statement for all who ask at the same time.
 //! - [`commands`], [`metrics`]: the command line's verbs, and what Prometheus scrapes.
 
 pub mod aws;
@@ -25,3 +26,4 @@ pub mod http;
 pub mod metrics;
 pub mod postgres;
 pub mod replication;
+mod together;

@@ -38,6 +38,7 @@ mod write;
 use std::sync::Arc;
 use std::time::Duration;
 
+use alexandria_sync::absence::Standing;
 use alexandria_sync::hlc::{ClockQuality, DRIFT_BOUND_MS};
 use alexandria_sync::id::{BucketId, NodeId};
 use alexandria_sync::merge::ReceiverClock;
@@ -51,13 +52,13 @@ pub use self::feed::NodeRecords;
 pub use self::identity::Identity;
 use self::intake::Intake;
 pub use self::migrations::{is_migrated, migrate};
-use self::present::Present;
 pub(crate) use self::write::Change;
 pub use self::write::{Edit, EditError, Held};
 use crate::metrics::Metrics;
+use crate::together::Together;
 
 /// How long a request waits for a free connection, and a connection for the server.
-const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(10);
+pub(crate) const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(10);
 /// No statement of ours runs longer; what does hangs on a lock that its owner's death will not free soon.
 const STATEMENT_TIMEOUT_MS: &str = "30000";
 
@@ -172,7 +173,7 @@ struct Shared {
     records_changed: watch::Sender<u64>,
     /// Names the buckets whose feeds have grown.
     grown: broadcast::Sender<BucketId>,
-    present: Present,
+    present: Together<(), Standing, RecordStoreError>,
 }
 
 /// Opens the pool. Fails only if the URL makes no sense: the server may be away now and come back.
@@ -221,7 +222,7 @@ impl Records {
             events_waiting: Notify::new(),
             records_changed,
             grown,
-            present: Present::default(),
+            present: Together::new(ACQUIRE_TIMEOUT),
         };
         Ok(Self { shared: Arc::new(shared) })
     }

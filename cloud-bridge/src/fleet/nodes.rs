@@ -1,5 +1,7 @@
 //! The list of nodes, revocation, and who may open a session.
 
+use std::collections::BTreeMap;
+
 use alexandria_sync::absence::Standing;
 use alexandria_sync::id::NodeId;
 use uuid::Uuid;
@@ -92,6 +94,36 @@ impl From<Row> for Node {
     }
 }
 
+/// What is found of a node whose session begins.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Found {
+    is_revoked: bool,
+    in_step_ms: i64,
+    is_heir: bool,
+}
+
+/// What a session brings to be kept of its node.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Note {
+    /// It cannot say how it stands.
+    CannotTell,
+    /// It holds nothing of anybody: it is in step.
+    Fresh,
+    /// As of when it says that it is in step, in milliseconds since 1970.
+    Told(i64),
+    /// As of when it is so at the end of a session.
+    InStep(i64),
+}
+
+/// What the notes of one node come to.
+#[derive(Clone, Copy, Debug, Default)]
+struct Noted {
+    tells: Option<bool>,
+    told_ms: Option<i64>,
+    is_fresh: bool,
+    in_step_ms: Option<i64>,
+}
+
 /// A time in a row, as RFC 3339.
 fn rfc3339(column: &str) -> String {
     format!("to_char(({column}) AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS\"Z\"')")
@@ -113,7 +145,7 @@ impl Fleet {
                 coalesce(in_step_at + make_interval(secs => $3) < now(), false) AS lapsed, iot_state, iot_error \
              FROM node WHERE $1::uuid IS NULL OR id > $1 ORDER BY id LIMIT $2",
         )))
-        .bind(after.map(|node| Uuid::from_bytes(*node.as_bytes())))
+        .bind(after.map(uuid))
         .bind(limit.clamp(1, PAGE_SIZE_MAX))
         .bind(self.lease().as_secs_f64())
         .fetch_all(self.pool())
@@ -127,7 +159,7 @@ impl Fleet {
     ///
     /// If PostgreSQL is away.
     pub async fn revoke(&self, node: NodeId) -> Result<bool, sqlx::Error> {
-        let revoked = revoke(self.pool(), Uuid::from_bytes(*node.as_bytes())).await?;
+        let revoked = revoke(self.pool(), uuid(node)).await?;
         self.shared.iot_waiting.notify_one();
         if revoked {
             tracing::info!(node.id = %node, "a node was revoked");
@@ -142,20 +174,32 @@ impl Fleet {
     ///
     /// If PostgreSQL is away: then nobody is let in.
     pub async fn admit(&self, node: NodeId) -> Result<Result<Admitted, Refusal>, sqlx::Error> {
-        let found: Option<(bool, i64, bool)> = sqlx::query_as(
-            "UPDATE node SET last_session_at = CASE WHEN revoked_at IS NULL THEN now() ELSE last_session_at END \
-             WHERE id = $1 RETURNING revoked_at IS NOT NULL, \
-                (extract(epoch FROM coalesce(in_step_at, enrolled_at)) * 1000)::bigint, \
-                replaces IS NOT NULL AND site_handed_over_at IS NULL",
-        )
-        .bind(Uuid::from_bytes(*node.as_bytes()))
-        .fetch_optional(self.pool())
-        .await?;
-        Ok(verdict(found.map(|(is_revoked, ..)| is_revoked)).map(|()| {
-            let (_, in_step_ms, is_heir) = found.unwrap_or_default();
+        let found = self.shared.admitting.ask(uuid(node), |nodes| self.find(nodes)).await?;
+        Ok(verdict(found.map(|found| found.is_revoked)).map(|()| {
+            let Found { in_step_ms, is_heir, .. } = found.unwrap_or_default();
             let standing = Standing { in_step_ms: in_step_ms as u64, ..Standing::default() };
             Admitted { standing_unless_told: standing, is_heir }
         }))
+    }
+
+    /// Finds nodes whose sessions begin, and notes that they do.
+    async fn find(&self, nodes: Vec<Uuid>) -> Result<Vec<Option<Found>>, sqlx::Error> {
+        // Locked in the order of their ids: other processes do the same.
+        let found: Vec<(Uuid, bool, i64, bool)> = sqlx::query_as(
+            "WITH due AS (SELECT id FROM node WHERE id = ANY ($1) ORDER BY id FOR UPDATE) \
+             UPDATE node SET last_session_at = CASE WHEN revoked_at IS NULL THEN now() ELSE last_session_at END \
+             FROM due WHERE node.id = due.id RETURNING node.id, revoked_at IS NOT NULL, \
+                (extract(epoch FROM coalesce(in_step_at, enrolled_at)) * 1000)::bigint, \
+                replaces IS NOT NULL AND site_handed_over_at IS NULL",
+        )
+        .bind(&nodes)
+        .fetch_all(self.pool())
+        .await?;
+        let found = found
+            .into_iter()
+            .map(|(id, is_revoked, in_step_ms, is_heir)| (id, Found { is_revoked, in_step_ms, is_heir }));
+        let found: BTreeMap<Uuid, Found> = found.collect();
+        Ok(nodes.iter().map(|node| found.get(node).copied()).collect())
     }
 
     /// Whether this node may give and get what a session would bring. Unlike [`Self::admit`], nothing is noted.
@@ -165,7 +209,7 @@ impl Fleet {
     /// If PostgreSQL is away.
     pub async fn may_take_part(&self, node: NodeId) -> Result<Result<(), Refusal>, sqlx::Error> {
         let is_revoked: Option<bool> = sqlx::query_scalar("SELECT revoked_at IS NOT NULL FROM node WHERE id = $1")
-            .bind(Uuid::from_bytes(*node.as_bytes()))
+            .bind(uuid(node))
             .fetch_optional(self.pool())
             .await?;
         Ok(verdict(is_revoked))
@@ -177,18 +221,12 @@ impl Fleet {
     ///
     /// If PostgreSQL is away.
     pub async fn note_standing(&self, node: NodeId, told: Option<Standing>) -> Result<(), sqlx::Error> {
-        // One that holds nothing of anybody is in step.
-        let in_step_ms = told.map(|standing| i64::try_from(standing.in_step_ms).ok());
-        sqlx::query(
-            "UPDATE node SET tells_standing = $2, in_step_at = CASE WHEN NOT $2 THEN in_step_at \
-                WHEN $3::bigint IS NULL THEN now() ELSE to_timestamp($3::bigint / 1000.0) END WHERE id = $1",
-        )
-        .bind(Uuid::from_bytes(*node.as_bytes()))
-        .bind(told.is_some())
-        .bind(in_step_ms.flatten())
-        .execute(self.pool())
-        .await?;
-        Ok(())
+        let note = match told.map(|standing| i64::try_from(standing.in_step_ms)) {
+            None => Note::CannotTell,
+            Some(Err(_)) => Note::Fresh,
+            Some(Ok(in_step_ms)) => Note::Told(in_step_ms),
+        };
+        self.shared.noting.ask((uuid(node), note), |notes| self.note(notes)).await
     }
 
     /// Keeps what a node has said of how it stood in what came by stick, perhaps long after: what was known before may be newer.
@@ -204,7 +242,7 @@ impl Fleet {
             "UPDATE node SET tells_standing = true, in_step_at = greatest(in_step_at, to_timestamp($2::bigint / 1000.0)) \
              WHERE id = $1",
         )
-        .bind(Uuid::from_bytes(*node.as_bytes()))
+        .bind(uuid(node))
         .bind(in_step_ms)
         .execute(self.pool())
         .await?;
@@ -217,14 +255,41 @@ impl Fleet {
     ///
     /// If PostgreSQL is away.
     pub async fn note_in_step(&self, node: NodeId, in_step_ms: u64) -> Result<(), sqlx::Error> {
+        let note = Note::InStep(in_step_ms as i64);
+        self.shared.noting.ask((uuid(node), note), |notes| self.note(notes)).await
+    }
+
+    /// Writes notes, of one node in their order.
+    async fn note(&self, notes: Vec<(Uuid, Note)>) -> Result<Vec<()>, sqlx::Error> {
+        let answers = vec![(); notes.len()];
+        let mut noted: BTreeMap<Uuid, Noted> = BTreeMap::new();
+        for (node, note) in notes {
+            let noted = noted.entry(node).or_default();
+            match note {
+                Note::CannotTell => noted.tells = Some(false),
+                Note::Fresh => *noted = Noted { tells: Some(true), is_fresh: true, ..Noted::default() },
+                Note::Told(told_ms) => *noted = Noted { tells: Some(true), told_ms: Some(told_ms), ..Noted::default() },
+                Note::InStep(in_step_ms) => noted.in_step_ms = noted.in_step_ms.max(Some(in_step_ms)),
+            }
+        }
+        let (nodes, noted): (Vec<Uuid>, Vec<Noted>) = noted.into_iter().unzip();
         sqlx::query(
-            "UPDATE node SET in_step_at = greatest(in_step_at, to_timestamp($2::bigint / 1000.0)) WHERE id = $1",
+            "WITH noted AS (SELECT * FROM unnest($1::uuid[], $2::boolean[], $3::bigint[], $4::boolean[], $5::bigint[]) \
+                AS noted (id, tells, told_ms, is_fresh, in_step_ms)), \
+             due AS (SELECT id FROM node WHERE id = ANY ($1) ORDER BY id FOR UPDATE) \
+             UPDATE node SET tells_standing = coalesce(noted.tells, tells_standing), \
+                in_step_at = greatest(CASE WHEN noted.is_fresh THEN now() \
+                    ELSE coalesce(to_timestamp(noted.told_ms / 1000.0), in_step_at) END, to_timestamp(noted.in_step_ms / 1000.0)) \
+             FROM noted JOIN due ON due.id = noted.id WHERE node.id = noted.id",
         )
-        .bind(Uuid::from_bytes(*node.as_bytes()))
-        .bind(in_step_ms as i64)
+        .bind(nodes)
+        .bind(noted.iter().map(|noted| noted.tells).collect::<Vec<_>>())
+        .bind(noted.iter().map(|noted| noted.told_ms).collect::<Vec<_>>())
+        .bind(noted.iter().map(|noted| noted.is_fresh).collect::<Vec<_>>())
+        .bind(noted.iter().map(|noted| noted.in_step_ms).collect::<Vec<_>>())
         .execute(self.pool())
         .await?;
-        Ok(())
+        Ok(answers)
     }
 
     /// The node that this one replaces, if its site is still to be handed over.
@@ -235,7 +300,7 @@ impl Fleet {
     pub async fn to_be_handed_over(&self, node: NodeId) -> Result<Option<NodeId>, sqlx::Error> {
         let replaced: Option<Option<Uuid>> =
             sqlx::query_scalar("SELECT replaces FROM node WHERE id = $1 AND site_handed_over_at IS NULL")
-                .bind(Uuid::from_bytes(*node.as_bytes()))
+                .bind(uuid(node))
                 .fetch_optional(self.pool())
                 .await?;
         Ok(replaced.flatten().map(|replaced| NodeId::from_bytes(replaced.into_bytes())))
@@ -252,7 +317,7 @@ impl Fleet {
             "UPDATE node SET site_handed_over_at = now() FROM node AS replaced \
              WHERE node.id = $1 AND replaced.id = node.replaces AND replaced.revoked_at < now() - interval '1 minute'",
         )
-        .bind(Uuid::from_bytes(*node.as_bytes()))
+        .bind(uuid(node))
         .execute(self.pool())
         .await?;
         Ok(())
@@ -264,7 +329,7 @@ impl Fleet {
     ///
     /// If PostgreSQL is away.
     pub async fn revoked_among(&self, nodes: &[NodeId]) -> Result<Vec<NodeId>, sqlx::Error> {
-        let ids: Vec<Uuid> = nodes.iter().map(|node| Uuid::from_bytes(*node.as_bytes())).collect();
+        let ids: Vec<Uuid> = nodes.iter().map(|&node| uuid(node)).collect();
         let revoked: Vec<Uuid> =
             sqlx::query_scalar("SELECT id FROM node WHERE id = ANY ($1) AND revoked_at IS NOT NULL")
                 .bind(ids)
@@ -294,4 +359,8 @@ pub(super) async fn revoke(database: impl sqlx::PgExecutor<'_>, node: Uuid) -> R
     .execute(database)
     .await?;
     Ok(revoked.rows_affected() > 0)
+}
+
+fn uuid(node: NodeId) -> Uuid {
+    Uuid::from_bytes(*node.as_bytes())
 }

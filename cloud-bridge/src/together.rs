@@ -1,0 +1,165 @@
+//! One statement for all who ask at the same time.
+//!
+//! After an outage thousands of nodes come at once, and each asks PostgreSQL for the same few things. Whoever asks while a statement is
+//! under way waits, and the next one asks for all who wait: alone, nobody waits, and nothing is older than its question.
+
+use std::error::Error;
+use std::future::Future;
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::oneshot;
+
+/// Questions that were cut off with whoever asked for all, in a row, at most.
+const CUT_OFF_MAX: usize = 8;
+
+/// Questions `Q` that wait, their answers `A`, and the errors `E`.
+#[derive(Debug)]
+pub(crate) struct Together<Q, A, E = sqlx::Error> {
+    patience: Duration,
+    waiting: Mutex<Vec<Waiting<Q, A, E>>>,
+    turn: tokio::sync::Mutex<()>,
+}
+
+type Waiting<Q, A, E> = (Q, oneshot::Sender<Result<A, E>>);
+
+impl<Q: Clone, A, E: Error + From<sqlx::Error>> Together<Q, A, E> {
+    /// Nobody waits longer than `patience` for the statement before its own.
+    pub(crate) fn new(patience: Duration) -> Self {
+        Self { patience, waiting: Mutex::default(), turn: tokio::sync::Mutex::default() }
+    }
+
+    /// Asks one question, and with it, perhaps, those of others: `all` gives an answer for each, in their order, which is that in
+    /// which they were asked.
+    ///
+    /// # Errors
+    ///
+    /// Those of `all`; and [`sqlx::Error::PoolTimedOut`] if the turn does not come in time.
+    pub(crate) async fn ask<F>(&self, question: Q, all: impl Fn(Vec<Q>) -> F) -> Result<A, E>
+    where
+        F: Future<Output = Result<Vec<A>, E>>,
+    {
+        for _ in 0..CUT_OFF_MAX {
+            let (sender, mut answer) = oneshot::channel();
+            self.waiting().push((question.clone(), sender));
+            let turn = tokio::time::timeout(self.patience, self.turn.lock()).await;
+            match answer.try_recv() {
+                Ok(answer) => return answer,
+                // Whoever asked for all was cut off.
+                Err(oneshot::error::TryRecvError::Closed) => continue,
+                Err(oneshot::error::TryRecvError::Empty) => {}
+            }
+            let _turn = turn.map_err(|_| sqlx::Error::PoolTimedOut)?;
+            let (questions, senders): (Vec<Q>, Vec<_>) = std::mem::take(&mut *self.waiting()).into_iter().unzip();
+            match all(questions).await {
+                Ok(answers) => {
+                    for (sender, answer) in senders.into_iter().zip(answers) {
+                        // Who has gone does not mind.
+                        let _ = sender.send(Ok(answer));
+                    }
+                }
+                Err(error) => {
+                    for sender in senders {
+                        let others = sqlx::Error::Protocol(format!("asked together with others: {error}"));
+                        let _ = sender.send(Err(others.into()));
+                    }
+                    return Err(error);
+                }
+            }
+            if let Ok(answer) = answer.try_recv() {
+                return answer;
+            }
+        }
+        Err(sqlx::Error::PoolTimedOut.into())
+    }
+
+    fn waiting(&self) -> std::sync::MutexGuard<'_, Vec<Waiting<Q, A, E>>> {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use tokio::sync::Semaphore;
+
+    use super::*;
+
+    const PATIENCE: Duration = Duration::from_secs(10);
+
+    fn twice(questions: &[u32]) -> Vec<u32> {
+        questions.iter().map(|question| question * 2).collect()
+    }
+
+    #[tokio::test]
+    async fn who_asks_while_a_statement_is_under_way_shares_the_next_one() {
+        let (together, statements) = (Arc::new(Together::<u32, u32>::new(PATIENCE)), Arc::new(AtomicUsize::new(0)));
+        let gate = Arc::new(Semaphore::new(0));
+        let asked: Vec<_> = (0..100)
+            .map(|question: u32| {
+                let (together, statements, gate) = (Arc::clone(&together), Arc::clone(&statements), Arc::clone(&gate));
+                tokio::spawn(async move {
+                    let all = async |questions: Vec<u32>| {
+                        statements.fetch_add(1, Ordering::Relaxed);
+                        gate.acquire().await.expect("it stays open").forget();
+                        Ok(twice(&questions))
+                    };
+                    together.ask(question, all).await.expect("it is answered")
+                })
+            })
+            .collect();
+        // All have asked before the first one is answered.
+        while together.waiting().len() < 99 {
+            tokio::task::yield_now().await;
+        }
+        gate.add_permits(2);
+        for (question, answer) in (0..).zip(asked) {
+            assert_eq!(answer.await.unwrap(), question * 2);
+        }
+        assert_eq!(statements.load(Ordering::Relaxed), 2);
+    }
+
+    #[tokio::test]
+    async fn an_error_is_told_to_all_and_the_next_question_is_asked_again() {
+        let together = Together::<u32, u32>::new(PATIENCE);
+        let fails = async |_: Vec<u32>| Err(sqlx::Error::WorkerCrashed);
+        let both = tokio::join!(together.ask(1, fails), together.ask(2, fails));
+        assert!(both.0.is_err() && both.1.is_err());
+        assert_eq!(together.ask(3, async |questions: Vec<u32>| Ok(twice(&questions))).await.unwrap(), 6);
+    }
+
+    #[tokio::test]
+    async fn who_is_cut_off_while_asking_for_all_leaves_nobody_without_an_answer() {
+        let together = Arc::new(Together::<u32, u32>::new(PATIENCE));
+        let first = tokio::spawn({
+            let together = Arc::clone(&together);
+            async move { together.ask(1, async |_: Vec<u32>| std::future::pending().await).await }
+        });
+        while together.turn.try_lock().is_ok() {
+            tokio::task::yield_now().await;
+        }
+        let second = tokio::spawn({
+            let together = Arc::clone(&together);
+            async move { together.ask(2, async |questions: Vec<u32>| Ok(twice(&questions))).await }
+        });
+        while together.waiting().is_empty() {
+            tokio::task::yield_now().await;
+        }
+        first.abort();
+        assert_eq!(second.await.unwrap().unwrap(), 4);
+    }
+
+    #[tokio::test]
+    async fn nobody_waits_for_its_turn_for_ever() {
+        let together = Together::<u32, u32>::new(Duration::from_millis(10));
+        let hangs = together.ask(1, async |_: Vec<u32>| std::future::pending().await);
+        let waits = together.ask(2, async |questions: Vec<u32>| Ok(twice(&questions)));
+        tokio::select! {
+            biased;
+            _ = hangs => panic!("it hangs"),
+            answer = waits => assert!(matches!(answer, Err(sqlx::Error::PoolTimedOut)), "{answer:?}"),
+        }
+    }
+}
