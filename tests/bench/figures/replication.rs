@@ -7,21 +7,24 @@ use std::time::{Duration, Instant};
 use alexandria_e2e::aws::Aws;
 use alexandria_e2e::bridge::{BridgeProcess, BridgeSettings, Neighbours};
 use alexandria_e2e::datagrams::UdpLossyProxy;
+use alexandria_e2e::deadline::wait_until;
 use alexandria_e2e::line::CLEAN;
 use alexandria_e2e::node::{NodeProcess, NodeSettings};
-use alexandria_e2e::postgres::Postgres;
+use alexandria_e2e::postgres::{Database, Postgres};
 
 use crate::measure::{mb, noise, processor_seconds, write_noise};
 use crate::records::{count, node_with_media};
 
 /// Bytes of the blob that is replicated.
 const BLOB_BYTES: u64 = 1024 * 1024 * 1024;
+/// How long the bridge may take until all that has come is found by its words.
+const WORDS_DEADLINE: Duration = Duration::from_mins(10);
 /// Bytes of the archive that gets one byte more.
 const ARCHIVE_BYTES: usize = 500_000_000;
 
 /// Records, node to bridge: time, processor time of each that takes part, memory meanwhile.
 pub(crate) async fn records() {
-    let (postgres, mut bridge) = start_bridge().await;
+    let (postgres, database, mut bridge) = start_bridge().await;
     let mut node = node_with_media().await;
     enrol(&node, &bridge).await;
     let records = count();
@@ -42,6 +45,11 @@ pub(crate) async fn records() {
     for (part, (used, before)) in parts.iter().zip(used.iter().zip(used_before)) {
         println!("processor time of {}: {:.1} s", part.0, used - before);
     }
+    wait_until("the words to search in", WORDS_DEADLINE, async || {
+        database.number("SELECT count(*) FROM words_due").await == 0
+    })
+    .await;
+    println!("found by their words after {:.1} s", started.elapsed().as_secs_f64());
     println!(
         "memory of the node: {} MB before, {} MB at the peak, {} MB without pages of files; of the bridge: {} MB",
         mb(before),
@@ -55,7 +63,7 @@ pub(crate) async fn records() {
 
 /// A blob of 1 GiB, node to bridge to S3, over loopback.
 pub(crate) async fn blob() {
-    let (_postgres, mut bridge) = start_bridge().await;
+    let (_postgres, _database, mut bridge) = start_bridge().await;
     let mut node = start_enrolled(&bridge).await;
     let file = node.scratch().join("video.txt");
     write_noise(&file, BLOB_BYTES);
@@ -83,7 +91,7 @@ pub(crate) async fn delta() {
     std::fs::write(&new, &bytes).expect("room on the disk");
     drop(bytes);
 
-    let (_postgres, bridge) = start_bridge().await;
+    let (_postgres, _database, bridge) = start_bridge().await;
     let line = UdpLossyProxy::start(bridge.settings().quic, CLEAN, 1).await;
     let node = start_enrolled_through(&bridge, Some(&line)).await;
     upload(&node, &old).await;
@@ -152,12 +160,12 @@ fn rsync_bytes(old: &Path, new: &Path, folder: &Path, options: &str) -> u64 {
     figure("Total bytes sent:") + figure("Total bytes received:")
 }
 
-async fn start_bridge() -> (&'static Postgres, BridgeProcess) {
+async fn start_bridge() -> (&'static Postgres, Database, BridgeProcess) {
     let postgres = Postgres::shared().await;
     let database = postgres.database().await;
     let aws = Aws::shared().await;
     let neighbours = Neighbours::on(&database, aws).await;
-    (postgres, BridgeSettings::new(neighbours).start().await)
+    (postgres, database, BridgeSettings::new(neighbours).start().await)
 }
 
 /// A node that replicates only when told to.
