@@ -27,20 +27,38 @@ pub struct Standing {
     /// Deletes that the bridge had by this time may be unknown here.
     #[n(1)]
     pub collected_ms: u64,
-    /// Whether it keeps the catalogue and all collections.
+    /// Whether it keeps the catalogue and all collections, and has read all of them once: who reads all of it is in step, too.
     #[n(2)]
     #[cbor(default)]
     pub keeps_all: bool,
 }
 
 impl Standing {
-    /// One that holds nothing of anybody: what it has, it made.
+    /// One that holds nothing of anybody: what it has, it made, and gave to nobody.
     pub const FRESH: Self = Self { in_step_ms: u64::MAX, collected_ms: 0, keeps_all: true };
+
+    /// As it stands once it has given what it holds at this time. Nobody has deleted that before.
+    #[must_use]
+    pub fn once_given(self, at_ms: u64) -> Self {
+        if self.in_step_ms == Self::FRESH.in_step_ms {
+            Self { in_step_ms: at_ms, keeps_all: false, ..self }
+        } else {
+            self
+        }
+    }
 }
 
 /// Whether one replica may give its records to another.
 pub fn may_give(giver: Standing, taker: Standing) -> bool {
     giver.in_step_ms >= taker.collected_ms
+}
+
+/// As of when a replica is in step once it has met a peer that may give it records. Before all was read of one who is in step, what is here may be
+/// the peer's, and lives as of the peer's time; and nobody is in step as of later than the bridge, though a clock here may have said so.
+pub fn in_step_once_met(in_step_ms: u64, is_caught_up: bool, theirs: Standing, is_bridge: bool) -> u64 {
+    // An old bridge tells nothing.
+    let tells = !is_bridge || theirs.in_step_ms > 0;
+    if tells && (is_bridge || !is_caught_up) { in_step_ms.min(theirs.in_step_ms) } else { in_step_ms }
 }
 
 /// Whether a record is a tombstone that may be forgotten one day. An id that follows from other things will be used again, by whoever
@@ -177,11 +195,23 @@ mod tests {
     }
 
     #[test]
+    fn before_all_was_read_once_a_replica_is_in_step_as_of_the_earliest_that_gave() {
+        let standing = |in_step_ms| Standing { in_step_ms, collected_ms: 0, keeps_all: true };
+        assert_eq!(in_step_once_met(9, false, standing(7), false), 7);
+        assert_eq!(in_step_once_met(9, true, standing(7), false), 9, "it knows what was deleted until then");
+        assert_eq!(in_step_once_met(9, false, Standing::FRESH, false), 9);
+        assert_eq!(in_step_once_met(9, true, standing(7), true), 7, "a clock was ahead");
+        assert_eq!(in_step_once_met(9, true, Standing::default(), true), 9, "an old bridge");
+    }
+
+    #[test]
     fn who_is_not_in_step_gives_nothing_to_who_has_collected_since() {
         let standing = |in_step_ms, collected_ms| Standing { in_step_ms, collected_ms, keeps_all: true };
         assert!(may_give(standing(7, 9), standing(0, 7)));
         assert!(!may_give(standing(6, 0), standing(9, 7)));
         assert!(may_give(Standing::default(), Standing::default()), "nobody has collected anything");
         assert!(may_give(Standing::FRESH, standing(9, 9)));
+        assert!(!may_give(Standing::FRESH.once_given(8), standing(9, 9)));
+        assert_eq!(standing(9, 7).once_given(8), standing(9, 7), "that was noted before");
     }
 }

@@ -155,6 +155,13 @@ pub trait RecordStore: Send + Sync {
         async { Ok(()) }
     }
 
+    /// Takes note, durably, that what is here is about to be given away without a session: whoever has met nobody yet is no longer
+    /// fresh (`absence`) after that, but in step as of this time, in milliseconds since 1970. Whoever never passes for fresh need not.
+    fn note_given(&self, at_ms: u64) -> impl Future<Output = Result<(), Self::Error>> + Send {
+        let _ = at_ms;
+        async { Ok(()) }
+    }
+
     /// Takes note that whatever the peer held when it introduced itself, of what is read here, was applied; and how far it
     /// has the feeds here, durably. A bundle does not tell that, and leaves out what came from here: `None`, and reading all anew
     /// does not end with it.

@@ -2,7 +2,8 @@
 //! lease has run out.
 //!
 //! Three times stand in one row of `m`: in step with the bridge, in step as far as neighbours need it (all but the node's own
-//! site), and collected. Reading all anew is a state in another row:
+//! site), and collected. Who has no such row, and has read nothing, is fresh: it has neither met anybody nor given anything
+//! away. Reading all anew is a state in another row:
 //! 1. *Reading*: cursors are forgotten. Whatever the bridge sends, and what is made here meanwhile, is confirmed (table `K`). If that takes
 //!    longer than a lease, what was confirmed may have been deleted since: it is *cleared*, and reading begins again.
 //! 2. *Sweeping*: no session is open. Every record is looked at: what is not confirmed leaves or is held back ([`held_back`]).
@@ -18,22 +19,25 @@
 pub mod collect;
 pub mod held_back;
 mod state;
+mod times;
 
 use std::ops::Bound;
 use std::sync::Arc;
 
-use alexandria_sync::absence::{Standing, Unconfirmed, Verdict, is_set_aside};
+use alexandria_sync::absence::{Standing, Unconfirmed, Verdict, in_step_once_met, is_set_aside};
 use alexandria_sync::domain::{Erasure, ErasureReceipt, Typed};
 use alexandria_sync::id::{BucketId, NodeId, Seq};
 use alexandria_sync::record::RecordKey;
 use alexandria_sync::store::{BucketHead, Peer};
 
 use self::state::State;
+use self::times::Times;
 use super::engine::{Direction, end_of_prefix};
 use super::error::StoreError;
 use super::keys::{self, KeyReader};
 use super::lineage;
 use super::overlay::Overlay;
+use super::quarantine;
 use super::records::Records;
 use super::row::{RecordRow, decode_number};
 use super::selection::{Level, level};
@@ -42,42 +46,6 @@ use super::writer::{Room, Shared, Transaction};
 
 /// Rows that one step of the sweep looks at, at most.
 const ROWS_AT_ONCE: usize = 256;
-
-/// The times of this node, by the clock of the bridge's store.
-#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
-#[expect(clippy::struct_field_names, reason = "names end in the unit")]
-pub(crate) struct Times {
-    /// In step with the bridge.
-    in_step_ms: u64,
-    /// In step but for the node's own site.
-    in_step_nearby_ms: u64,
-    /// Deletes that the bridge had by then may be unknown here.
-    collected_ms: u64,
-}
-
-impl Times {
-    fn encode(self) -> Vec<u8> {
-        [self.in_step_ms, self.in_step_nearby_ms, self.collected_ms].into_iter().flat_map(u64::to_be_bytes).collect()
-    }
-
-    fn decode(value: &[u8]) -> Result<Self, StoreError> {
-        let number = |at: usize| value.get(at..at + 8).ok_or(StoreError::DamagedRow { what: "standing" });
-        Ok(Self {
-            in_step_ms: decode_number(number(0)?)?,
-            in_step_nearby_ms: decode_number(number(8)?)?,
-            collected_ms: decode_number(number(16)?)?,
-        })
-    }
-
-    /// Those of a node that holds no more than two copies of its data do together.
-    fn of_both(self, other: Self) -> Self {
-        Self {
-            in_step_ms: self.in_step_ms.min(other.in_step_ms),
-            in_step_nearby_ms: self.in_step_nearby_ms.min(other.in_step_nearby_ms),
-            collected_ms: self.collected_ms.max(other.collected_ms),
-        }
-    }
-}
 
 /// How far reading all anew is, for people.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -113,7 +81,20 @@ impl Records {
 
     /// As of when this node is in step with the bridge, in milliseconds since 1970; `None` before it ever was.
     pub fn in_step_ms(&self) -> Result<Option<u64>, StoreError> {
-        Ok(times(&Overlay::new(&self.shared().engine))?.map(|times| times.in_step_ms).filter(|at| *at > 0))
+        let times = times(&Overlay::new(&self.shared().engine))?.filter(|times| times.is_caught_up);
+        Ok(times.map(|times| times.in_step_ms).filter(|at| *at > 0))
+    }
+
+    /// See [`alexandria_sync::store::RecordStore::note_given`].
+    pub(crate) async fn note_given_away(&self, at_ms: u64) -> Result<(), StoreError> {
+        let work = move |transaction: &mut Transaction<'_>| {
+            let rows = &mut transaction.rows;
+            if times(rows)?.is_none() && has_read_nothing(rows)? {
+                rows.put(times_key(), Times::as_of(at_ms).encode());
+            }
+            Ok(())
+        };
+        self.inner.writer.submit(Room::Freed, work).await
     }
 
     /// See [`alexandria_sync::store::RecordStore::meet`].
@@ -151,11 +132,11 @@ impl Records {
 
 /// How this node stands, as it tells the bridge and as it tells other nodes.
 pub(crate) fn standings(rows: &Overlay<'_>, keeps_all: bool) -> Result<[Standing; 2], StoreError> {
-    let Some(Times { in_step_ms, in_step_nearby_ms, collected_ms }) = times(rows)? else {
-        let is_fresh = rows.any_with_prefix(&[keys::CURSOR])?.is_none();
-        let standing = if is_fresh { Standing::FRESH } else { Standing::default() };
+    let Some(Times { in_step_ms, in_step_nearby_ms, collected_ms, is_caught_up }) = times(rows)? else {
+        let standing = if has_read_nothing(rows)? { Standing::FRESH } else { Standing::default() };
         return Ok([standing; 2].map(|standing| Standing { keeps_all, ..standing }));
     };
+    let keeps_all = keeps_all && is_caught_up;
     Ok([in_step_ms, in_step_nearby_ms].map(|in_step_ms| Standing { in_step_ms, collected_ms, keeps_all }))
 }
 
@@ -184,13 +165,16 @@ fn meet(
     (peer, is_bridge): (NodeId, bool),
     theirs: Standing,
 ) -> Result<(), StoreError> {
-    let is_fresh = rows.any_with_prefix(&[keys::CURSOR])?.is_none();
     let before = times(rows)?;
     let mut now = before.unwrap_or_default();
-    if before.is_none() && is_fresh {
+    if before.is_none() && has_read_nothing(rows)? {
         // All that will be here is what was made here, and what the peer gives.
         let in_step_ms = if theirs.in_step_ms == Standing::FRESH.in_step_ms { 0 } else { theirs.in_step_ms };
-        (now.in_step_ms, now.in_step_nearby_ms) = (in_step_ms, in_step_ms);
+        now = Times::as_of(in_step_ms);
+    } else if theirs.in_step_ms >= now.collected_ms {
+        for in_step_ms in [&mut now.in_step_ms, &mut now.in_step_nearby_ms] {
+            *in_step_ms = in_step_once_met(*in_step_ms, now.is_caught_up, theirs, is_bridge);
+        }
     }
     let in_step_ms = if is_bridge { now.in_step_ms } else { now.in_step_nearby_ms };
     let lapsed = in_step_ms < theirs.collected_ms;
@@ -282,7 +266,11 @@ fn caught_up(
         return Ok(());
     }
     let mut now = times(rows)?.unwrap_or_default();
-    now.in_step_nearby_ms = now.in_step_nearby_ms.max(theirs.in_step_ms);
+    // Of one to whom nothing may be given from here it does not tell what was deleted.
+    if now.in_step_nearby_ms >= theirs.collected_ms {
+        now.in_step_nearby_ms = now.in_step_nearby_ms.max(theirs.in_step_ms);
+        now.is_caught_up = true;
+    }
     if is_bridge {
         now.in_step_ms = now.in_step_ms.max(theirs.in_step_ms);
     }
@@ -345,6 +333,12 @@ fn sweep_some(rows: &mut Overlay<'_>, shared: &Shared) -> Result<Swept, StoreErr
             match judge(rows, (bridge, in_step_ms), &row)? {
                 None => {}
                 Some(Verdict::Forget) => {
+                    match (quarantine::is_aside(rows, of)?, row.record.is_tombstone()) {
+                        // It meets what may be let in later.
+                        (true, true) => continue,
+                        (true, false) => rows.put(keys::held_back(of), Vec::new()),
+                        (false, _) => {}
+                    }
                     tables::remove(rows, row)?;
                     forgotten += 1;
                 }
@@ -367,8 +361,8 @@ fn sweep_some(rows: &mut Overlay<'_>, shared: &Shared) -> Result<Swept, StoreErr
     for (key, _) in rows.with_prefix(&[keys::SENT])? {
         rows.remove(key);
     }
-    let mut now = times(rows)?.unwrap_or_default();
-    (now.in_step_ms, now.in_step_nearby_ms) = (in_step_ms, in_step_ms);
+    let collected_ms = times(rows)?.unwrap_or_default().collected_ms;
+    let now = Times { collected_ms, is_caught_up: true, ..Times::as_of(in_step_ms) };
     rows.put(times_key(), now.encode());
     rows.remove(state_key());
     shared.selection.send_modify(|version| *version += 1);
@@ -417,6 +411,11 @@ fn judge(
     let bridge_had_it = came_from_bridge || row.seq <= sent;
     let is_set_aside = is_set_aside(&row.record, in_step_ms);
     Ok(Some(Unconfirmed { bridge_had_it, is_held_back, is_read, is_set_aside }.verdict()))
+}
+
+/// Whether nothing of anybody was read, in this life.
+fn has_read_nothing(rows: &Overlay<'_>) -> Result<bool, StoreError> {
+    Ok(rows.any_with_prefix(&[keys::CURSOR])?.is_none())
 }
 
 fn times(rows: &Overlay<'_>) -> Result<Option<Times>, StoreError> {

@@ -133,6 +133,11 @@ pub(crate) fn quarantine(of: RecordKey, digest: [u8; 32]) -> Vec<u8> {
     key(QUARANTINE, &[&of.bucket.to_bytes(), &of.kind.0.to_be_bytes(), of.id.as_bytes(), &digest[..16]])
 }
 
+/// All versions of a record that are set aside.
+pub(crate) fn quarantine_of_record(of: RecordKey) -> Vec<u8> {
+    of_record(QUARANTINE, of)
+}
+
 pub(crate) fn quarantine_of(bucket: BucketId) -> Vec<u8> {
     key(QUARANTINE, &[&bucket.to_bytes()])
 }

@@ -6,7 +6,7 @@
 use std::ops::Bound;
 
 use alexandria_sync::quarantine::{QuarantineId, QuarantineLimits, QuarantineUse};
-use alexandria_sync::record::{Body, Record};
+use alexandria_sync::record::{Body, Record, RecordKey};
 use alexandria_sync::store::Applied;
 
 use super::change::Change;
@@ -200,6 +200,11 @@ pub(super) fn forget(rows: &mut Overlay<'_>, key: Vec<u8>, value: &[u8]) -> Resu
     rows.put(keys::quarantine_use(), encode_use(kept));
     rows.remove(key);
     Ok(())
+}
+
+/// Whether a version of a record is set aside: it could be let in later.
+pub(super) fn is_aside(rows: &Overlay<'_>, of: RecordKey) -> Result<bool, StoreError> {
+    Ok(rows.any_with_prefix(&keys::quarantine_of_record(of))?.is_some())
 }
 
 /// What the rows of `q` add up to. Counted where nobody has counted them yet.

@@ -87,6 +87,10 @@ impl RecordStore for Records {
         self.note_standing(peer, standing).await
     }
 
+    async fn note_given(&self, at_ms: u64) -> Result<(), StoreError> {
+        self.note_given_away(at_ms).await
+    }
+
     async fn caught_up(&self, with: Peer, standing: Standing, has: Option<Vec<BucketHead>>) -> Result<(), StoreError> {
         self.note_caught_up(with, standing, has).await
     }

@@ -352,6 +352,10 @@ impl RecordStore for SelectedRecords {
         self.records.note_standing(peer, standing).await
     }
 
+    async fn note_given(&self, at_ms: u64) -> Result<(), StoreError> {
+        self.records.note_given_away(at_ms).await
+    }
+
     async fn caught_up(&self, with: Peer, standing: Standing, has: Option<Vec<BucketHead>>) -> Result<(), StoreError> {
         self.records.note_caught_up(with, standing, has).await
     }

@@ -193,7 +193,8 @@ async fn bundles_of_the_bridge_renew_the_lease_and_once_it_has_run_out_change_no
         assert_eq!(in_step(), Some(in_step_ms));
     }
 
-    // Deletes were forgotten that this node may not know of.
+    // Deletes were forgotten that this node may not know of, and the bridge does.
+    stands(2_600_000, 0).await;
     stands(3_000_000, 2_500_000).await;
     town.collection(20, "Films").await;
     let (file, _) = town.export_by(bridge_bundles, &[]).await.unwrap();

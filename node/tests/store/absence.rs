@@ -317,3 +317,123 @@ async fn the_tombstone_of_what_was_erased_stays() {
     assert_eq!(store.records.collect_tombstones().await.unwrap(), 0);
     assert!(store.records.get(key(1)).unwrap().is_some_and(|held| held.record.is_tombstone()));
 }
+
+/// A neighbour whose clock is ahead has edited two records that others deleted, one of them here, too.
+async fn sweeps_what_has_a_version_aside(dir: &TempDir) -> Store {
+    let (store, _) = away(dir).await;
+    store.records.set_trusted_time(at(0));
+    let ahead = |number| media_record(number, "let in later", stamp(at(3_600_000), 5));
+    let applied = store.records.apply(peer(5, 1), shelf(), vec![ahead(5), ahead(6)], Seq(1)).await.unwrap();
+    assert_eq!(applied.quarantined, 2);
+    store.records.change_one(Change::delete(key(5), None)).await.unwrap();
+    let had = store.records.heads_now().into_iter().find(|head| head.bucket == shelf()).unwrap();
+    store.records.meet(bridge(), standing(9000, 5000)).await.unwrap();
+    store.records.caught_up(bridge(), standing(9000, 5000), Some(vec![had])).await.unwrap();
+    while store.records.sweep_some().await.unwrap() != Swept::Done {}
+    let store = again(store, dir);
+    store.records.set_trusted_time(at(3_600_000));
+    store
+}
+
+/// It buries what is let in later, as it did before all was read anew.
+#[tokio::test]
+async fn a_tombstone_stays_through_the_sweep_while_a_version_of_its_record_is_set_aside() {
+    let dir = folder();
+    let store = sweeps_what_has_a_version_aside(&dir).await;
+    assert!(store.records.get(key(5)).unwrap().is_some_and(|held| held.record.is_tombstone()));
+    store.records.replay_quarantine().await.unwrap();
+    assert!(store.records.get(key(5)).unwrap().is_some_and(|held| held.record.is_tombstone()));
+}
+
+#[tokio::test]
+async fn what_is_let_in_of_a_record_that_was_swept_is_held_back() {
+    let dir = folder();
+    let store = sweeps_what_has_a_version_aside(&dir).await;
+    assert!(store.records.get(key(6)).unwrap().is_none(), "it was deleted elsewhere");
+    store.records.replay_quarantine().await.unwrap();
+    assert_eq!(title(&store, 6).as_deref(), Some("let in later"));
+    let (held_back, _) = store.records.held_back(None).unwrap();
+    assert_eq!(held_back.iter().map(|held| held.record.key.id).collect::<Vec<_>>(), [id(6)]);
+    assert!(!sent(&store).await.contains(&id(6)), "nobody gets it");
+    assert!(store.records.verify().await.unwrap().is_sound());
+}
+
+async fn standings(store: &Store) -> [Standing; 2] {
+    let selected = store.records.selected().await.unwrap();
+    [selected.to_bridge, selected.nearby]
+}
+
+/// A node that has met nobody, with a record that it gave away at 1000.
+async fn given_away(dir: &TempDir) -> Store {
+    let store = open(dir);
+    store.records.set_bridge(Some(bridge().node));
+    write(&store, 1, "given away").await;
+    assert_eq!(standings(&store).await, [Standing::FRESH; 2]);
+    store.records.note_given(at(1000)).await.unwrap();
+    again(store, dir)
+}
+
+#[tokio::test]
+async fn who_has_given_something_away_is_fresh_no_longer() {
+    let dir = folder();
+    let store = given_away(&dir).await;
+    let given = Standing { keeps_all: false, ..standing(1000, 0) };
+    assert_eq!(standings(&store).await, [given; 2]);
+    assert_eq!(store.records.in_step_ms().unwrap(), None, "it never was");
+    store.records.note_given(at(2000)).await.unwrap();
+    assert_eq!(standings(&store).await, [given; 2], "some was given before");
+}
+
+#[tokio::test]
+async fn within_a_lease_of_what_it_gave_away_first_a_node_gives_and_takes_as_ever() {
+    let dir = folder();
+    let store = given_away(&dir).await;
+    store.records.meet(bridge(), standing(3000, 500)).await.unwrap();
+    assert_eq!(store.records.reading_anew().unwrap(), None);
+    give(&store, 2..=3, 2).await.unwrap();
+    assert_eq!(sent(&store).await, [id(1)]);
+    store.records.caught_up(bridge(), standing(3000, 500), Some(Vec::new())).await.unwrap();
+    assert_eq!(standings(&store).await, [standing(3000, 500); 2]);
+    assert_eq!(store.records.in_step_ms().unwrap(), Some(at(3000)));
+}
+
+/// Others may have deleted since what it gave away.
+#[tokio::test]
+async fn a_lease_after_what_it_gave_away_first_a_node_reads_all_anew() {
+    let dir = folder();
+    let store = given_away(&dir).await;
+    store.records.meet(bridge(), standing(9000, 5000)).await.unwrap();
+    assert_eq!(store.records.reading_anew().unwrap(), Some(ReadingAnew::Reading));
+}
+
+#[tokio::test]
+async fn nobody_is_in_step_as_of_later_than_the_bridge() {
+    let dir = folder();
+    let store = open(&dir);
+    store.records.set_bridge(Some(bridge().node));
+    store.records.note_given(at(20_000)).await.unwrap();
+    store.records.meet(bridge(), standing(9000, 5000)).await.unwrap();
+    assert_eq!(standings(&store).await[0].in_step_ms, at(9000), "its clock was ahead");
+}
+
+/// What it has of others it has in part: it knows nothing of deletes.
+#[tokio::test]
+async fn before_a_node_has_read_all_once_it_is_in_step_as_of_the_earliest_it_met_and_renews_nobody() {
+    let dir = folder();
+    let store = open(&dir);
+    store.records.set_bridge(Some(bridge().node));
+    store.records.meet(bridge(), standing(3000, 500)).await.unwrap();
+    assert_eq!(standings(&store).await, [Standing { keeps_all: false, ..standing(3000, 500) }; 2]);
+    store.records.meet(peer(5, 1), standing(400, 0)).await.unwrap();
+    assert_eq!(standings(&store).await[1].in_step_ms, at(3000), "that one may give it nothing");
+    store.records.meet(peer(5, 1), standing(1000, 0)).await.unwrap();
+    let store = again(store, &dir);
+    assert_eq!(standings(&store).await, [Standing { keeps_all: false, ..standing(1000, 500) }; 2]);
+    // Who has forgotten what was deleted since then does not tell it.
+    store.records.caught_up(peer(5, 1), standing(3000, 2000), None).await.unwrap();
+    assert_eq!(standings(&store).await[1].in_step_ms, at(1000));
+    store.records.caught_up(peer(5, 1), standing(2000, 500), None).await.unwrap();
+    assert_eq!(standings(&store).await, [standing(1000, 500), standing(2000, 500)]);
+    store.records.meet(peer(6, 1), standing(700, 0)).await.unwrap();
+    assert_eq!(standings(&store).await[1].in_step_ms, at(2000), "it knows what was deleted until then");
+}

@@ -15,6 +15,7 @@ use super::segment::{SEAL_BYTES_MAX, SEGMENT_BYTES, SegmentWriter, WriteSegmentE
 use super::{BUCKETS_MAX, OnProgress, Progress, Receipt, StoreError};
 use crate::chunk::{BlobHash, Manifest};
 use crate::domain::{Blob, Typed};
+use crate::hlc::ClockQuality;
 use crate::id::{BucketId, NodeId, Seq};
 use crate::identity::Identity;
 use crate::record::Record;
@@ -131,7 +132,8 @@ impl From<WriteSegmentError> for ExportError {
     }
 }
 
-/// Writes a bundle to `out`, and gives that back.
+/// Writes a bundle to `out`, and gives that back. Before the first byte the store notes, durably, that its records are given away; unless nobody
+/// knows when: by a clock that was never set it could not take what comes back (docs/adr/0013-long-absence.md).
 ///
 /// # Errors
 ///
@@ -146,6 +148,12 @@ pub async fn export<R: RecordStore, B: BlobStore, W: Write>(
     if what.buckets.len() > BUCKETS_MAX {
         return Err(ExportError::TooManyBuckets(what.buckets.len()));
     }
+    let mut hello = what.hello.clone();
+    if hello.clock_quality != ClockQuality::Untrusted {
+        records.note_given(hello.unix_ms).await.map_err(store)?;
+        hello.standing = hello.standing.map(|standing| standing.once_given(hello.unix_ms));
+    }
+    let what = Export { hello: &hello, ..what };
     let writer = SegmentWriter::new(out, what.signer, what.segment_bytes);
     let mut exporter = Exporter {
         what,

@@ -9,7 +9,7 @@ use std::sync::{Mutex, PoisonError};
 
 use super::Sabotage;
 use super::records::{Change, Inner, SimRecords};
-use crate::absence::{Mark, Marks, Standing, Unconfirmed, Verdict, is_forgettable, is_set_aside};
+use crate::absence::{Mark, Marks, Standing, Unconfirmed, Verdict, in_step_once_met, is_forgettable, is_set_aside};
 use crate::domain::{Erasure, ErasureReceipt, Typed};
 use crate::id::{BucketId, Incarnation, NodeId, Seq};
 use crate::merge::Admission;
@@ -59,11 +59,19 @@ pub(super) struct Absence {
 }
 
 #[derive(Clone, Copy, Debug, Default)]
-#[expect(clippy::struct_field_names, reason = "names end in the unit")]
 struct Times {
     in_step_ms: u64,
     in_step_nearby_ms: u64,
     collected_ms: u64,
+    /// Whether all was read of one who is in step.
+    is_caught_up: bool,
+}
+
+impl Times {
+    /// Those of one that has what it made, or what one other gave, as of this time.
+    fn as_of(at_ms: u64) -> Self {
+        Self { in_step_ms: at_ms, in_step_nearby_ms: at_ms, ..Self::default() }
+    }
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -121,7 +129,14 @@ impl SimRecords {
             Some(_) if to_bridge => times.in_step_ms,
             Some(_) => times.in_step_nearby_ms,
         };
-        Some(Standing { in_step_ms, collected_ms, keeps_all: lease.keeps_all && !absence.reads_anew() })
+        let has_read_all = lease.bridge.is_none() || times.is_caught_up || in_step_ms == Standing::FRESH.in_step_ms;
+        let keeps_all = lease.keeps_all && has_read_all && !absence.reads_anew();
+        Some(Standing { in_step_ms, collected_ms, keeps_all })
+    }
+
+    /// Whether it would tell its bridge that nothing came from anybody yet, and that nothing was given to anybody.
+    pub(in crate::sim) fn is_fresh(&self) -> bool {
+        self.leased.get().is_some_and(|lease| lease.bridge.is_some()) && self.lock().is_fresh()
     }
 
     /// Whether everything is being read anew.
@@ -175,7 +190,7 @@ impl SimRecords {
         absence.state = Some(State::Sweeping { bridge, in_step_ms, place: keys.last().copied().or(place) });
         if is_done {
             let collected_ms = absence.times.unwrap_or_default().collected_ms;
-            absence.times = Some(Times { in_step_ms, in_step_nearby_ms: in_step_ms, collected_ms });
+            absence.times = Some(Times { collected_ms, is_caught_up: true, ..Times::as_of(in_step_ms) });
             (absence.state, absence.confirmed, absence.sent) = (None, BTreeSet::new(), BTreeMap::new());
         }
         changes.push(Change::Absence(Box::new(absence)));
@@ -231,6 +246,18 @@ impl SimRecords {
         count
     }
 
+    pub(super) fn note_given_away(&self, at_ms: u64) {
+        if !self.leased.get().is_some_and(|lease| lease.bridge.is_some()) {
+            return;
+        }
+        let mut inner = self.lock();
+        if !inner.is_fresh() {
+            return;
+        }
+        let absence = Absence { times: Some(Times::as_of(at_ms)), ..inner.tables.absence.clone() };
+        inner.commit(vec![Change::Absence(Box::new(absence))]);
+    }
+
     pub(super) fn note_standing(&self, peer: Peer, theirs: Standing) {
         let Some(Lease { bridge: Some(bridge), .. }) = self.leased.get() else { return };
         let mut inner = self.lock();
@@ -239,7 +266,11 @@ impl SimRecords {
         let mut now = absence.times.unwrap_or_default();
         if inner.is_fresh() {
             let in_step_ms = if theirs.in_step_ms == Standing::FRESH.in_step_ms { 0 } else { theirs.in_step_ms };
-            (now.in_step_ms, now.in_step_nearby_ms) = (in_step_ms, in_step_ms);
+            now = Times::as_of(in_step_ms);
+        } else if theirs.in_step_ms >= now.collected_ms {
+            for in_step_ms in [&mut now.in_step_ms, &mut now.in_step_nearby_ms] {
+                *in_step_ms = in_step_once_met(*in_step_ms, now.is_caught_up, theirs, is_bridge);
+            }
         }
         absence.met = true;
         let in_step_ms = if is_bridge { now.in_step_ms } else { now.in_step_nearby_ms };
@@ -295,7 +326,11 @@ impl SimRecords {
         let counts = (is_bridge || theirs.keeps_all) && theirs.in_step_ms != Standing::FRESH.in_step_ms;
         if counts && !inner.tables.quarantine.iter().any(Record::is_tombstone) {
             let mut now = absence.times.unwrap_or_default();
-            now.in_step_nearby_ms = now.in_step_nearby_ms.max(theirs.in_step_ms);
+            // Of one to whom nothing may be given from here it does not tell what was deleted.
+            if now.in_step_nearby_ms >= theirs.collected_ms {
+                now.in_step_nearby_ms = now.in_step_nearby_ms.max(theirs.in_step_ms);
+                now.is_caught_up = true;
+            }
             if is_bridge {
                 now.in_step_ms = now.in_step_ms.max(theirs.in_step_ms);
             }

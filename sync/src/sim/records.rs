@@ -636,6 +636,11 @@ impl RecordStore for SimRecords {
         Ok(())
     }
 
+    async fn note_given(&self, at_ms: u64) -> Result<(), Full> {
+        self.note_given_away(at_ms);
+        Ok(())
+    }
+
     async fn caught_up(&self, with: Peer, standing: Standing, has: Option<Vec<BucketHead>>) -> Result<(), Full> {
         self.note_caught_up(with, standing, has.as_deref());
         Ok(())

@@ -186,3 +186,15 @@ fn regression_a_manifest_that_is_asked_for_again_is_kept_once() {
 fn regression_clocks_are_set_right_to_after_what_there_was_no_room_to_write() {
     is_good_with(10_003_416, &Addition::ALL);
 }
+
+/// What was swept after reading all anew came back from a version of it that was set aside, and let in later.
+#[test]
+fn regression_what_was_swept_does_not_come_back_from_what_is_set_aside() {
+    is_good_with(9_019_049, &Addition::ALL);
+}
+
+/// A node that had given its records away in a bundle, and had met nobody, passed for new for ever: what others had deleted came back.
+#[test]
+fn regression_who_gave_a_bundle_away_does_not_pass_for_new() {
+    is_good_with(13_009_729, &Addition::ALL);
+}

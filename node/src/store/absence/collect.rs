@@ -15,6 +15,7 @@ use super::super::engine::{Direction, EngineError};
 use super::super::error::StoreError;
 use super::super::keys;
 use super::super::overlay::Overlay;
+use super::super::quarantine;
 use super::super::records::Records;
 use super::super::row::{decode_feed, decode_number};
 use super::super::tables;
@@ -123,8 +124,7 @@ fn collect_some(rows: &mut Overlay<'_>, bucket: BucketId) -> Result<Option<u64>,
 
 /// Whether a tombstone has to stay: a version of its record is set aside, an erasure would make it again, or it was not sent.
 fn is_needed(rows: &Overlay<'_>, of: RecordKey) -> Result<bool, StoreError> {
-    let aside = keys::key(keys::QUARANTINE, &[&of.bucket.to_bytes(), &of.kind.0.to_be_bytes(), of.id.as_bytes()]);
-    Ok(rows.any_with_prefix(&aside)?.is_some()
+    Ok(quarantine::is_aside(rows, of)?
         || rows.any_with_prefix(&keys::erasures_of(of))?.is_some()
         || rows.contains(&keys::held_back(of))?)
 }

@@ -12,7 +12,7 @@ use super::{Happening, World};
 use crate::absence::may_give;
 use crate::bundle::{self, Ending, Export, ImportError, Issuer, OpenError, Reader, Receipt, Receiver};
 use crate::chunk::BlobHash;
-use crate::hlc::DRIFT_BOUND_MS;
+use crate::hlc::{ClockQuality, DRIFT_BOUND_MS};
 use crate::id::{BucketId, NodeId, Seq};
 use crate::identity::PeerRole;
 use crate::merge::ReceiverClock;
@@ -67,6 +67,10 @@ impl World<'_> {
         let Carried { to, for_us, back_us, damage, good_for_days } = carried;
         let is_revoked = [from, to].iter().any(|&end| self.replicas[end].revoked_us.is_some());
         if from == to || is_revoked || self.replicas[from].records.reads_anew() {
+            return;
+        }
+        // What it gives would not be noted: nobody knows when (docs/adr/0013-long-absence.md, the gap that stays).
+        if self.replicas[from].records.is_fresh() && self.look_at_clock(from).1 == ClockQuality::Untrusted {
             return;
         }
         self.figures.bundles += 1;

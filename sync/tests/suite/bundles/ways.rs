@@ -1,15 +1,20 @@
 //! Several bundles, both ways, with receipts.
 
+use std::io::{self, Write};
 use std::ops::ControlFlow;
 
-use alexandria_sync::bundle::{BucketRefusal, Ending, Export, Reader};
+use alexandria_sync::absence::Standing;
+use alexandria_sync::bundle::{self, BucketRefusal, Ending, Export, Reader};
 use alexandria_sync::domain::{Author, Blob, Typed};
+use alexandria_sync::hlc::ClockQuality;
 use alexandria_sync::id::{BucketId, Seq};
 use alexandria_sync::sim::Seeded;
+use alexandria_sync::sim::absence::Lease;
+use alexandria_sync::wire::Hello;
 use proptest::prelude::*;
 
-use super::{Place, collection, pair};
-use crate::fleet::authority;
+use super::{DAY_MS, NOW_MS, Place, SEGMENT_BYTES, collection, now, pair};
+use crate::fleet::{authority, node_id};
 
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(32))]
@@ -291,4 +296,51 @@ fn a_survey_counts_what_is_new_changed_deleted_and_known() {
     assert_eq!(survey.kinds[&Blob::KIND].new, 1);
     assert_eq!((survey.blobs_new, survey.bytes_new, survey.blobs_known), (1, 700, 0));
     assert_eq!(survey.issuer.hello.node, one.site.id);
+}
+
+/// Takes a bundle, and looks at how its exporter stands by then.
+struct Watching<'w>(&'w Place, Option<Standing>);
+
+impl Write for Watching<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.1 = self.1.or(self.0.site.records.standing(true));
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// Others may delete what a bundle gives them: the exporter may not pass for one that gave nothing to anybody.
+#[test]
+fn before_a_bundle_is_begun_its_exporter_is_no_longer_fresh_unless_nobody_knows_since_when() {
+    let (mut one, other) = pair();
+    one.site.records.take_lease(Lease { bridge: Some(node_id(9)), lease_ms: 30 * DAY_MS, keeps_all: true });
+    one.live_through(&mut Seeded::new(8), 20);
+    one.standing = one.site.records.standing(true).expect("it has a lease");
+    assert_eq!(one.standing, Standing::FRESH);
+    let (hello, heads) = (Hello { standing: Some(one.standing), ..one.site.hello() }, one.heads());
+    let export = |hello: &Hello| {
+        let what = Export {
+            hello,
+            validity_ms: bundle::VALIDITY_MS,
+            signer: None,
+            buckets: &heads,
+            reader: None,
+            content: true,
+            max_bytes: None,
+            segment_bytes: SEGMENT_BYTES,
+        };
+        let mut progress = |_| ControlFlow::Continue(());
+        let (records, blobs) = (&*one.site.records, &*one.site.blobs);
+        let written = now(bundle::export(what, records, blobs, Watching(&one, None), &mut progress));
+        written.expect("it takes everything").0.1
+    };
+    let unset = Hello { clock_quality: ClockQuality::Untrusted, ..hello.clone() };
+    assert_eq!(export(&unset), Some(Standing::FRESH), "it could not take the bundle that comes back");
+    let given = Standing { in_step_ms: NOW_MS, collected_ms: 0, keeps_all: false };
+    assert_eq!(export(&hello), Some(given));
+    let imported = other.import(&one.export(None)).expect("it is taken");
+    assert_eq!(imported.issuer.hello.standing, Some(given), "the bundle may be taken twice: it says so, too");
 }
