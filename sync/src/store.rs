@@ -156,8 +156,9 @@ pub trait RecordStore: Send + Sync {
     }
 
     /// Takes note, durably, that what is here is about to be given away without a session: whoever has met nobody yet is no longer
-    /// fresh (`absence`) after that, but in step as of this time, in milliseconds since 1970. Whoever never passes for fresh need not.
-    fn note_given(&self, at_ms: u64) -> impl Future<Output = Result<(), Self::Error>> + Send {
+    /// fresh (`absence`) after that, but in step as of this time, in milliseconds since 1970. `None` if nobody knows when: then it stays
+    /// fresh, and is not taken for one that was set back when somebody knows it. Whoever never passes for fresh need not.
+    fn note_given(&self, at_ms: Option<u64>) -> impl Future<Output = Result<(), Self::Error>> + Send {
         let _ = at_ms;
         async { Ok(()) }
     }

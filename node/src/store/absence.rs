@@ -86,11 +86,14 @@ impl Records {
     }
 
     /// See [`alexandria_sync::store::RecordStore::note_given`].
-    pub(crate) async fn note_given_away(&self, at_ms: u64) -> Result<(), StoreError> {
+    pub(crate) async fn note_given_away(&self, at_ms: Option<u64>) -> Result<(), StoreError> {
         let work = move |transaction: &mut Transaction<'_>| {
             let rows = &mut transaction.rows;
-            if times(rows)?.is_none() && has_read_nothing(rows)? {
-                rows.put(times_key(), Times::as_of(at_ms).encode());
+            if is_fresh(rows)? {
+                match at_ms {
+                    Some(at_ms) => rows.put(times_key(), Times::as_of(at_ms).encode()),
+                    None => rows.put(given_key(), Vec::new()),
+                }
             }
             Ok(())
         };
@@ -413,6 +416,16 @@ fn judge(
     Ok(Some(Unconfirmed { bridge_had_it, is_held_back, is_read, is_set_aside }.verdict()))
 }
 
+/// Whether this node has met nobody, as far as it knows, and gave nothing away, not even at a time that it does not know.
+pub(crate) fn knows_nobody(rows: &Overlay<'_>) -> Result<bool, StoreError> {
+    Ok(is_fresh(rows)? && !rows.contains(&given_key())?)
+}
+
+/// Whether it tells that it has met nobody and gave nothing away.
+fn is_fresh(rows: &Overlay<'_>) -> Result<bool, StoreError> {
+    Ok(times(rows)?.is_none() && has_read_nothing(rows)?)
+}
+
 /// Whether nothing of anybody was read, in this life.
 fn has_read_nothing(rows: &Overlay<'_>) -> Result<bool, StoreError> {
     Ok(rows.any_with_prefix(&[keys::CURSOR])?.is_none())
@@ -429,6 +442,11 @@ fn state(rows: &Overlay<'_>) -> Result<Option<State>, StoreError> {
 
 pub(crate) fn times_key() -> Vec<u8> {
     keys::key(keys::META, &[b"standing"])
+}
+
+/// Something was given away before anybody was met, and nobody knows when.
+fn given_key() -> Vec<u8> {
+    keys::key(keys::META, &[b"given"])
 }
 
 pub(crate) fn state_key() -> Vec<u8> {

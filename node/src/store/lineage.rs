@@ -126,10 +126,15 @@ impl Records {
                 Verdict::Elsewhere => true,
                 Verdict::Unproven => is_believed,
             });
-            if is_elsewhere {
+            // Who is known, and knows nobody, was set back to before its first meeting.
+            let is_known = remembered
+                .iter()
+                .any(|of| of.epoch == lineage.epoch() && lineage.judge(of.moment, shared.rows()) == Verdict::Past);
+            let is_set_back = is_elsewhere || is_known && absence::knows_nobody(&transaction.rows)?;
+            if is_set_back {
                 begin_new_life(transaction, &shared, by)?;
             }
-            Ok(!is_elsewhere)
+            Ok(!is_set_back)
         };
         self.inner.writer.submit(Room::Freed, work).await
     }

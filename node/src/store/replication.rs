@@ -87,7 +87,7 @@ impl RecordStore for Records {
         self.note_standing(peer, standing).await
     }
 
-    async fn note_given(&self, at_ms: u64) -> Result<(), StoreError> {
+    async fn note_given(&self, at_ms: Option<u64>) -> Result<(), StoreError> {
         self.note_given_away(at_ms).await
     }
 

@@ -352,7 +352,7 @@ impl RecordStore for SelectedRecords {
         self.records.note_standing(peer, standing).await
     }
 
-    async fn note_given(&self, at_ms: u64) -> Result<(), StoreError> {
+    async fn note_given(&self, at_ms: Option<u64>) -> Result<(), StoreError> {
         self.records.note_given_away(at_ms).await
     }
 

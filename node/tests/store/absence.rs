@@ -369,7 +369,7 @@ async fn given_away(dir: &TempDir) -> Store {
     store.records.set_bridge(Some(bridge().node));
     write(&store, 1, "given away").await;
     assert_eq!(standings(&store).await, [Standing::FRESH; 2]);
-    store.records.note_given(at(1000)).await.unwrap();
+    store.records.note_given(Some(at(1000))).await.unwrap();
     again(store, dir)
 }
 
@@ -380,7 +380,7 @@ async fn who_has_given_something_away_is_fresh_no_longer() {
     let given = Standing { keeps_all: false, ..standing(1000, 0) };
     assert_eq!(standings(&store).await, [given; 2]);
     assert_eq!(store.records.in_step_ms().unwrap(), None, "it never was");
-    store.records.note_given(at(2000)).await.unwrap();
+    store.records.note_given(Some(at(2000))).await.unwrap();
     assert_eq!(standings(&store).await, [given; 2], "some was given before");
 }
 
@@ -411,7 +411,7 @@ async fn nobody_is_in_step_as_of_later_than_the_bridge() {
     let dir = folder();
     let store = open(&dir);
     store.records.set_bridge(Some(bridge().node));
-    store.records.note_given(at(20_000)).await.unwrap();
+    store.records.note_given(Some(at(20_000))).await.unwrap();
     store.records.meet(bridge(), standing(9000, 5000)).await.unwrap();
     assert_eq!(standings(&store).await[0].in_step_ms, at(9000), "its clock was ahead");
 }

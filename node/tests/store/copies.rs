@@ -81,6 +81,39 @@ async fn a_store_that_was_set_back_begins_a_new_life_once_a_peer_remembers_what_
     assert!(store.records.recall(peer(1, 1).node, vec![now]).await.unwrap());
 }
 
+/// All that a peer has of it is on the card; that it has met the peer is not.
+#[tokio::test]
+async fn who_is_known_and_knows_nobody_was_set_back_to_before_its_first_meeting() {
+    let dir = folder();
+    let store = open(&dir);
+    written(&store, 1).await;
+    drop(store);
+    let image = copy_of(&dir);
+    let store = open(&dir);
+    let had = of_now(&store, moment(&store).await);
+    store.records.meet(peer(9, 1), Standing { in_step_ms: 1, ..Standing::default() }).await.unwrap();
+    assert!(store.records.recall(peer(9, 1).node, vec![had]).await.unwrap(), "it knows whom it has met");
+    drop(store);
+    let store = open(&image);
+    assert!(!store.records.recall(peer(9, 1).node, vec![had]).await.unwrap());
+    assert!(store.records.recall(peer(9, 1).node, vec![had]).await.unwrap(), "of the old life");
+}
+
+/// What it exported without knowing the time came to somebody who shows it now.
+#[tokio::test]
+async fn who_gave_something_away_at_a_time_that_it_does_not_know_was_not_set_back() {
+    let dir = folder();
+    let store = open(&dir);
+    written(&store, 1).await;
+    store.records.note_given(None).await.unwrap();
+    let had = of_now(&store, moment(&store).await);
+    drop(store);
+    let store = open(&dir);
+    assert!(store.records.recall(peer(9, 1).node, vec![had]).await.unwrap());
+    let selected = store.records.selected().await.unwrap();
+    assert_eq!(selected.to_bridge, Standing::FRESH, "it could take no bundle otherwise");
+}
+
 #[tokio::test]
 async fn two_copies_never_give_the_same_stamp() {
     let dir = folder();

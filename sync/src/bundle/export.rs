@@ -149,8 +149,9 @@ pub async fn export<R: RecordStore, B: BlobStore, W: Write>(
         return Err(ExportError::TooManyBuckets(what.buckets.len()));
     }
     let mut hello = what.hello.clone();
-    if hello.clock_quality != ClockQuality::Untrusted {
-        records.note_given(hello.unix_ms).await.map_err(store)?;
+    let at_ms = (hello.clock_quality != ClockQuality::Untrusted).then_some(hello.unix_ms);
+    records.note_given(at_ms).await.map_err(store)?;
+    if at_ms.is_some() {
         hello.standing = hello.standing.map(|standing| standing.once_given(hello.unix_ms));
     }
     let what = Export { hello: &hello, ..what };

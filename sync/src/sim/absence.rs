@@ -56,6 +56,8 @@ pub(super) struct Absence {
     sent: BTreeMap<BucketId, Seq>,
     marks: BTreeMap<BucketId, Marks>,
     met: bool,
+    /// Something was given away before that.
+    given: bool,
 }
 
 #[derive(Clone, Copy, Debug, Default)]
@@ -246,7 +248,12 @@ impl SimRecords {
         count
     }
 
-    pub(super) fn note_given_away(&self, at_ms: u64) {
+    /// Whether it has met nobody, and gave nothing away.
+    pub(super) fn knows_nobody(&self) -> bool {
+        self.is_fresh() && !self.lock().tables.absence.given
+    }
+
+    pub(super) fn note_given_away(&self, at_ms: Option<u64>) {
         if !self.leased.get().is_some_and(|lease| lease.bridge.is_some()) {
             return;
         }
@@ -254,7 +261,7 @@ impl SimRecords {
         if !inner.is_fresh() {
             return;
         }
-        let absence = Absence { times: Some(Times::as_of(at_ms)), ..inner.tables.absence.clone() };
+        let absence = Absence { times: at_ms.map(Times::as_of), given: true, ..inner.tables.absence.clone() };
         inner.commit(vec![Change::Absence(Box::new(absence))]);
     }
 

@@ -628,7 +628,8 @@ impl RecordStore for SimRecords {
     }
 
     async fn recall(&self, _: NodeId, remembered: Vec<Remembered>) -> Result<bool, Full> {
-        Ok(self.lock().recall(&remembered))
+        let knows_nobody = self.knows_nobody();
+        Ok(self.lock().recall(&remembered, knows_nobody))
     }
 
     async fn meet(&self, peer: Peer, standing: Standing) -> Result<(), Full> {
@@ -636,7 +637,7 @@ impl RecordStore for SimRecords {
         Ok(())
     }
 
-    async fn note_given(&self, at_ms: u64) -> Result<(), Full> {
+    async fn note_given(&self, at_ms: Option<u64>) -> Result<(), Full> {
         self.note_given_away(at_ms);
         Ok(())
     }

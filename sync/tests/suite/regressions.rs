@@ -198,3 +198,10 @@ fn regression_what_was_swept_does_not_come_back_from_what_is_set_aside() {
 fn regression_who_gave_a_bundle_away_does_not_pass_for_new() {
     is_good_with(13_009_729, &Addition::ALL);
 }
+
+/// A card from before its node's first meeting held all that the bridge had of it, so that nothing showed that it had been set back: it passed
+/// for fresh, after a lease, and brought back what had been deleted.
+#[test]
+fn regression_who_is_known_and_knows_nobody_was_set_back() {
+    is_good_with(14_001_657, &Addition::ALL);
+}

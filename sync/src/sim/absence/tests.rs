@@ -157,9 +157,9 @@ fn given_away() -> SimRecords {
     records.set_clock(BEFORE_MS, ClockQuality::Trusted);
     records.write(key(1), |_, stamp| Some(author(1, "given away", stamp)));
     assert_eq!(records.standing(true), Some(Standing::FRESH));
-    now(records.note_given(BEFORE_MS));
+    now(records.note_given(Some(BEFORE_MS)));
     let given = Some(Standing { keeps_all: false, ..standing(BEFORE_MS, 0) });
-    now(records.note_given(BACK_MS));
+    now(records.note_given(Some(BACK_MS)));
     assert_eq!([records.standing(true), records.standing(false)], [given; 2]);
     records
 }
@@ -183,7 +183,7 @@ fn a_lease_after_what_it_gave_away_first_a_node_reads_all_anew() {
 #[test]
 fn nobody_is_in_step_as_of_later_than_the_bridge() {
     let records = new();
-    now(records.note_given(BACK_MS + 1000 * DAY_MS));
+    now(records.note_given(Some(BACK_MS + 1000 * DAY_MS)));
     now(records.meet(bridge(), standing(BACK_MS, FORGOTTEN_MS)));
     assert_eq!(records.standing(true).expect("there are leases").in_step_ms, BACK_MS);
 }

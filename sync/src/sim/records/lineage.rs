@@ -68,11 +68,14 @@ impl Inner {
         }
     }
 
-    pub(super) fn recall(&mut self, remembered: &[Remembered]) -> bool {
+    /// Whether what a peer remembers is part of this store's past; else a new life begins. Who is known, and knows nobody, was set back to
+    /// before its first meeting.
+    pub(super) fn recall(&mut self, remembered: &[Remembered], knows_nobody: bool) -> bool {
         let (Some(lineage), Some(start)) = (&self.tables.lineage, self.start) else { return true };
         let is_past = |of: &Remembered| lineage.judge(of.moment, self.rows()) == Verdict::Past;
-        let is_mine = |of: &&Remembered| of.epoch == lineage.epoch();
-        if remembered.iter().filter(is_mine).all(is_past) || self.sabotage == Some(Sabotage::CopiesGoOn) {
+        let mine: Vec<&Remembered> = remembered.iter().filter(|of| of.epoch == lineage.epoch()).collect();
+        let is_as_it_was = mine.iter().all(|of| is_past(of)) && !(knows_nobody && !mine.is_empty());
+        if is_as_it_was || self.sabotage == Some(Sabotage::CopiesGoOn) {
             return true;
         }
         self.lives += 1;
