@@ -254,7 +254,7 @@ impl SimRecords {
     }
 
     pub(super) fn note_given_away(&self, at_ms: Option<u64>) {
-        if !self.leased.get().is_some_and(|lease| lease.bridge.is_some()) {
+        if self.leased.get().is_none_or(|lease| lease.bridge.is_none()) {
             return;
         }
         let mut inner = self.lock();

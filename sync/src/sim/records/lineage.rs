@@ -74,7 +74,7 @@ impl Inner {
         let (Some(lineage), Some(start)) = (&self.tables.lineage, self.start) else { return true };
         let is_past = |of: &Remembered| lineage.judge(of.moment, self.rows()) == Verdict::Past;
         let mine: Vec<&Remembered> = remembered.iter().filter(|of| of.epoch == lineage.epoch()).collect();
-        let is_as_it_was = mine.iter().all(|of| is_past(of)) && !(knows_nobody && !mine.is_empty());
+        let is_as_it_was = mine.is_empty() || !knows_nobody && mine.iter().all(|of| is_past(of));
         if is_as_it_was || self.sabotage == Some(Sabotage::CopiesGoOn) {
             return true;
         }
