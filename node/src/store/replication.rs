@@ -222,6 +222,10 @@ pub(super) fn receive(transaction: &mut Transaction<'_>, from: Peer, record: Rec
         }
         Admission::Apply { record: merged, equals_received } => {
             transaction.time().observe(record.newest_stamp());
+            // A delete may go to anybody.
+            if merged.is_tombstone() {
+                transaction.rows.remove(keys::held_back(merged.key));
+            }
             transaction.put(merged, (equals_received && !is_overtaken).then_some(from))?;
             Ok(Received::Applied)
         }

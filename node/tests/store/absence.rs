@@ -191,6 +191,26 @@ async fn a_record_that_somebody_else_has_is_held_back_no_more() {
     assert_eq!(read, [id(4)], "who has passed it hears of it");
 }
 
+/// It comes on an old stick, and everybody else has forgotten it: nothing tells that the record lives.
+#[tokio::test]
+async fn what_is_held_back_waits_for_a_delete_that_is_set_aside() {
+    let dir = folder();
+    let (store, had) = away(&dir).await;
+    let store = come_back(store, &dir, had).await;
+    store.records.set_trusted_time(at(0));
+    let delete = of_bridge(4).deleted(stamp(at(3_600_000), 5));
+    let applied = store.records.apply(peer(5, 1), shelf(), vec![delete], Seq(1)).await.unwrap();
+    assert_eq!(applied.quarantined, 1);
+    assert_eq!(store.records.held_back_count().unwrap(), 3);
+    assert!(!sent(&store).await.contains(&id(4)), "it was deleted elsewhere");
+    let store = again(store, &dir);
+    store.records.set_trusted_time(at(3_600_000));
+    store.records.replay_quarantine().await.unwrap();
+    assert!(store.records.get(key(4)).unwrap().is_some_and(|held| held.record.is_tombstone()));
+    assert_eq!(store.records.held_back_count().unwrap(), 2);
+    assert!(sent(&store).await.contains(&id(4)), "a delete goes where all deletes go");
+}
+
 /// It leaves out what came from here, and does not tell what the bridge had of that.
 #[tokio::test]
 async fn a_bundle_does_not_end_reading_all_anew() {

@@ -376,15 +376,20 @@ impl Inner {
     }
 
     /// Another replica has a version of a record: it lives elsewhere, so the two are joined as ever, and what is more in the one here goes
-    /// on from here. Cursors have passed its row while it was held back, so it gets a new one.
+    /// on from here. Cursors have passed its row while it was held back, so it gets a new one. A delete that is set aside tells of nothing that
+    /// lives.
     pub(super) fn hold_back_no_longer(
         &self,
-        key: RecordKey,
+        received: &Record,
         held: Option<&Record>,
         (admission, from): (&Admission, Option<Peer>),
         changes: &mut Vec<Change>,
     ) {
+        let key = received.key;
         if !self.tables.absence.held_back.contains(&key) {
+            return;
+        }
+        if received.is_tombstone() && matches!(admission, Admission::Quarantine(_)) {
             return;
         }
         changes.push(Change::NoLongerHeldBack(key));

@@ -483,7 +483,7 @@ impl Inner {
                 self.sabotaged(held.clone(), record.clone())
             };
             if lives_elsewhere {
-                self.hold_back_no_longer(key, held.as_ref(), (&admission, from), changes);
+                self.hold_back_no_longer(&record, held.as_ref(), (&admission, from), changes);
             }
             if matches!(admission, Admission::Apply { .. } | Admission::Superseded { .. }) {
                 self.clock.observe(stamp);
@@ -495,6 +495,10 @@ impl Inner {
                     let bytes = record.encode().into();
                     joined.insert(held.as_ref(), record.clone());
                     changes.push(Change::Put { bucket: key.bucket, bytes, origin });
+                    // A delete may go to anybody.
+                    if record.is_tombstone() {
+                        changes.push(Change::NoLongerHeldBack(key));
+                    }
                     self.carry_out_erasure(record, &mut joined, changes);
                 }
                 Admission::Superseded { equals_received } => {

@@ -199,6 +199,13 @@ fn regression_who_gave_a_bundle_away_does_not_pass_for_new() {
     is_good_with(13_009_729, &Addition::ALL);
 }
 
+/// A bundle from before brought a delete that was set aside: what was held back at its reader, since the bridge had forgotten that delete, went on from
+/// there as if it lived.
+#[test]
+fn regression_what_is_held_back_waits_for_a_delete_that_is_set_aside() {
+    is_good_with(18_047_865, &Addition::ALL);
+}
+
 /// A card from before its node's first meeting held all that the bridge had of it, so that nothing showed that it had been set back: it passed
 /// for fresh, after a lease, and brought back what had been deleted.
 #[test]

@@ -2,7 +2,8 @@
 //! them. They stay, with their content, for the readers of this node; no other replica gets them until a person says so.
 //!
 //! Table `A` names them. Once any replica sends a version, the record lives elsewhere: it is merged as ever, and held back no more. Cursors of
-//! others have passed its row by then, so it gets a new one.
+//! others have passed its row by then, so it gets a new one. A delete that is set aside tells of nothing that lives: the record waits for it,
+//! held back.
 
 use alexandria_sync::id::RecordId;
 use alexandria_sync::record::{Body, Record};
@@ -73,6 +74,7 @@ pub(in crate::store) fn no_longer(
     received: &Received,
 ) -> Result<(), StoreError> {
     match received {
+        Received::SetAside(_) if theirs.is_tombstone() => return Ok(()),
         Received::Applied => {}
         Received::Superseded | Received::SetAside(_) => {
             if let Some(row) = transaction.read(theirs.key)? {
