@@ -123,32 +123,50 @@ mod tests {
 
     #[tokio::test]
     async fn an_error_is_told_to_all_and_the_next_question_is_asked_again() {
-        let together = Together::<u32, u32>::new(PATIENCE);
-        let fails = async |_: Vec<u32>| Err(sqlx::Error::WorkerCrashed);
-        let both = tokio::join!(together.ask(1, fails), together.ask(2, fails));
-        assert!(both.0.is_err() && both.1.is_err());
-        assert_eq!(together.ask(3, async |questions: Vec<u32>| Ok(twice(&questions))).await.unwrap(), 6);
+        let (together, statements) = (Together::<u32, u32>::new(PATIENCE), AtomicUsize::new(0));
+        let fails = async |_: Vec<u32>| {
+            statements.fetch_add(1, Ordering::Relaxed);
+            tokio::task::yield_now().await;
+            Err(sqlx::Error::WorkerCrashed)
+        };
+        // The second one asks for itself and the third.
+        let all = tokio::join!(together.ask(1, fails), together.ask(2, fails), together.ask(3, fails));
+        assert!(all.0.is_err() && all.1.is_err() && all.2.is_err());
+        assert_eq!(statements.load(Ordering::Relaxed), 2);
+        assert_eq!(together.ask(4, async |questions: Vec<u32>| Ok(twice(&questions))).await.unwrap(), 8);
     }
 
     #[tokio::test]
     async fn who_is_cut_off_while_asking_for_all_leaves_nobody_without_an_answer() {
-        let together = Arc::new(Together::<u32, u32>::new(PATIENCE));
-        let first = tokio::spawn({
+        let (together, statements) = (Arc::new(Together::<u32, u32>::new(PATIENCE)), Arc::new(AtomicUsize::new(0)));
+        let hangs = |question| {
+            let (together, statements) = (Arc::clone(&together), Arc::clone(&statements));
+            tokio::spawn(async move {
+                let all = async |_: Vec<u32>| {
+                    statements.fetch_add(1, Ordering::Relaxed);
+                    std::future::pending().await
+                };
+                together.ask(question, all).await
+            })
+        };
+        let until = async |is_so: &dyn Fn() -> bool| {
+            while !is_so() {
+                tokio::task::yield_now().await;
+            }
+        };
+        let alone = hangs(1);
+        until(&|| statements.load(Ordering::Relaxed) == 1).await;
+        let for_two = hangs(2);
+        until(&|| together.waiting().len() == 1).await;
+        let last = tokio::spawn({
             let together = Arc::clone(&together);
-            async move { together.ask(1, async |_: Vec<u32>| std::future::pending().await).await }
+            async move { together.ask(3, async |questions: Vec<u32>| Ok(twice(&questions))).await }
         });
-        while together.turn.try_lock().is_ok() {
-            tokio::task::yield_now().await;
-        }
-        let second = tokio::spawn({
-            let together = Arc::clone(&together);
-            async move { together.ask(2, async |questions: Vec<u32>| Ok(twice(&questions))).await }
-        });
-        while together.waiting().is_empty() {
-            tokio::task::yield_now().await;
-        }
-        first.abort();
-        assert_eq!(second.await.unwrap().unwrap(), 4);
+        until(&|| together.waiting().len() == 2).await;
+        alone.abort();
+        until(&|| statements.load(Ordering::Relaxed) == 2 && together.waiting().is_empty()).await;
+        for_two.abort();
+        assert_eq!(last.await.unwrap().unwrap(), 6);
     }
 
     #[tokio::test]
