@@ -1,12 +1,12 @@
 //! What is set aside: bounded for each sender, shown, let in, thrown away.
 
 use alexandria_cloud_bridge::metrics::Metrics;
-use alexandria_cloud_bridge::postgres::quarantine::{Release, ReleaseError, Released};
+use alexandria_cloud_bridge::postgres::quarantine::ReleaseError;
 use alexandria_cloud_bridge::postgres::{Config, RecordStoreError, Records};
 use alexandria_sync::domain::{Media, Typed};
 use alexandria_sync::hlc::DRIFT_BOUND_MS;
 use alexandria_sync::id::{BucketId, RecordId, Seq};
-use alexandria_sync::quarantine::{QuarantineId, QuarantineUse};
+use alexandria_sync::quarantine::{QuarantineId, QuarantineUse, Release, Released};
 use alexandria_sync::record::{FieldTag, Record, Value};
 
 use crate::fixture::{Database, a_collection, media, new_id, peer, stamp};

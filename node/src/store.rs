@@ -73,7 +73,7 @@ pub use erase::EraseError;
 pub use error::{ChangeError, OpenError, StoreError};
 pub use listing::{Listed, ListedPage, Listing, Order, Place};
 pub use meta::Identity;
-pub use quarantine::{QuarantinePage, QuarantinePlace, Release, ReleaseError, Released};
+pub use quarantine::{QuarantinePage, QuarantinePlace, ReleaseError};
 pub use rebuild::Condition;
 pub use records::{RecordStats, Records, Side, Stored, Version};
 pub use row::{Quarantined, SetAside, Totals};

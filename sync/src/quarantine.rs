@@ -1,4 +1,4 @@
-//! Records that are set aside: how each is named, and how many a replica keeps.
+//! Records that are set aside: how each is named, how many a replica keeps, and how one is let in.
 //!
 //! A record that may not be merged (`merge::admit`) is kept aside with its reason, counted as received, and tried again
 //! or thrown away by a person. What is kept is bounded. Where the bound is met nothing is dropped: the page that would
@@ -130,6 +130,24 @@ impl QuarantineLimits {
 pub struct QuarantineFull {
     /// The limits that would be passed.
     pub limits: QuarantineLimits,
+}
+
+/// How a record that is set aside is let in.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Release {
+    /// With its own stamps, if the clock here now allows them.
+    AsItIs,
+    /// As an edit that is made here and now: only what it says counts, not when that was written.
+    AsNewEdit,
+}
+
+/// What letting a record in came to.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Released {
+    /// It changed what is stored here.
+    Applied,
+    /// What is here says all of it already.
+    Superseded,
 }
 
 #[cfg(test)]

@@ -2,7 +2,7 @@
 
 use alexandria_api::problem::{Problem, ProblemKind};
 use alexandria_sync::id::NodeId;
-use alexandria_sync::quarantine::{QuarantineId, QuarantineUse};
+use alexandria_sync::quarantine::{QuarantineId, QuarantineUse, Release, Released};
 use axum::extract::rejection::{JsonRejection, PathRejection, QueryRejection};
 use axum::extract::{DefaultBodyLimit, Path, Query, State};
 use axum::http::StatusCode;
@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use super::fleet::{BODY_BYTES_MAX, store_failed};
 use crate::postgres::Records;
-use crate::postgres::quarantine::{PAGE_SIZE_MAX, Quarantined, Release, ReleaseError, Released};
+use crate::postgres::quarantine::{PAGE_SIZE_MAX, Quarantined, ReleaseError};
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]

@@ -8,7 +8,7 @@ use alexandria_sync::domain::kind_name;
 use alexandria_sync::hlc::Stamp;
 use alexandria_sync::id::{BucketId, Epoch, NodeId, RecordId};
 use alexandria_sync::merge::{QuarantineReason, merge};
-use alexandria_sync::quarantine::{QuarantineId, QuarantineLimits, QuarantineUse};
+use alexandria_sync::quarantine::{QuarantineId, QuarantineLimits, QuarantineUse, Release, Released};
 use alexandria_sync::record::encoding::RecordTooLarge;
 use alexandria_sync::record::{Body, Record};
 use alexandria_sync::store::Peer;
@@ -51,24 +51,6 @@ pub struct Quarantined {
     pub received_at: String,
     /// Why.
     pub reason: String,
-}
-
-/// How a record that is set aside is let in.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum Release {
-    /// With its own stamps, if the clock here now allows them.
-    AsItIs,
-    /// As an edit that is made here and now: only what it says counts, not when that was written.
-    AsNewEdit,
-}
-
-/// What letting a record in came to.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum Released {
-    /// It changed what is stored here.
-    Applied,
-    /// What is here says all of it already.
-    Superseded,
 }
 
 /// Why a record stays set aside.

@@ -2,7 +2,7 @@
 
 use alexandria_api::{Problem, ProblemKind};
 use alexandria_sync::domain::kind_name;
-use alexandria_sync::quarantine::QuarantineId;
+use alexandria_sync::quarantine::{QuarantineId, Release, Released};
 use axum::Json;
 use axum::extract::State;
 use axum::response::Response;
@@ -12,7 +12,7 @@ use super::local::{LocalState, failed, stream};
 use crate::jobs::import::LINES_WAITING_MAX;
 use crate::library::Library;
 use crate::local::{DropRequest, QuarantineLine, ReplayAnswer, ReplayRequest, SetAsideRecord};
-use crate::store::{Quarantined, Release, ReleaseError, Released, StoreError};
+use crate::store::{Quarantined, ReleaseError, StoreError};
 
 /// Records that are read at a time.
 const PAGE: usize = 100;

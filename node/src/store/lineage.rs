@@ -120,16 +120,14 @@ impl Records {
         let work = move |transaction: &mut Transaction<'_>| {
             let lineage = shared.lineage().clone();
             let mine = remembered.iter().filter(|of| of.epoch == lineage.epoch());
-            let mut verdicts = mine.map(|of| lineage.judge(of.moment, shared.rows()));
-            let is_elsewhere = verdicts.any(|verdict| match verdict {
+            let verdicts: Vec<Verdict> = mine.map(|of| lineage.judge(of.moment, shared.rows())).collect();
+            let is_elsewhere = verdicts.iter().any(|verdict| match verdict {
                 Verdict::Past => false,
                 Verdict::Elsewhere => true,
                 Verdict::Unproven => is_believed,
             });
             // Who is known, and knows nobody, was set back to before its first meeting.
-            let is_known = remembered
-                .iter()
-                .any(|of| of.epoch == lineage.epoch() && lineage.judge(of.moment, shared.rows()) == Verdict::Past);
+            let is_known = verdicts.contains(&Verdict::Past);
             let is_set_back = is_elsewhere || is_known && absence::knows_nobody(&transaction.rows)?;
             if is_set_back {
                 begin_new_life(transaction, &shared, by)?;

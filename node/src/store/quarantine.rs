@@ -5,7 +5,7 @@
 
 use std::ops::Bound;
 
-use alexandria_sync::quarantine::{QuarantineId, QuarantineLimits, QuarantineUse};
+use alexandria_sync::quarantine::{QuarantineId, QuarantineLimits, QuarantineUse, Release, Released};
 use alexandria_sync::record::{Body, Record, RecordKey};
 use alexandria_sync::store::Applied;
 
@@ -21,24 +21,6 @@ use super::writer::{Room, Transaction};
 
 /// Quarantined records that one operation of the writer tries again, at most.
 const REPLAYED_AT_ONCE_MAX: usize = 256;
-
-/// How a record that is set aside is let in.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum Release {
-    /// With its own stamps, if the clock here now allows them.
-    AsItIs,
-    /// As an edit that is made here and now: only what it says counts, not when that was written.
-    AsNewEdit,
-}
-
-/// What letting a record in came to.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum Released {
-    /// It changed what is stored here.
-    Applied,
-    /// What is here says all of it already.
-    Superseded,
-}
 
 /// Why a record stays set aside.
 #[derive(Debug, thiserror::Error)]

@@ -1,9 +1,9 @@
 //! What is set aside: bounded, shown, let in, thrown away.
 
-use alexandria_node::store::{Change, Config, Quarantined, Release, ReleaseError, Released, Store, StoreError, backup};
+use alexandria_node::store::{Change, Config, Quarantined, ReleaseError, Store, StoreError, backup};
 use alexandria_sync::domain::{Media, Typed};
 use alexandria_sync::id::Seq;
-use alexandria_sync::quarantine::{QuarantineId, QuarantineLimits, QuarantineUse};
+use alexandria_sync::quarantine::{QuarantineId, QuarantineLimits, QuarantineUse, Release, Released};
 use alexandria_sync::record::Record;
 use alexandria_sync::store::{Applied, RecordStore};
 
