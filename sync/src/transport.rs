@@ -3,7 +3,7 @@
 use std::fmt;
 use std::io;
 use std::iter::Sum;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use tokio_util::either::Either;
 
@@ -42,19 +42,38 @@ impl fmt::Display for Transport {
     }
 }
 
-/// What a connection has sent and received: over QUIC the payload of its UDP datagrams, over TCP what its sockets took and
-/// gave. Headers below that, and what the system sends again over TCP, are not seen.
+/// What a connection has sent and received. What the system sends again over TCP is not seen.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub struct WireBytes {
-    /// Bytes sent.
+    /// Bytes sent: over QUIC the payload of UDP datagrams, over TCP what the sockets took.
     pub sent: u64,
-    /// Bytes received.
+    /// Bytes received, of the same.
     pub received: u64,
+    /// Bytes of the headers below that, both ways: over QUIC IP and UDP, over TCP IP and TCP for as many segments as there were at least,
+    /// acknowledgements among them.
+    pub headers: u64,
+}
+
+impl WireBytes {
+    /// All that a provider counts, both ways.
+    pub fn all(self) -> u64 {
+        self.sent + self.received + self.headers
+    }
+}
+
+/// Bytes of an IP header to a peer at this address (RFC 791, RFC 8200).
+pub(crate) fn ip_header_bytes(peer: IpAddr) -> u64 {
+    // A dual-stack socket shows IPv4 as mapped addresses.
+    if peer.to_canonical().is_ipv4() { 20 } else { 40 }
 }
 
 impl Sum for WireBytes {
     fn sum<I: Iterator<Item = Self>>(all: I) -> Self {
-        all.fold(Self::default(), |sum, one| Self { sent: sum.sent + one.sent, received: sum.received + one.received })
+        all.fold(Self::default(), |sum, one| Self {
+            sent: sum.sent + one.sent,
+            received: sum.received + one.received,
+            headers: sum.headers + one.headers,
+        })
     }
 }
 

@@ -332,10 +332,7 @@ impl Replicator {
         tracing::info!(peer.id = %membership.bridge, %address, transport = %over, %why, "connected to the bridge");
         let relaying = tokio::spawn(relay(store.clone(), host.clone()));
         let wire = connected.link.wire_bytes();
-        let measured = move || {
-            let crossed = wire();
-            crossed.sent + crossed.received
-        };
+        let measured = move || wire().all();
         let watching = link_use.watch(measured, host.clone(), self.waits());
         let measuring = tokio::spawn(connect::measure(progressed.clone(), connected.link.wire_bytes()));
         let listening = tokio::spawn(self.clone().listen(heard, progressed, watching.short(), following.clone()));

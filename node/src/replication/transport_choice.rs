@@ -315,11 +315,11 @@ mod tests {
         let mut meter = GoodputMeter::default();
         let mut content = 0;
         for second in 0..60 {
-            meter.note(Duration::from_secs(second), content, WireBytes { sent: 0, received: content });
+            meter.note(Duration::from_secs(second), content, WireBytes { received: content, ..WireBytes::default() });
             content += if (20..40).contains(&second) { 500_000 } else { 10_000 };
         }
         // The session has ended: its progress starts over.
-        meter.note(Duration::from_mins(1), 0, WireBytes { sent: 0, received: content });
+        meter.note(Duration::from_mins(1), 0, WireBytes { received: content, ..WireBytes::default() });
         assert_eq!(meter.goodput(), Some(500_000));
     }
 
@@ -328,7 +328,7 @@ mod tests {
     fn what_waits_in_buffers_is_no_goodput() {
         let mut meter = GoodputMeter::default();
         for second in 0..30 {
-            let wire = WireBytes { sent: second * 60_000, received: 0 };
+            let wire = WireBytes { sent: second * 60_000, ..WireBytes::default() };
             let content = if second == 0 { 0 } else { 10_000_000 + second * 60_000 };
             meter.note(Duration::from_secs(second), content, wire);
         }

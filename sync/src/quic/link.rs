@@ -6,8 +6,11 @@ use quinn::{Connection, RecvStream, SendStream, VarInt};
 
 use crate::driver::Link;
 use crate::identity::PeerIdentity;
-use crate::transport::WireBytes;
+use crate::transport::{WireBytes, ip_header_bytes};
 use crate::wire::Lane;
+
+/// RFC 768.
+const UDP_HEADER_BYTES: u64 = 8;
 
 /// A connection to an authenticated peer.
 #[derive(Debug)]
@@ -31,7 +34,9 @@ impl QuicLink {
         let connection = self.connection.clone();
         move || {
             let stats = connection.stats();
-            WireBytes { sent: stats.udp_tx.bytes, received: stats.udp_rx.bytes }
+            let datagrams = stats.udp_tx.datagrams + stats.udp_rx.datagrams;
+            let headers = datagrams * (ip_header_bytes(connection.remote_address().ip()) + UDP_HEADER_BYTES);
+            WireBytes { sent: stats.udp_tx.bytes, received: stats.udp_rx.bytes, headers }
         }
     }
 

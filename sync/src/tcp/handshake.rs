@@ -94,7 +94,7 @@ pub(super) async fn dial(
     let dialled = async {
         let stream = TcpStream::connect(address).await.map_err(ConnectError::Socket)?;
         socket::prepare(&stream, config.stall_timeout).map_err(ConnectError::Socket)?;
-        let counters = Arc::new(Counters::default());
+        let counters = Arc::new(Counters::to(address.ip()));
         let name = ServerName::try_from(BRIDGE_SERVER_NAME).expect("a constant DNS name");
         let stream = TlsConnector::from(tls).connect(name, Counted::new(stream, Arc::clone(&counters))).await;
         checked(stream.map_err(ConnectError::Handshake)?.into(), counters)
@@ -114,7 +114,8 @@ pub(super) async fn answer(
     config: &TcpConfig,
 ) -> Result<Connection, ConnectError> {
     socket::prepare(&stream, config.stall_timeout).map_err(ConnectError::Socket)?;
-    let counters = Arc::new(Counters::default());
+    let peer = stream.peer_addr().map_err(ConnectError::Socket)?;
+    let counters = Arc::new(Counters::to(peer.ip()));
     let stream = acceptor.accept(Counted::new(stream, Arc::clone(&counters))).await;
     let connection = checked(stream.map_err(ConnectError::Handshake)?.into(), counters)?;
     if connection.known.peer.role != PeerRole::Node {

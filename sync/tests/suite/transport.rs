@@ -59,6 +59,13 @@ async fn replicate_both_ways(over: Transport) {
     if over == Transport::Tcp {
         assert!(at_node.sent < 3_300_000 && at_node.received < 2_800_000, "{at_node:?}");
     }
+    // With headers: IPv4's 20 bytes and UDP's 8, or TCP's 32, for each packet of at most 1,500 bytes.
+    let header_bytes = if over == Transport::Quic { 28 } else { 52 };
+    for end in [at_node, at_bridge] {
+        let packets = (end.sent + end.received) / (1_500 - header_bytes);
+        assert!(end.headers >= packets * header_bytes && end.headers.is_multiple_of(header_bytes), "{over}: {end:?}");
+        assert_eq!(end.all(), end.sent + end.received + end.headers);
+    }
 }
 
 /// The rows that a peer sent are not sent back to it.
