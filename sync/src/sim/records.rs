@@ -388,6 +388,11 @@ impl SimRecords {
         inner.clock = inner.fresh_clock();
     }
 
+    /// Batches that were written.
+    pub fn batches(&self) -> usize {
+        self.lock().log.len()
+    }
+
     /// Power goes while the last batch is being written: only its beginning is on the disk. Follow with [`Self::crash`].
     pub fn tear_last_batch(&self, rng: &mut Seeded) {
         if let Some(batch) = self.lock().log.last_mut() {

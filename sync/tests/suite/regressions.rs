@@ -199,6 +199,12 @@ fn regression_who_gave_a_bundle_away_does_not_pass_for_new() {
     is_good_with(13_009_729, &Addition::ALL);
 }
 
+/// A page that was refused, for its reader was told of another copy meanwhile, was torn at a power cut: what was torn was the last write before it.
+#[test]
+fn regression_what_is_refused_when_the_power_goes_tears_nothing() {
+    is_good_with(21_180_685, &Addition::ALL);
+}
+
 /// A bundle from before brought a delete that was set aside: what was held back at its reader, since the bridge had forgotten that delete, went on from
 /// there as if it lived.
 #[test]

@@ -166,8 +166,10 @@ impl World<'_> {
         }
         let mut rng = self.rng.fork();
         if let Some((request, peer)) = torn {
-            // The last write before the dark: only its beginning reaches the disk.
-            if self.carry_out(replica, request, peer).is_ok() {
+            // The last write before the dark: only its beginning reaches the disk. What is refused writes nothing.
+            let before = self.replicas[replica].records.batches();
+            let is_done = self.carry_out(replica, request, peer).is_ok();
+            if is_done && self.replicas[replica].records.batches() > before {
                 self.replicas[replica].records.tear_last_batch(&mut rng);
             }
         }
