@@ -3,8 +3,10 @@
 mod hostile;
 mod metadata;
 
+use std::collections::HashSet;
 use std::fs;
 
+use alexandria_sync::chunk::{ChunkHash, Chunker, Chunking};
 use proptest::prelude::*;
 
 use super::{InspectError, Inspection, Limits, Refusal, inspect, samples};
@@ -26,6 +28,35 @@ fn refusal(name: &str, bytes: &[u8]) -> Refusal {
         Ok(inspection) => panic!("{name} was taken: {inspection:?}"),
         Err(error) => error.reason,
     }
+}
+
+/// Bytes that nothing compresses.
+fn picture(number: u8) -> Vec<u8> {
+    let mut bytes = vec![0; 400_000];
+    blake3::Hasher::new().update(&[number]).finalize_xof().fill(&mut bytes);
+    bytes
+}
+
+/// Its pictures are where they were, or moved by what changed before them: a link carries what is new only.
+#[test]
+fn a_new_edition_of_a_book_shares_the_chunks_of_its_pictures() {
+    let pictures: Vec<(String, Vec<u8>)> =
+        (0..16).map(|number| (format!("O/pic/{number}.jpg"), picture(number))).collect();
+    let edition = |chapter: &str| {
+        let mut entries = vec![("O/p.opf", samples::PACKAGE.as_bytes()), ("O/t.xhtml", chapter.as_bytes())];
+        entries.extend(pictures.iter().map(|(name, bytes)| (name.as_str(), bytes.as_slice())));
+        let bytes = samples::epub_with(&entries);
+        let mut chunker =
+            Chunker::new(Chunking::for_media_type(inspect_bytes("book.epub", &bytes).expect("a book").mime));
+        chunker.update(&bytes);
+        chunker.finish().expect("not too many chunks")
+    };
+    let before = edition("<html>The first edition.</html>");
+    let after = edition("<html>The second edition, with a word more.</html>");
+    let known: HashSet<ChunkHash> = before.chunks().iter().map(|chunk| chunk.hash).collect();
+    let new_bytes: u64 =
+        after.chunks().iter().filter(|chunk| !known.contains(&chunk.hash)).map(|chunk| u64::from(chunk.len)).sum();
+    assert!(new_bytes <= 2 << 20, "{new_bytes} of {} bytes are new", after.size_bytes());
 }
 
 #[test]

@@ -29,12 +29,17 @@ impl Chunking {
     /// The chunking that suits content of this media type (RFC 6838).
     pub fn for_media_type(media_type: &str) -> Self {
         let essence = media_type.split(';').next().unwrap_or_default().trim();
+        // In an archive the parts are compressed one by one: those that did not change are there again, elsewhere.
         let by_parts = essence.starts_with("text/")
+            || essence.ends_with("+zip")
             || matches!(
                 essence,
                 "application/json"
+                    | "application/pdf"
                     | "application/xml"
+                    | "application/x-cbz"
                     | "application/x-tar"
+                    | "application/zip"
                     | "application/octet-stream"
                     | "application/vnd.alexandria.catalogue"
                     | "application/vnd.sqlite3"
