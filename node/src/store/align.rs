@@ -22,7 +22,7 @@ use tokio::sync::watch;
 use super::error::StoreError;
 use super::keys::{self, KeyReader};
 use super::records::{ROWS_MAX, Records};
-use super::row::{Quarantined, RecordRow};
+use super::row::RecordRow;
 use super::selection::{CHOICES_MAX, Level, collection_of, level};
 use super::usage::UseRow;
 use super::writer::{Room, Transaction};
@@ -222,11 +222,13 @@ impl Aligning<'_, '_> {
     }
 
     fn evict_some(&mut self, place: Vec<u8>) -> Result<Step, StoreError> {
+        if self.bridge.is_some() && self.forget_set_aside()? {
+            return Ok(Step::More(Vec::new()));
+        }
         let prefix = keys::records_of(self.bucket);
         let rows = self.rows_after(place, &prefix)?;
         let unaligned = keys::unaligned(self.collection);
         let Some((last, _)) = rows.last() else {
-            self.forget_set_aside()?;
             // Rows that were written while this went on are met in another round.
             if self.transaction.rows.any_with_prefix(&prefix)?.is_some() {
                 self.transaction.rows.put(unaligned, Vec::new());
@@ -279,16 +281,20 @@ impl Aligning<'_, '_> {
         Ok(confirmed)
     }
 
-    /// Records of the bucket that were set aside: the bridge has sent them, and sends them again when it is asked.
-    fn forget_set_aside(&mut self) -> Result<(), StoreError> {
-        let Some((bridge, _)) = self.bridge else { return Ok(()) };
+    /// Some of what was set aside of the bucket; whether there was any. Whoever sent it has it, and sends it again when it is asked. It
+    /// goes before the rows: let in after a tombstone has gone, it would bring back what was deleted.
+    fn forget_set_aside(&mut self) -> Result<bool, StoreError> {
         let prefix = keys::quarantine_of(self.bucket);
-        for (key, value) in self.transaction.rows.stored_after(prefix.clone(), &prefix, ROWS_MAX)? {
-            if Quarantined::decode(self.bucket, &value)?.from.node == bridge {
-                quarantine::forget(&mut self.transaction.rows, key, &value)?;
+        let aside = self.transaction.rows.stored_after(prefix.clone(), &prefix, ROWS_AT_ONCE)?;
+        let any = !aside.is_empty();
+        for (key, value) in aside {
+            let of = keys::record_of(&key).ok_or(StoreError::DamagedRow { what: "quarantined record" })?;
+            quarantine::forget(&mut self.transaction.rows, key, &value)?;
+            if self.transaction.read(of)?.is_none() {
+                self.transaction.rows.remove(keys::held_back(of));
             }
         }
-        Ok(())
+        Ok(any)
     }
 
     /// The next rows of table `r`, with their keys.

@@ -100,6 +100,32 @@ async fn a_collection_that_is_removed_goes_as_far_as_the_bridge_has_it_and_leave
     assert!(store.records.verify().await.unwrap().is_sound());
 }
 
+/// A neighbour whose clock is ahead has edited what is then deleted here. The tombstone leaves with the collection: nothing would bury the edit later.
+#[tokio::test]
+async fn what_is_set_aside_goes_with_its_collection_whoever_sent_it() {
+    const AHEAD_MS: u64 = 1_900_000_000_000;
+    let dir = folder();
+    let store = open(&dir);
+    store.records.set_trusted_time(AHEAD_MS - 3_600_000);
+    for (number, from) in [(1, peer(5, 1)), (2, bridge())] {
+        write(&store, number).await;
+        let ahead = media_record(number, "set aside", stamp(AHEAD_MS, 5));
+        // One that is not here yet, too.
+        let unknown = media_record(number + 10, "set aside", stamp(AHEAD_MS, 5));
+        assert_eq!(store.records.apply(from, shelf(), vec![ahead, unknown], Seq(1)).await.unwrap().quarantined, 2);
+        let key = RecordKey { bucket: shelf(), kind: Media::KIND, id: id(number) };
+        store.records.change_one(Change::delete(key, None)).await.unwrap();
+    }
+    store.records.choose(shelf_id(), Level::None).await.unwrap();
+    confirm_all(&store);
+    assert_eq!(align(&store).await, Step::Done);
+    assert_eq!(store.records.quarantine_use().unwrap().records, 0);
+    store.records.set_trusted_time(AHEAD_MS);
+    store.records.replay_quarantine().await.unwrap();
+    assert!(titles(&store).await.is_empty());
+    assert!(store.records.verify().await.unwrap().is_sound());
+}
+
 #[tokio::test]
 async fn what_another_bridge_has_does_not_count() {
     let dir = folder();

@@ -83,6 +83,7 @@ pub(super) enum Change {
     Cursor(NodeId, BucketId, Cursor),
     Evict(BucketId),
     EvictRows(Vec<RecordKey>),
+    ForgetAsideIn(BucketId),
     ForgetCursors(BucketId),
     Quarantine {
         bucket: BucketId,
@@ -191,6 +192,7 @@ impl Tables {
             }
             Change::Evict(bucket) => self.evict(bucket),
             Change::EvictRows(keys) => self.evict_rows(&keys),
+            Change::ForgetAsideIn(bucket) => self.forget_aside_in(bucket),
             Change::ForgetCursors(bucket) => self.forget_cursors(bucket),
             Change::Quarantine { bucket, bytes } => {
                 let record = Record::decode(bucket, &bytes).expect("the log holds what was encoded");

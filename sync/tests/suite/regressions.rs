@@ -199,6 +199,12 @@ fn regression_who_gave_a_bundle_away_does_not_pass_for_new() {
     is_good_with(13_009_729, &Addition::ALL);
 }
 
+/// A tombstone left with its collection though a version of its record was set aside: let in later, that brought back what had been deleted.
+#[test]
+fn regression_what_is_set_aside_goes_with_its_collection() {
+    is_good_with(50_067_617, &Addition::ALL);
+}
+
 /// A page that was refused, for its reader was told of another copy meanwhile, was torn at a power cut: what was torn was the last write before it.
 #[test]
 fn regression_what_is_refused_when_the_power_goes_tears_nothing() {

@@ -28,6 +28,14 @@ impl SimRecords {
         gone
     }
 
+    /// Forgets what was set aside of a bucket: let in after a tombstone has gone, it would bring back what was deleted.
+    pub(in crate::sim) fn forget_aside_in(&self, bucket: BucketId) {
+        let mut inner = self.lock();
+        if inner.tables.quarantine.iter().any(|version| version.key.bucket == bucket) {
+            inner.commit(vec![Change::ForgetAsideIn(bucket)]);
+        }
+    }
+
     /// The bucket will be read again from its beginning.
     pub(in crate::sim) fn forget_cursors(&self, bucket: BucketId) {
         self.lock().commit(vec![Change::ForgetCursors(bucket)]);
@@ -47,6 +55,16 @@ impl Tables {
             if let Some(feed) = self.feeds.get_mut(&key.bucket) {
                 feed.remove(&row.seq);
             }
+        }
+    }
+
+    pub(super) fn forget_aside_in(&mut self, bucket: BucketId) {
+        let (aside, stays) =
+            std::mem::take(&mut self.quarantine).into_iter().partition(|version| version.key.bucket == bucket);
+        self.quarantine = stays;
+        let aside: Vec<Record> = aside;
+        for version in aside.iter().filter(|version| !self.records.contains_key(&version.key)) {
+            self.absence.held_back.remove(&version.key);
         }
     }
 

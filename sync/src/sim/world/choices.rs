@@ -76,6 +76,7 @@ impl World<'_> {
         if here.selection.wants(bucket()) {
             return;
         }
+        here.records.forget_aside_in(bucket());
         let upto = if self.sabotage == Some(Sabotage::EvictionGoesTooFar) { Seq(u64::MAX) } else { upto };
         let unconfirmed = here.blobs.unconfirmed(epoch);
         let pending = here.records.pending_erasures();
