@@ -16,13 +16,13 @@ use alexandria_sync::chunk::BlobHash;
 use alexandria_sync::domain::{Blob, Typed};
 use alexandria_sync::erase::blobs_named;
 use alexandria_sync::id::{BucketId, NodeId, RecordId, Seq};
-use alexandria_sync::record::Kind;
+use alexandria_sync::record::{Kind, Record};
 use tokio::sync::watch;
 
 use super::error::StoreError;
 use super::keys::{self, KeyReader};
 use super::records::{ROWS_MAX, Records};
-use super::row::RecordRow;
+use super::row::{Quarantined, RecordRow};
 use super::selection::{CHOICES_MAX, Level, collection_of, level};
 use super::usage::UseRow;
 use super::writer::{Room, Transaction};
@@ -222,7 +222,8 @@ impl Aligning<'_, '_> {
     }
 
     fn evict_some(&mut self, place: Vec<u8>) -> Result<Step, StoreError> {
-        if self.bridge.is_some() && self.forget_set_aside()? {
+        // Let in after a tombstone has gone, it would bring back what was deleted. A delete stays for as long as there may be what it deletes.
+        if self.bridge.is_some() && self.forget_set_aside(|version| !version.is_tombstone())? {
             return Ok(Step::More(Vec::new()));
         }
         let prefix = keys::records_of(self.bucket);
@@ -233,6 +234,9 @@ impl Aligning<'_, '_> {
             if self.transaction.rows.any_with_prefix(&prefix)?.is_some() {
                 self.transaction.rows.put(unaligned, Vec::new());
                 return Ok(Step::Waiting);
+            }
+            if self.bridge.is_some() && self.forget_set_aside(|_| true)? {
+                return Ok(Step::More(Vec::new()));
             }
             self.transaction.rows.remove(unaligned);
             return Ok(Step::Done);
@@ -281,20 +285,34 @@ impl Aligning<'_, '_> {
         Ok(confirmed)
     }
 
-    /// Some of what was set aside of the bucket; whether there was any. Whoever sent it has it, and sends it again when it is asked. It
-    /// goes before the rows: let in after a tombstone has gone, it would bring back what was deleted.
-    fn forget_set_aside(&mut self) -> Result<bool, StoreError> {
+    /// Forgets some of what was set aside of the bucket, and says whether there was any. Whoever sent it has it, and sends it again when it
+    /// is asked.
+    fn forget_set_aside(&mut self, goes: impl Fn(&Record) -> bool) -> Result<bool, StoreError> {
         let prefix = keys::quarantine_of(self.bucket);
-        let aside = self.transaction.rows.stored_after(prefix.clone(), &prefix, ROWS_AT_ONCE)?;
-        let any = !aside.is_empty();
-        for (key, value) in aside {
-            let of = keys::record_of(&key).ok_or(StoreError::DamagedRow { what: "quarantined record" })?;
-            quarantine::forget(&mut self.transaction.rows, key, &value)?;
-            if self.transaction.read(of)?.is_none() {
-                self.transaction.rows.remove(keys::held_back(of));
+        let mut from = prefix.clone();
+        loop {
+            let aside = self.transaction.rows.stored_after(from.clone(), &prefix, ROWS_AT_ONCE)?;
+            let Some((last, _)) = aside.last() else { return Ok(false) };
+            from.clone_from(last);
+            let mut any = false;
+            for (key, value) in aside {
+                let version = Quarantined::decode(self.bucket, &value)?.record;
+                if !goes(&version) {
+                    continue;
+                }
+                any = true;
+                quarantine::forget(&mut self.transaction.rows, key, &value)?;
+                // Nothing of it is left to be held back.
+                if self.transaction.read(version.key)?.is_none()
+                    && !quarantine::is_aside(&self.transaction.rows, version.key)?
+                {
+                    self.transaction.rows.remove(keys::held_back(version.key));
+                }
+            }
+            if any {
+                return Ok(true);
             }
         }
-        Ok(any)
     }
 
     /// The next rows of table `r`, with their keys.

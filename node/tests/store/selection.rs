@@ -127,6 +127,25 @@ async fn what_is_set_aside_goes_with_its_collection_whoever_sent_it() {
 }
 
 #[tokio::test]
+async fn a_delete_that_is_set_aside_stays_for_as_long_as_what_it_deletes() {
+    const AHEAD_MS: u64 = 1_900_000_000_000;
+    let dir = folder();
+    let store = open(&dir);
+    store.records.set_trusted_time(AHEAD_MS - 3_600_000);
+    confirm_all(&store);
+    write(&store, 1).await;
+    let delete = media_record(1, "1", stamp(1_700_000_000_000, 5)).deleted(stamp(AHEAD_MS, 5));
+    assert_eq!(store.records.apply(bridge(), shelf(), vec![delete], Seq(1)).await.unwrap().quarantined, 1);
+    store.records.choose(shelf_id(), Level::None).await.unwrap();
+    assert_eq!(align(&store).await, Step::Waiting, "an edit that was not sent stays");
+    store.records.set_trusted_time(AHEAD_MS);
+    store.records.replay_quarantine().await.unwrap();
+    assert!(titles(&store).await.is_empty(), "it was deleted");
+    confirm_all(&store);
+    assert_eq!(align(&store).await, Step::Done);
+}
+
+#[tokio::test]
 async fn what_another_bridge_has_does_not_count() {
     let dir = folder();
     let store = open(&dir);

@@ -83,7 +83,8 @@ pub(super) enum Change {
     Cursor(NodeId, BucketId, Cursor),
     Evict(BucketId),
     EvictRows(Vec<RecordKey>),
-    ForgetAsideIn(BucketId),
+    /// A version that was set aside is forgotten.
+    ForgetVersion(Box<Record>),
     ForgetCursors(BucketId),
     Quarantine {
         bucket: BucketId,
@@ -192,7 +193,7 @@ impl Tables {
             }
             Change::Evict(bucket) => self.evict(bucket),
             Change::EvictRows(keys) => self.evict_rows(&keys),
-            Change::ForgetAsideIn(bucket) => self.forget_aside_in(bucket),
+            Change::ForgetVersion(version) => self.forget_version(&version),
             Change::ForgetCursors(bucket) => self.forget_cursors(bucket),
             Change::Quarantine { bucket, bytes } => {
                 let record = Record::decode(bucket, &bytes).expect("the log holds what was encoded");

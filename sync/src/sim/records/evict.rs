@@ -28,11 +28,20 @@ impl SimRecords {
         gone
     }
 
-    /// Forgets what was set aside of a bucket: let in after a tombstone has gone, it would bring back what was deleted.
+    /// Forgets what was set aside of a bucket: let in after a tombstone has gone, it would bring back what was deleted. Deletes stay for as long as
+    /// there is a row that they may delete.
     pub(in crate::sim) fn forget_aside_in(&self, bucket: BucketId) {
         let mut inner = self.lock();
-        if inner.tables.quarantine.iter().any(|version| version.key.bucket == bucket) {
-            inner.commit(vec![Change::ForgetAsideIn(bucket)]);
+        let has_rows = inner.tables.feeds.get(&bucket).is_some_and(|feed| !feed.is_empty());
+        let goes = |version: &Record| version.key.bucket == bucket && !(has_rows && version.is_tombstone());
+        let aside = inner.tables.quarantine.iter();
+        let gone: Vec<Change> = aside
+            .filter(|version| goes(version))
+            .cloned()
+            .map(|version| Change::ForgetVersion(Box::new(version)))
+            .collect();
+        if !gone.is_empty() {
+            inner.commit(gone);
         }
     }
 
@@ -58,13 +67,11 @@ impl Tables {
         }
     }
 
-    pub(super) fn forget_aside_in(&mut self, bucket: BucketId) {
-        let (aside, stays) =
-            std::mem::take(&mut self.quarantine).into_iter().partition(|version| version.key.bucket == bucket);
-        self.quarantine = stays;
-        let aside: Vec<Record> = aside;
-        for version in aside.iter().filter(|version| !self.records.contains_key(&version.key)) {
-            self.absence.held_back.remove(&version.key);
+    pub(super) fn forget_version(&mut self, gone: &Record) {
+        self.quarantine.retain(|version| version != gone);
+        let is_aside = self.quarantine.iter().any(|version| version.key == gone.key);
+        if !is_aside && !self.records.contains_key(&gone.key) {
+            self.absence.held_back.remove(&gone.key);
         }
     }
 

@@ -41,6 +41,7 @@ impl World<'_> {
         } else {
             here.selection.collections = Chosen::AllBut([collection()].into());
             here.selection.returning.clear();
+            here.records.forget_aside_in(bucket());
         }
     }
 
@@ -76,7 +77,6 @@ impl World<'_> {
         if here.selection.wants(bucket()) {
             return;
         }
-        here.records.forget_aside_in(bucket());
         let upto = if self.sabotage == Some(Sabotage::EvictionGoesTooFar) { Seq(u64::MAX) } else { upto };
         let unconfirmed = here.blobs.unconfirmed(epoch);
         let pending = here.records.pending_erasures();
@@ -94,6 +94,7 @@ impl World<'_> {
             here.deleted.remove(&record.key);
             here.evicted.insert(record.key);
         }
+        self.replicas[replica].records.forget_aside_in(bucket());
     }
 
     fn ask_about_leaving(&mut self, replica: usize) {
