@@ -238,9 +238,9 @@ async fn add(
     bytes: &[u8],
 ) -> (RecordId, BlobHash) {
     let body = futures::stream::iter([Ok::<_, std::convert::Infallible>(Bytes::from(bytes.to_vec()))]).boxed();
-    let intake = Intake { media_type: "application/pdf".into(), expected: None, size_bytes: None, body };
+    let intake = Intake { media_type: "video/mp4".into(), expected: None, size_bytes: None, body };
     let (stored, _) = content.take_in(intake).await.unwrap();
-    let blob = Blob { hash: Some(stored.hash), size_bytes: bytes.len() as u64, media_type: "application/pdf".into() };
+    let blob = Blob { hash: Some(stored.hash), size_bytes: bytes.len() as u64, media_type: "video/mp4".into() };
     let medium = Media { title: title.into(), cover: Some(stored.hash), ..Media::default() };
     let id = new_id();
     let made = vec![

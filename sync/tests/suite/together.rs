@@ -591,3 +591,30 @@ proptest! {
         prop_assert_eq!(here.at(5).session.held().content_bytes, 0);
     }
 }
+
+/// A session gave a blob up, for its disk was full, and left a chunk that was written and not synced: the simulated store made it durable with the
+/// next one's, behind the back of those who had asked for it again.
+#[test]
+fn regression_what_the_last_session_left_unsynced_is_asked_for_again() {
+    let pieces = pieces(6);
+    let manifest = manifest(&pieces);
+    let mut here = Here::wanting(&[manifest.blob()]);
+    let steps = [
+        Step::Meet(5),
+        Step::Meet(6),
+        Step::DiskWaits(6),
+        Step::Lose(5),
+        Step::Give(6),
+        Step::DiskDoes(6, 1),
+        Step::Give(6),
+        Step::DiskFails(6),
+        Step::Lose(6),
+        Step::Meet(5),
+        Step::Meet(6),
+        Step::Give(6),
+    ];
+    for step in steps {
+        here.take(step, &manifest, &pieces);
+        here.all_are_well();
+    }
+}

@@ -94,6 +94,10 @@ impl SimBlobs {
         }
         if receivers.holders.is_empty() {
             inner.claims.remove(&blob);
+            // Nobody remembers what was written and not synced: whoever begins it again asks for it.
+            if let Some(part) = inner.disk.parts.get_mut(&blob) {
+                part.written.clear();
+            }
         }
     }
 }
