@@ -212,10 +212,15 @@ fn meet(
     Ok(())
 }
 
-/// In a new life everything is read from the beginning; reading all anew begins again.
-pub(crate) fn forget_cursors(rows: &mut Overlay<'_>) -> Result<(), StoreError> {
+/// In a new life, which `by` showed to be due, everything is read from the beginning; reading all anew begins again.
+pub(crate) fn begin_again(rows: &mut Overlay<'_>, by: NodeId) -> Result<(), StoreError> {
     // What it holds it may have given before, and others deleted.
     no_longer_fresh(rows)?;
+    // Known to one of whom nothing was read: how it stands was told to one that passed for new.
+    if rows.any_with_prefix(&keys::cursors_into(by))?.is_none() {
+        let collected_ms = times(rows)?.unwrap_or_default().collected_ms;
+        rows.put(times_key(), Times { collected_ms, ..Times::default() }.encode());
+    }
     for (key, _) in rows.with_prefix(&[keys::CURSOR])? {
         rows.remove(key);
     }

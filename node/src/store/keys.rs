@@ -121,6 +121,10 @@ pub(crate) fn head(bucket: BucketId) -> Vec<u8> {
     key(HEAD, &[&bucket.to_bytes()])
 }
 
+pub(crate) fn cursors_into(peer: NodeId) -> Vec<u8> {
+    key(CURSOR, &[peer.as_bytes()])
+}
+
 pub(crate) fn cursor(peer: NodeId, bucket: BucketId) -> Vec<u8> {
     key(CURSOR, &[peer.as_bytes(), &bucket.to_bytes()])
 }

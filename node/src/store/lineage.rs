@@ -152,7 +152,7 @@ fn begin_new_life(transaction: &mut Transaction<'_>, shared: &Shared, by: NodeId
     rows.put(meta::identity_key(), identity.encode());
     rows.put(key(), LineageRow::encode(&lineage));
     // Peers left out what had come from here in the old life, and this store may have lost it.
-    absence::forget_cursors(rows)?;
+    absence::begin_again(rows, by)?;
     let before = rows.get(&set_back_key())?.map(|value| SetBackRow::decode(&value)).transpose()?;
     let times = before.map_or(0, |before| before.times).saturating_add(1);
     rows.put(set_back_key(), SetBackRow::encode(SetBack { noticed_unix_ms, noticed_by: by, times }));

@@ -99,6 +99,42 @@ async fn who_is_known_and_knows_nobody_was_set_back_to_before_its_first_meeting(
     assert!(store.records.recall(peer(9, 1).node, vec![had]).await.unwrap(), "of the old life");
 }
 
+/// It passes for new where nobody knew it: a neighbour's standing says nothing of what it had given away in its other life.
+#[tokio::test]
+async fn who_was_set_back_to_before_it_met_the_bridge_keeps_no_standing_from_a_neighbour() {
+    let (bridge, neighbour) = (peer(9, 1), peer(5, 1));
+    let theirs = Standing { in_step_ms: 9000, collected_ms: 5000, keeps_all: true };
+    for has_met_the_bridge in [false, true] {
+        let dir = folder();
+        let store = open(&dir);
+        store.records.set_bridge(Some(bridge.node));
+        written(&store, 1).await;
+        if has_met_the_bridge {
+            store.records.apply(bridge, shelf(), vec![], Seq(7)).await.unwrap();
+        }
+        drop(store);
+        let image = copy_of(&dir);
+        let store = open(&dir);
+        written(&store, 2).await;
+        let lost = of_now(&store, moment(&store).await);
+        drop(store);
+
+        let store = open(&image);
+        store.records.set_bridge(Some(bridge.node));
+        store.records.meet(neighbour, theirs).await.unwrap();
+        store.records.caught_up(neighbour, theirs, None).await.unwrap();
+        let before = store.records.selected().await.unwrap().to_bridge;
+        assert!(!store.records.recall(bridge.node, vec![lost]).await.unwrap());
+        let after = store.records.selected().await.unwrap().to_bridge;
+        if has_met_the_bridge {
+            assert_eq!(after, before);
+        } else {
+            assert_eq!(before.in_step_ms, 9000);
+            assert_eq!((after.in_step_ms, after.collected_ms, after.keeps_all), (0, before.collected_ms, false));
+        }
+    }
+}
+
 /// What it exported without knowing the time came to somebody who shows it now.
 #[tokio::test]
 async fn who_gave_something_away_at_a_time_that_it_does_not_know_was_not_set_back() {

@@ -104,6 +104,12 @@ impl Absence {
     pub(super) fn reads_anew(&self) -> bool {
         self.state.is_some()
     }
+
+    /// Nothing is known of when what is here lived.
+    pub(super) fn out_of_step(&self) -> Self {
+        let collected_ms = self.times.unwrap_or_default().collected_ms;
+        Self { times: Some(Times { collected_ms, ..Times::default() }), ..self.clone() }
+    }
 }
 
 impl SimRecords {

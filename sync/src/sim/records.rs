@@ -639,9 +639,9 @@ impl RecordStore for SimRecords {
         Ok(self.remembers(of))
     }
 
-    async fn recall(&self, _: NodeId, remembered: Vec<Remembered>) -> Result<bool, Full> {
+    async fn recall(&self, by: NodeId, remembered: Vec<Remembered>) -> Result<bool, Full> {
         let knows_nobody = self.knows_nobody();
-        Ok(self.lock().recall(&remembered, knows_nobody))
+        Ok(self.lock().recall(by, &remembered, knows_nobody))
     }
 
     async fn meet(&self, peer: Peer, standing: Standing) -> Result<(), Full> {

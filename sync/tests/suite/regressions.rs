@@ -199,6 +199,13 @@ fn regression_who_gave_a_bundle_away_does_not_pass_for_new() {
     is_good_with(13_009_729, &Addition::ALL);
 }
 
+/// A card from before its node's first meeting met a neighbour first, and got its standing as a new node does. The bridge, which knew it from a bundle, showed
+/// it that it was set back: its new life kept that standing, and gave away what had been deleted.
+#[test]
+fn regression_a_new_life_keeps_no_standing_that_was_given_to_one_who_passed_for_new() {
+    is_good_with(71_593_689, &Addition::ALL);
+}
+
 /// A tombstone left with its collection though a version of its record was set aside: let in later, that brought back what had been deleted.
 #[test]
 fn regression_what_is_set_aside_goes_with_its_collection() {

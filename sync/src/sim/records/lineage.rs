@@ -70,7 +70,7 @@ impl Inner {
 
     /// Whether what a peer remembers is part of this store's past; else a new life begins. Who is known, and knows nobody, was set back to
     /// before its first meeting.
-    pub(super) fn recall(&mut self, remembered: &[Remembered], knows_nobody: bool) -> bool {
+    pub(super) fn recall(&mut self, by: NodeId, remembered: &[Remembered], knows_nobody: bool) -> bool {
         let (Some(lineage), Some(start)) = (&self.tables.lineage, self.start) else { return true };
         let is_past = |of: &Remembered| lineage.judge(of.moment, self.rows()) == Verdict::Past;
         let mine: Vec<&Remembered> = remembered.iter().filter(|of| of.epoch == lineage.epoch()).collect();
@@ -81,6 +81,11 @@ impl Inner {
         self.lives += 1;
         let epoch = Epoch(start << LIVES_BITS | self.lives);
         let mut changes = self.new_life(Incarnation(epoch.0 as u32), epoch);
+        // Known to one of whom nothing was read: how it stands was told to one that passed for new.
+        if !self.tables.cursors.keys().any(|(node, _)| *node == by) {
+            let absence = self.tables.absence.begin_again().unwrap_or_else(|| self.tables.absence.clone());
+            changes.push(Change::Absence(Box::new(absence.out_of_step())));
+        }
         // Of what peers had from here, and this store has lost, nothing was sent back: all is read from the beginning.
         changes.push(Change::ForgetAllCursors);
         self.commit(changes);
