@@ -223,8 +223,9 @@ pub(super) fn receive(transaction: &mut Transaction<'_>, from: Peer, record: Rec
         Admission::Apply { record: merged, equals_received } => {
             transaction.time().observe(record.newest_stamp());
             // A delete may go to anybody.
-            if merged.is_tombstone() {
-                transaction.rows.remove(keys::held_back(merged.key));
+            let held_back = keys::held_back(merged.key);
+            if merged.is_tombstone() && transaction.rows.contains(&held_back)? {
+                transaction.rows.remove(held_back);
             }
             transaction.put(merged, (equals_received && !is_overtaken).then_some(from))?;
             Ok(Received::Applied)

@@ -44,6 +44,14 @@ fn of_now(store: &Store, moment: Moment) -> Remembered {
     Remembered { epoch: store.records.identity().epoch, moment }
 }
 
+/// A copy of a folder, and what a peer remembers of a record that was written in the folder after it was made.
+async fn image_and_what_it_lacks(dir: &TempDir) -> (TempDir, Remembered) {
+    let image = copy_of(dir);
+    let store = open(dir);
+    written(&store, 2).await;
+    (image, of_now(&store, moment(&store).await))
+}
+
 #[tokio::test]
 async fn a_store_that_was_set_back_begins_a_new_life_once_a_peer_remembers_what_it_has_forgotten() {
     let dir = folder();
@@ -113,11 +121,7 @@ async fn who_was_set_back_to_before_it_met_the_bridge_keeps_no_standing_from_a_n
             store.records.apply(bridge, shelf(), vec![], Seq(7)).await.unwrap();
         }
         drop(store);
-        let image = copy_of(&dir);
-        let store = open(&dir);
-        written(&store, 2).await;
-        let lost = of_now(&store, moment(&store).await);
-        drop(store);
+        let (image, lost) = image_and_what_it_lacks(&dir).await;
 
         let store = open(&image);
         store.records.set_bridge(Some(bridge.node));
@@ -204,11 +208,7 @@ async fn a_card_from_before_its_node_met_anybody_brings_nothing_back() {
     let store = open(&dir);
     written(&store, 1).await;
     drop(store);
-    let image = copy_of(&dir);
-    let store = open(&dir);
-    written(&store, 2).await;
-    let lost = of_now(&store, moment(&store).await);
-    drop(store);
+    let (image, lost) = image_and_what_it_lacks(&dir).await;
 
     let store = open(&image);
     let bridge = peer(1, 1);

@@ -392,7 +392,7 @@ impl SimRecords {
     }
 
     /// Batches that were written.
-    pub fn batches(&self) -> usize {
+    pub(super) fn batches(&self) -> usize {
         self.lock().log.len()
     }
 
