@@ -18,7 +18,7 @@ use super::error::StoreError;
 use super::overlay::Overlay;
 use super::row::{RecordRow, Totals, decode_number, encode_feed};
 use super::selection::{Level, Pinned, level};
-use super::{absence, demand, keys};
+use super::{absence, demand, keys, usage};
 
 /// The kinds that are listed by popularity, and found by search.
 const POPULAR_KINDS: [Kind; 4] = [Author::KIND, Media::KIND, Category::KIND, Collection::KIND];
@@ -58,6 +58,11 @@ pub(crate) fn put(rows: &mut Overlay<'_>, record: Record, arrived_from: Option<P
 
     for blob in erase::unnamed(before.as_ref(), &record) {
         rows.put(keys::unnamed(key, blob), Vec::new());
+    }
+    if let Some(blob) = blob_held_by_bucket(&record)
+        && before.as_ref().and_then(blob_held_by_bucket) != Some(blob)
+    {
+        usage::forget_holder(rows, blob)?;
     }
     count_totals(rows, before.as_ref(), Some(&record))?;
     count_opened(rows, before.as_ref(), Some(&record))?;

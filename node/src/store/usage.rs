@@ -3,9 +3,12 @@
 //! The time is coarse (`GRAIN_MS`) and kept cheaply: readers only mark it in memory, and the marks of a minute are
 //! written together. A blob that nobody opened counts from when it arrived.
 
+use alexandria_sync::chunk::BlobHash;
 use alexandria_sync::id::NodeId;
 
 use super::error::StoreError;
+use super::keys;
+use super::overlay::Overlay;
 
 /// Times of use are kept in steps of this, in milliseconds: a minute.
 const GRAIN_MS: u64 = 60 * 1000;
@@ -37,6 +40,17 @@ impl UseRow {
         };
         Ok(Self { minute: u32::from_be_bytes(*minute), held_by })
     }
+}
+
+/// The bridge may have removed a blob since it said that it holds it, unless records have named it all the time: a record that
+/// names it only now may be news to it.
+pub(crate) fn forget_holder(rows: &mut Overlay<'_>, blob: BlobHash) -> Result<(), StoreError> {
+    let key = keys::usage(blob);
+    let Some(row) = rows.get(&key)?.map(|value| UseRow::decode(&value)).transpose()? else { return Ok(()) };
+    if row.held_by.is_some() {
+        rows.put(key, UseRow { held_by: None, ..row }.encode());
+    }
+    Ok(())
 }
 
 /// The minute that a time lies in.

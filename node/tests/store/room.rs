@@ -7,7 +7,7 @@ use alexandria_node::store::blobs::{BlobError, BlobSession, Need};
 use alexandria_node::store::{Change, Config, Pinned, Store};
 use alexandria_sync::chunk::{BlobHash, Chunker, Chunking, Manifest};
 use alexandria_sync::domain::{Blob, Media, Typed};
-use alexandria_sync::id::NodeId;
+use alexandria_sync::id::{BucketId, NodeId};
 use alexandria_sync::record::RecordKey;
 use alexandria_sync::store::{BlobStore, WriteBlobError};
 use proptest::prelude::*;
@@ -202,6 +202,23 @@ async fn what_comes_for_one_reader_does_not_make_way_for_the_next() {
     assert!(!held(&store, first));
 }
 
+/// The bridge may have removed it, while nothing named it there.
+#[tokio::test]
+async fn what_another_record_names_makes_way_only_once_the_bridge_has_said_again_that_it_holds_it() {
+    let dir = folder();
+    let store = open(&dir, 150 * KB);
+    let hash = put_known(&store, 0).await;
+    let key = RecordKey { bucket: shelf(), kind: Blob::KIND, id: Blob::record_id(hash) };
+    store.records.change_one(Change::delete(key, None)).await.unwrap();
+    let record = Blob { hash: Some(hash), size_bytes: 100 * KB, media_type: "video/mp4".into() };
+    store.records.change_one(Change::put(BucketId::Catalogue, key.id, record)).await.unwrap();
+    assert!(matches!(put(&store, 1).await, Err(PutBlobError::Full(_))), "it may be the only copy");
+    assert_eq!(store.records.take_unconfirmed(), [hash], "the bridge is asked");
+    store.blobs.note_checked(BRIDGE, vec![(hash, true)]).await.unwrap();
+    put(&store, 1).await.unwrap();
+    assert!(!held(&store, hash));
+}
+
 async fn receive(session: &BlobSession, number: u64) -> Result<(), WriteBlobError<BlobError>> {
     let bytes = content(number);
     let manifest = manifest(&bytes);
@@ -368,7 +385,10 @@ async fn run(dir: &TempDir, ops: Vec<Op>) {
                 name(&store, hash).await;
                 let media = Media { title: "x".into(), cover: Some(hash), ..Media::default() };
                 store.records.change_one(Change::put(shelf(), media_of(blob), media)).await.unwrap();
-                model.of(blob).named = true;
+                let known = model.of(blob);
+                // A record that did not name it: the bridge is asked again.
+                known.confirmed &= known.named;
+                known.named = true;
             }
             Op::Unname(blob) if !model.of(blob).named => {}
             Op::Unname(blob) => {

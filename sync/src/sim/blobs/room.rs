@@ -6,15 +6,18 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::{Inner, SimBlobs};
 use crate::chunk::BlobHash;
+use crate::domain::{Blob, Typed as _};
 use crate::erase;
 use crate::id::Epoch;
+use crate::record::RecordKey;
 use crate::sim::Sabotage;
 
 /// What is known about blobs beside their bytes, as it is on the disk.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Room {
-    /// The life of the bridge in which it said that it holds a blob whole.
-    held_by_bridge: BTreeMap<BlobHash, Epoch>,
+    /// Of what the bridge said that it holds it whole: its life, and the blob records that named it here then. Of others it may have said
+    /// nothing: what they name it may have swept meanwhile.
+    held_by_bridge: BTreeMap<BlobHash, (Epoch, BTreeSet<RecordKey>)>,
     on_demand: BTreeSet<BlobHash>,
 }
 
@@ -27,6 +30,13 @@ impl Room {
     pub(super) fn is_on_demand(&self, blob: BlobHash) -> bool {
         self.on_demand.contains(&blob)
     }
+
+    /// Whether the bridge, in this life of it, is known to hold a blob that these records name.
+    fn is_held(&self, blob: BlobHash, bridge: Epoch, named_by: &BTreeSet<RecordKey>) -> bool {
+        self.held_by_bridge
+            .get(&blob)
+            .is_some_and(|(epoch, asked_for)| *epoch == bridge && named_by.is_subset(asked_for))
+    }
 }
 
 impl SimBlobs {
@@ -37,17 +47,18 @@ impl SimBlobs {
 
     /// Whole blobs that could make way if the bridge, in this life of it, were known to hold them.
     pub(in crate::sim) fn unconfirmed(&self, bridge: Epoch) -> Vec<BlobHash> {
-        let content = self.content();
+        let (content, named_by) = (self.content(), self.named_by());
         let inner = self.lock();
         let whole = inner.disk.whole.keys().filter(|blob| content.contains(blob));
-        whole.filter(|blob| inner.disk.room.held_by_bridge.get(blob) != Some(&bridge)).copied().collect()
+        whole.filter(|blob| !inner.disk.room.is_held(**blob, bridge, &named_by[*blob])).copied().collect()
     }
 
     /// The bridge, in this life, has said whether it holds a blob.
     pub(in crate::sim) fn note_checked(&self, blob: BlobHash, is_held: bool, bridge: Epoch) {
+        let named_by = self.named_by().remove(&blob).unwrap_or_default();
         let mut inner = self.lock();
         if is_held {
-            inner.disk.room.held_by_bridge.insert(blob, bridge);
+            inner.disk.room.held_by_bridge.insert(blob, (bridge, named_by));
         } else {
             inner.disk.room.held_by_bridge.remove(&blob);
         }
@@ -56,7 +67,7 @@ impl SimBlobs {
     /// Gives up whole blobs until no more than `bytes` are used, as far as the bridge is known to hold them and records
     /// here make them content. Tells which.
     pub(in crate::sim) fn give_up(&self, bytes: u64, bridge: Epoch) -> Vec<BlobHash> {
-        let content = self.content();
+        let (content, named_by) = (self.content(), self.named_by());
         let mut inner = self.lock();
         let asks_nobody = inner.sabotage == Some(Sabotage::EvictionAsksNobody);
         let mut gone = Vec::new();
@@ -66,9 +77,11 @@ impl SimBlobs {
                 break;
             }
             // What a session deals with just now is in use.
-            let is_held = asks_nobody || inner.disk.room.held_by_bridge.get(&blob) == Some(&bridge);
             let is_in_use = inner.urgent.contains(&blob) || inner.claims.contains_key(&blob);
-            if is_held && content.contains(&blob) && !is_in_use {
+            if !content.contains(&blob) || is_in_use {
+                continue;
+            }
+            if asks_nobody || inner.disk.room.is_held(blob, bridge, &named_by[&blob]) {
                 inner.remove_whole(blob);
                 inner.disk.room.on_demand.insert(blob);
                 gone.push(blob);
@@ -100,6 +113,17 @@ impl SimBlobs {
     /// What records here make content of some bucket.
     pub(in crate::sim) fn content(&self) -> BTreeSet<BlobHash> {
         erase::content(&self.records.all()).into_iter().map(|(_, blob)| blob).collect()
+    }
+
+    /// The blob records that name each.
+    fn named_by(&self) -> BTreeMap<BlobHash, BTreeSet<RecordKey>> {
+        let mut named_by: BTreeMap<BlobHash, BTreeSet<RecordKey>> = BTreeMap::new();
+        for record in self.records.all() {
+            if let Some(blob) = Blob::from_record(&record).and_then(|blob| blob.hash) {
+                named_by.entry(blob).or_default().insert(record.key);
+            }
+        }
+        named_by
     }
 
     /// What any record here names.
