@@ -6,6 +6,7 @@
 //! away. Reading all anew is a state in another row:
 //! 1. *Reading*: cursors are forgotten. Whatever the bridge sends, and what is made here meanwhile, is confirmed (table `K`). If that takes
 //!    longer than a lease, what was confirmed may have been deleted since: it is *cleared*, and reading begins again.
+//!    A delete that is set aside meanwhile holds its record back.
 //! 2. *Sweeping*: no session is open. Every record is looked at: what is not confirmed leaves or is held back ([`held_back`]).
 //! 3. The state goes, and the node is in step as of the hello of the session that read to the end.
 //!
@@ -160,6 +161,17 @@ pub(crate) fn confirms(rows: &Overlay<'_>, from: NodeId) -> Result<bool, StoreEr
 /// Notes that a record is the bridge's, too, or was made here while all is read anew.
 pub(crate) fn confirm(rows: &mut Overlay<'_>, key: RecordKey) {
     rows.put(keys::confirmed(key), Vec::new());
+}
+
+/// The bridge has sent a delete that is set aside here: let in, it will end the record. Until then nobody gets that from here, for once all was read
+/// anew this node counts as knowing what was deleted.
+pub(crate) fn hold_back_deleted(rows: &mut Overlay<'_>, shared: &Shared, key: RecordKey) -> Result<(), StoreError> {
+    let lives = tables::read(rows, key)?.is_some_and(|row| !row.record.is_tombstone());
+    if lives && !rows.contains(&keys::held_back(key))? {
+        rows.put(keys::held_back(key), Vec::new());
+        lineage::note_withheld(rows, shared)?;
+    }
+    Ok(())
 }
 
 fn meet(

@@ -133,6 +133,9 @@ impl Records {
                     Received::Applied => applied.applied += 1,
                     Received::Superseded => applied.superseded += 1,
                     Received::SetAside(quarantined) => {
+                        if confirms && quarantined.record.is_tombstone() {
+                            absence::hold_back_deleted(&mut transaction.rows, &shared, quarantined.record.key)?;
+                        }
                         quarantine::set_aside(&mut transaction.rows, &quarantined, limits)?;
                         applied.quarantined += 1;
                     }

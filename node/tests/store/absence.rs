@@ -238,6 +238,33 @@ async fn what_the_bridge_sets_aside_is_held_back_though_it_was_sent() {
     assert!(store.records.get(key(20)).unwrap().is_none(), "that was deleted");
 }
 
+/// The bridge's clock is ahead. In step afterwards, the node would bring the record back once the bridge has forgotten its delete.
+#[tokio::test]
+async fn a_delete_that_is_set_aside_while_all_is_read_anew_holds_its_record_back() {
+    let dir = folder();
+    let (store, had) = away(&dir).await;
+    store.records.set_trusted_time(at(0));
+    store.records.meet(bridge(), standing(9000, 5000)).await.unwrap();
+    give(&store, 1..=3, 11).await.unwrap();
+    let deletes = [2, 60].map(|number| of_bridge(number).deleted(stamp(at(3_600_000), 9)));
+    let applied = store.records.apply(bridge(), shelf(), deletes.into(), Seq(12)).await.unwrap();
+    assert_eq!(applied.quarantined, 2);
+    let has = vec![BucketHead { bucket: shelf(), head: had }];
+    store.records.caught_up(bridge(), standing(9000, 5000), Some(has)).await.unwrap();
+    while store.records.sweep_some().await.unwrap() != Swept::Done {}
+    let store = again(store, &dir);
+    assert_eq!(store.records.in_step_ms().unwrap(), Some(at(9000)));
+    assert_eq!(title(&store, 2).as_deref(), Some("2 of the bridge"), "kept for readers here");
+    let page = store.records.page(shelf(), Seq(0), peer(5, 1), 1 << 20).await.unwrap();
+    let given: Vec<RecordId> = page.records.iter().map(|record| record.key.id).collect();
+    assert!(given.contains(&id(1)) && !given.contains(&id(2)), "nobody gets it: {given:?}");
+    store.records.set_trusted_time(at(3_600_000));
+    store.records.replay_quarantine().await.unwrap();
+    assert!(store.records.get(key(2)).unwrap().is_some_and(|held| held.record.is_tombstone()));
+    let page = store.records.page(shelf(), Seq(0), peer(5, 1), 1 << 20).await.unwrap();
+    assert!(page.records.iter().any(|record| record.key.id == id(2)), "a delete goes where all deletes go");
+}
+
 /// What was confirmed before may have been deleted since, and that forgotten.
 #[tokio::test]
 async fn reading_all_anew_begins_again_if_it_takes_longer_than_a_lease() {

@@ -381,6 +381,12 @@ impl Inner {
         true
     }
 
+    /// Whether a delete that the bridge sends while all is read anew is set aside here, where its record lives: from then on it is not known here
+    /// what the bridge had deleted.
+    pub(super) fn deletes_unseen(&self, set_aside: &Record, held: Option<&Record>) -> bool {
+        self.tables.absence.reads_anew() && set_aside.is_tombstone() && held.is_some_and(|held| !held.is_tombstone())
+    }
+
     /// Another replica has a version of a record: it lives elsewhere, so the two are joined as ever, and what is more in the one here goes
     /// on from here. Cursors have passed its row while it was held back, so it gets a new one. A delete that is set aside tells of nothing that
     /// lives.

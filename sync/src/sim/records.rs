@@ -100,6 +100,7 @@ pub(super) enum Change {
     Absence(Box<Absence>),
     /// The bridge has this record, or it was made here, while all is read anew.
     Confirm(RecordKey),
+    HoldBack(RecordKey),
     NoLongerHeldBack(RecordKey),
     ForgetAllCursors,
     /// A record leaves without a tombstone.
@@ -212,6 +213,9 @@ impl Tables {
             Change::Absence(absence) => self.absence = *absence,
             Change::Confirm(key) => {
                 self.absence.confirmed.insert(key);
+            }
+            Change::HoldBack(key) => {
+                self.absence.held_back.insert(key);
             }
             Change::NoLongerHeldBack(key) => {
                 self.absence.held_back.remove(&key);
@@ -519,6 +523,9 @@ impl Inner {
                 Admission::Quarantine(_) if self.sabotage == Some(Sabotage::QuarantinedIsDropped) => {}
                 Admission::Quarantine(_) => {
                     applied.quarantined += 1;
+                    if lives_elsewhere && self.deletes_unseen(&record, held.as_ref()) {
+                        changes.extend([Change::Withhold, Change::HoldBack(key)]);
+                    }
                     changes.push(Change::Quarantine { bucket: key.bucket, bytes: record.encode().into() });
                 }
             }
