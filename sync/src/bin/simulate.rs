@@ -13,13 +13,14 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use alexandria_sync::sim::{Figures, Plan, Sweep, judge, shrink};
 
 const USAGE: &str = "\
-usage: tests/simulate [HOW LONG] [--seeds N] [--from SEED] [--jobs N] [--tries N] [--cards]
+usage: tests/simulate [HOW LONG] [--seeds N] [--from SEED] [--jobs N] [--tries N] [--cards | --absences]
 
   HOW LONG      30s, 20m, 2h or 2h30m; without it and without --seeds, 1m
   --seeds N     so many worlds instead
   --from SEED   the first one; without it, chosen by the time
   --jobs N      threads; without it, one for each core
   --cards       worlds without additions, in all of which cards are put back and copied
+  --absences    worlds in which nodes stay away for longer than their leases, most of them with neighbours, sticks and cards
   --tries N     worlds that are lived through to make a failing one small, at most; without it, 2000
 
 Ends with 1 if a promise was broken, after the first world in which one was.";
@@ -43,6 +44,7 @@ struct Options {
 enum Worlds {
     Usual,
     Cards,
+    Absences,
 }
 
 impl Options {
@@ -50,6 +52,7 @@ impl Options {
         match self.worlds {
             Worlds::Usual => Plan::of(seed),
             Worlds::Cards => Plan::with_cards(seed),
+            Worlds::Absences => Plan::with_absences(seed),
         }
     }
 }
@@ -73,6 +76,7 @@ fn main() -> ExitCode {
     let worlds = match options.worlds {
         Worlds::Usual => "",
         Worlds::Cards => " --cards",
+        Worlds::Absences => " --absences",
     };
     println!("replay: tests/simulate --from {} --seeds 1{worlds}", broken.seed);
     println!("making it small ...");
@@ -101,6 +105,7 @@ fn parse(arguments: impl Iterator<Item = String>) -> Result<Options, String> {
             "--seeds" => options.seeds = number()?,
             "--from" => options.from = number()?,
             "--cards" => options.worlds = Worlds::Cards,
+            "--absences" => options.worlds = Worlds::Absences,
             "--tries" => tries = number()?,
             "--jobs" => options.jobs = number()?.clamp(1, 1024) as usize,
             text => options.until = Some(duration(text).ok_or(format!("`{text}` is not understood"))?),

@@ -35,7 +35,7 @@ impl World<'_> {
         let is_here = |written: &&Written| written.kept && !here.evicted.contains(&written.record.key);
         for written in here.written.iter().filter(is_here) {
             let held = here.records.get(written.record.key);
-            if !contains(held.as_ref(), &written.record) && !self.may_be_forgotten(written.record.key, held.as_ref()) {
+            if !contains(held.as_ref(), &written.record) && !self.may_be_forgotten(&written.record, held.as_ref()) {
                 faults.push((2, format!("replica {replica} lost an acknowledged write of {:?}", written.record.key)));
             }
         }
@@ -63,6 +63,7 @@ impl World<'_> {
             }
             let node = (!here.is_bridge()).then_some(here.node);
             let (records, deleted) = (Arc::clone(&here.records), &mut here.deleted);
+            let (passed_for_new, came_back) = (&self.passed_for_new, &mut self.figures.passed_for_new);
             records.for_each(|record| {
                 if let (BucketId::Site(site), Some(node)) = (record.key.bucket, node)
                     && site != node
@@ -71,6 +72,8 @@ impl World<'_> {
                 }
                 if record.is_tombstone() {
                     deleted.insert(record.key);
+                } else if deleted.contains(&record.key) && passed_for_new.contains(&record.key) {
+                    *came_back = 1;
                 } else if deleted.contains(&record.key) {
                     faults.push((6, format!("replica {at} had deleted {:?} and shows it again", record.key)));
                 }
@@ -116,8 +119,7 @@ impl World<'_> {
             let seen = contains(here.records.get(row.key).as_ref(), &row) || set_aside.contains(&row);
             let may_be_forgotten = || {
                 let held = here.records.get(row.key);
-                row.is_tombstone() && self.has_leases() && held.is_none()
-                    || self.may_be_forgotten(row.key, held.as_ref())
+                row.is_tombstone() && self.has_leases() && held.is_none() || self.may_be_forgotten(&row, held.as_ref())
             };
             if seq <= cursor.seq && !seen && !may_be_forgotten() {
                 let (seq, cursor) = (seq.0, cursor.seq.0);
@@ -283,7 +285,7 @@ impl World<'_> {
             for edit in edits.iter().filter(|edit| here.is_bridge() || keeps(edit.record.key.bucket)) {
                 let held = here.records.get(edit.record.key);
                 let is_away =
-                    held_back.contains(&edit.record.key) || self.may_be_forgotten(edit.record.key, held.as_ref());
+                    held_back.contains(&edit.record.key) || self.may_be_forgotten(&edit.record, held.as_ref());
                 if !shows(held.as_ref(), &edit.record) && !is_away {
                     faults.push(format!("replica {at} does not show an edit of {:?}", edit.record.key));
                 }
@@ -343,7 +345,7 @@ impl World<'_> {
                 if !self.keeps(at, key.bucket)
                     || replica.revoked_us.is_some()
                     || held_back.contains(key)
-                    || self.may_be_forgotten(*key, held.as_ref())
+                    || kept.as_ref().is_some_and(|kept| self.may_be_forgotten(kept, held.as_ref()))
                 {
                     continue;
                 }

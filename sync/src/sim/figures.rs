@@ -81,6 +81,8 @@ pub struct Figures {
     pub tombstones_forgotten: u64,
     /// Times that a node came back after its lease and began to read all anew, or to sweep.
     pub read_anew: u64,
+    /// Worlds in which something deleted came back with a card that passed for a new node.
+    pub passed_for_new: u64,
     /// Events.
     pub events: u64,
     /// Virtual time, in milliseconds.
@@ -136,6 +138,7 @@ impl Figures {
         self.cost += other.cost;
         self.tombstones_forgotten += other.tombstones_forgotten;
         self.read_anew += other.read_anew;
+        self.passed_for_new += other.passed_for_new;
         self.events += other.events;
         self.virtual_ms += other.virtual_ms;
         self.replica_ms += other.replica_ms;
@@ -184,6 +187,7 @@ impl Figures {
             ("cost", self.cost),
             ("tombstones forgotten", self.tombstones_forgotten),
             ("read anew", self.read_anew),
+            ("passed for new", self.passed_for_new),
             ("events", self.events),
             ("virtual ms", self.virtual_ms),
             ("replica ms", self.replica_ms),

@@ -9,6 +9,7 @@ mod additions;
 mod words;
 
 pub use self::additions::Addition;
+use self::additions::Odds;
 use super::metered::LinkPlan;
 use super::ops::{self, Wish};
 use super::replica::Wall;
@@ -209,6 +210,14 @@ impl Plan {
         plan
     }
 
+    /// A world of `seed` in which nodes stay away for longer than their leases, and most have neighbours, sticks and cards as well: what brings deleted
+    /// things back takes several of these at once.
+    pub fn with_absences(seed: u64) -> Self {
+        let mut plan = Self::bare(seed, seed % 3 != 0 || is_lan(seed), true);
+        plan.add_with(&Addition::ALL, &Odds::OF_ABSENCES);
+        plan
+    }
+
     /// The same with only these of its additions, in the order of [`Addition`]: a seed that failed by them stays the world
     /// that it was, whatever is added later.
     pub fn with_additions(seed: u64, additions: &[Addition]) -> Self {
@@ -219,13 +228,16 @@ impl Plan {
 
     /// The same as it was before worlds had more in them: a seed that once failed stays the world that it was.
     pub fn without_additions(seed: u64) -> Self {
+        Self::bare(seed, is_lan(seed), seed % LEASES_ONE_IN == 1)
+    }
+
+    fn bare(seed: u64, is_lan: bool, has_leases: bool) -> Self {
         let mut rng = Seeded::new(seed);
-        let mut residents = residents(&mut rng, seed);
-        if is_lan(seed) {
+        let mut residents = residents(&mut rng, is_lan);
+        if is_lan {
             put_on_one_network(&mut rng, &mut residents);
         }
         let mut steps = steps(&mut rng, residents.len());
-        let has_leases = seed % LEASES_ONE_IN == 1;
         if has_leases {
             stay_away(&mut rng, &mut residents, &mut steps);
         }
@@ -280,8 +292,8 @@ fn put_on_one_network(rng: &mut Seeded, residents: &mut [Resident]) {
     }
 }
 
-fn residents(rng: &mut Seeded, seed: u64) -> Vec<Resident> {
-    let count = (2 + rng.below(3) as usize).max(if is_lan(seed) { 3 } else { 2 });
+fn residents(rng: &mut Seeded, is_lan: bool) -> Vec<Resident> {
+    let count = (2 + rng.below(3) as usize).max(if is_lan { 3 } else { 2 });
     let old = rng.below(count as u64 + 2) as usize;
     let [one, _] = ops::collections();
     (0..count)

@@ -15,7 +15,7 @@ mod room;
 mod sessions;
 mod steps;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 pub(super) use self::carriers::Receipts;
 use self::carriers::Stick;
@@ -28,6 +28,7 @@ use super::seeded::Seeded;
 use super::{Figures, Outcome, Sabotage, Violation};
 use crate::chunk::BlobHash;
 use crate::hlc::DRIFT_BOUND_MS;
+use crate::record::RecordKey;
 use crate::session::{Input, Scope};
 use crate::wire::Lane;
 
@@ -137,6 +138,8 @@ pub(super) struct World<'p> {
     days_passed: u64,
     /// Events since the time last went on.
     events_at_once: u64,
+    /// Records of cards from before their nodes' first meeting that were given as those of new nodes.
+    pub(super) passed_for_new: BTreeSet<RecordKey>,
     pub(super) violations: Vec<Violation>,
     pub(super) figures: Figures,
     trace: blake3::Hasher,
@@ -176,6 +179,7 @@ impl<'p> World<'p> {
             starts: 0,
             days_passed: 0,
             events_at_once: 0,
+            passed_for_new: BTreeSet::new(),
             violations: Vec::new(),
             figures: Figures { worlds: 1, ..Figures::default() },
             trace: blake3::Hasher::new(),

@@ -2,6 +2,7 @@
 //! released versions wrote.
 
 mod absence;
+mod absences;
 mod budget;
 mod bundles;
 mod bystanders;

@@ -231,3 +231,41 @@ fn regression_what_is_held_back_waits_for_a_delete_that_is_set_aside() {
 fn regression_who_is_known_and_knows_nobody_was_set_back() {
     is_good_with(14_001_657, &Addition::ALL);
 }
+
+/// Content that the bridge had said it holds was deleted and swept there, taken in again at a node under another record, and given up there on the
+/// bridge's old word.
+#[test]
+fn regression_the_bridge_is_asked_again_about_what_another_record_names() {
+    is_good_with(110_076_590, &Addition::ALL);
+}
+
+fn is_good_with_absences(seed: u64) {
+    let violations = live(&Plan::with_absences(seed), None).violations;
+    assert!(violations.is_empty(), "{violations:?}");
+}
+
+/// A node whose lease ran out in the middle of a session with the bridge was waited for, though it learns of that only in the next one, within a day.
+#[test]
+fn regression_whose_lease_runs_out_in_a_session_learns_of_it_in_the_next() {
+    is_good_with_absences(120_030_913);
+}
+
+/// A delete by a clock that was far ahead was forgotten, and an earlier delete of the same record came: it was missed.
+#[test]
+fn regression_a_delete_that_is_forgotten_may_give_way_to_an_earlier_one() {
+    is_good_with_absences(120_042_289);
+}
+
+/// Cards from before their nodes' first meeting pass for new nodes where nobody can tell (docs/adr/0013-long-absence.md, what stays).
+#[test]
+fn regression_what_comes_back_with_a_card_that_passes_for_new_is_known() {
+    is_good_with_absences(120_032_345);
+    is_good_with_absences(120_051_145);
+}
+
+/// A delete by the bridge, whose clock was years ahead, was set aside at a node that read all anew, and the record counted as confirmed there: it came back once
+/// the bridge had forgotten the delete.
+#[test]
+fn regression_a_delete_that_is_set_aside_while_all_is_read_anew_holds_its_record_back() {
+    is_good_with_absences(120_132_857);
+}

@@ -12,14 +12,10 @@ use crate::sim::world::SECRETS;
 const BUDGETS_PERCENT: u64 = 8;
 /// Worlds in which something is erased, in percent.
 const SECRETS_PERCENT: u64 = 15;
-/// Worlds in which sticks are carried, in percent.
-const CARRIERS_PERCENT: u64 = 15;
 /// Worlds in which content has to make way, in percent.
 const WANT_OF_ROOM_PERCENT: u64 = 15;
 /// Worlds in which nodes do not keep all that they may have, in percent.
 const CHOICES_PERCENT: u64 = 15;
-/// Worlds in which cards are put back or copied, in percent.
-const CARDS_PERCENT: u64 = 15;
 /// What their chance begins from, with the seed.
 pub(super) const CARDS: u64 = 0x0063_6172_6473;
 /// Contents that only worlds with budgets have.
@@ -48,18 +44,40 @@ impl Addition {
         [Self::Budgets, Self::Carriers, Self::WantOfRoom, Self::Choices, Self::Secrets, Self::Cards];
 }
 
+/// How many worlds have an addition, in percent, where that differs.
+#[derive(Debug)]
+pub(super) struct Odds {
+    carriers: u64,
+    cards: u64,
+}
+
+impl Odds {
+    const USUAL: Self = Self { carriers: 15, cards: 15 };
+    /// Where nodes stay away for longer than their leases.
+    pub(super) const OF_ABSENCES: Self = Self { carriers: 50, cards: 85 };
+}
+
 impl Plan {
     pub(super) fn add(&mut self, additions: &[Addition]) {
+        self.add_with(additions, &Odds::USUAL);
+    }
+
+    pub(super) fn add_with(&mut self, additions: &[Addition], odds: &Odds) {
         for addition in additions {
             match addition {
                 Addition::Budgets => self.add_budgets(&mut Seeded::new(self.seed ^ 0x6275_6467_6574)),
-                Addition::Carriers => self.add_carriers(&mut Seeded::new(self.seed ^ 0x7374_6963_6b73)),
+                Addition::Carriers => {
+                    let rng = &mut Seeded::new(self.seed ^ 0x7374_6963_6b73);
+                    if rng.chance(odds.carriers) {
+                        self.add_carriers(rng);
+                    }
+                }
                 Addition::WantOfRoom => self.add_want_of_room(&mut Seeded::new(self.seed ^ 0x726f_6f6d)),
                 Addition::Choices => self.add_choices(&mut Seeded::new(self.seed ^ 0x6368_6f69_6365)),
                 Addition::Secrets => self.add_secrets(&mut Seeded::new(self.seed ^ 0x7365_6372_6574)),
                 Addition::Cards => {
                     let rng = &mut Seeded::new(self.seed ^ CARDS);
-                    if rng.chance(CARDS_PERCENT) {
+                    if rng.chance(odds.cards) {
                         self.copy_cards(rng);
                     }
                 }
@@ -134,9 +152,6 @@ impl Plan {
 
     /// Sticks are carried, also between those who have links, and to one in some worlds who has none.
     fn add_carriers(&mut self, rng: &mut Seeded) {
-        if !rng.chance(CARRIERS_PERCENT) {
-            return;
-        }
         self.has_carriers = true;
         let count = self.residents.len() as u64;
         let alone = 1 + rng.below(count - 1) as usize;

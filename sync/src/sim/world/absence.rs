@@ -8,6 +8,8 @@ use crate::id::NodeId;
 use crate::record::{Record, RecordKey};
 use crate::session::Input;
 use crate::sim::absence::Lease;
+use crate::sim::replica::Replica;
+use crate::store::RecordStore as _;
 use crate::wire::CloseReason;
 
 /// Sessions are begun anew after this.
@@ -46,6 +48,9 @@ impl World<'_> {
             self.look_at_clock(replica);
             self.figures.tombstones_forgotten += self.replicas[replica].records.collect_tombstones() as u64;
         }
+        if self.healed {
+            self.end_sessions_of_lapsed();
+        }
         let is_bridge = self.replicas[peer].is_bridge();
         if !is_bridge {
             return ![node, peer].iter().any(|&end| self.replicas[end].records.reads_anew());
@@ -67,6 +72,21 @@ impl World<'_> {
         }
     }
 
+    /// Whose lease ran out in the middle of a session with the bridge learns of it in the next one, which begins within a day.
+    fn end_sessions_of_lapsed(&mut self) {
+        for node in 0..self.replicas.len() {
+            let here = &self.replicas[node];
+            let Some(bridge) = here.dials.filter(|bridge| here.conversations.contains_key(bridge)) else { continue };
+            let standings = (here.records.standing(true), self.replicas[bridge].records.standing(false));
+            if let (Some(mine), Some(theirs)) = standings
+                && mine.in_step_ms < theirs.collected_ms
+                && !here.records.reads_anew()
+            {
+                self.tell(node, bridge, Input::Stop(CloseReason::GoingAway, "a day is over".into()));
+            }
+        }
+    }
+
     /// Sessions that are a day old are begun anew.
     pub(super) fn renew_sessions(&mut self) {
         if !self.has_leases() || self.now_us < self.renewed_us + SESSION_US {
@@ -81,15 +101,32 @@ impl World<'_> {
         }
     }
 
+    /// A card from before its node's first meeting gives what it holds as a new node does, in a bundle or to one who never knew it: nobody
+    /// can tell, and what was deleted and forgotten since may come back (docs/adr/0013-long-absence.md, the gap that stays). Whoever knew
+    /// it tells it in a session.
+    pub(super) fn note_who_passes_for_new(&mut self, node: usize, in_session_with: Option<usize>) {
+        let here = &self.replicas[node];
+        let epoch = here.records.epoch();
+        let remembers = |peer: &Replica| peer.records.remembers(here.node).iter().any(|of| of.epoch == epoch);
+        let is_told = in_session_with.is_some_and(|peer| remembers(&self.replicas[peer]));
+        if here.unnoticed == Some(epoch) && here.records.is_fresh() && !is_told {
+            self.passed_for_new.extend(here.records.all().into_iter().map(|record| record.key));
+        }
+    }
+
     /// Records that are held back somewhere.
     pub(in crate::sim) fn held_back(&self) -> BTreeSet<RecordKey> {
         self.replicas.iter().flat_map(|here| here.records.held_back()).collect()
     }
 
-    /// Whether a record may rightly not be there: somebody has deleted it, and that may be forgotten.
-    pub(in crate::sim) fn may_be_forgotten(&self, key: RecordKey, held: Option<&Record>) -> bool {
-        let is_deletion = |record: &Record| record.key == key && record.is_tombstone();
-        let written = || self.replicas.iter().flat_map(|here| &here.written);
-        self.has_leases() && held.is_none() && written().any(|written| is_deletion(&written.record))
+    /// Whether a version may rightly not be there: somebody has deleted the record, and that may be forgotten. Of a delete that was forgotten, an earlier one
+    /// may have come since; and a card that passed for a new node may have brought an older version.
+    pub(in crate::sim) fn may_be_forgotten(&self, version: &Record, held: Option<&Record>) -> bool {
+        let is_deletion = |record: &Record| record.key == version.key && record.is_tombstone();
+        let is_deleted =
+            || self.replicas.iter().flat_map(|here| &here.written).any(|written| is_deletion(&written.record));
+        let is_as_good_as_gone = held.is_none_or(|held| held.is_tombstone() && version.is_tombstone())
+            || self.passed_for_new.contains(&version.key);
+        self.has_leases() && is_as_good_as_gone && is_deleted()
     }
 }

@@ -73,6 +73,7 @@ impl World<'_> {
         if self.replicas[from].records.is_fresh() && self.look_at_clock(from).1 == ClockQuality::Untrusted {
             return;
         }
+        self.note_who_passes_for_new(from, None);
         self.figures.bundles += 1;
         let (bytes, records) = self.export(from, to, good_for_days);
         let what = OnStick::Bundle { bytes, records };

@@ -129,7 +129,7 @@ impl World<'_> {
         let held = bridge.records.get(record.key);
         let is_there = contains(held.as_ref(), record)
             || bridge.records.quarantined().contains(record)
-            || self.may_be_forgotten(record.key, held.as_ref());
+            || self.may_be_forgotten(record, held.as_ref());
         let knows_no_better = here.bridge_epoch != Some(bridge.records.epoch());
         if !is_there && !knows_no_better {
             self.violate(16, &format!("node {replica} gave up {:?}, which its bridge does not hold", record.key));

@@ -62,6 +62,8 @@ impl World<'_> {
             self.schedule(after, Happening::Connect { node, to: bridge, life });
             return;
         }
+        self.note_who_passes_for_new(node, Some(bridge));
+        self.note_who_passes_for_new(bridge, Some(node));
         // The bridge takes the newer connection for the live one.
         if self.replicas[bridge].conversations.contains_key(&node) {
             self.end_conversation(bridge, node);
