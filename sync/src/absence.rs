@@ -67,6 +67,12 @@ pub fn is_forgettable(record: &Record) -> bool {
     record.is_tombstone() && record.key.id.minted_unix_ms().is_some()
 }
 
+/// Whether the time of a tombstone has come by `collected_ms`, so that a node may count it among the deletes that the bridge had by then. The bridge may have
+/// set aside one whose stamp is later, and give away what it deletes.
+pub fn has_come(tombstone: &Record, collected_ms: u64) -> bool {
+    !is_set_aside(tombstone, collected_ms)
+}
+
 /// Whether a bridge whose clock shows this time sets a version aside, because its stamp is too far ahead: it has it, and does not give it.
 pub fn is_set_aside(record: &Record, bridge_ms: u64) -> bool {
     record.newest_stamp().time.unix_ms() > bridge_ms.saturating_add(DRIFT_BOUND_MS)

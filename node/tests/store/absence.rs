@@ -347,6 +347,25 @@ async fn a_tombstone_goes_once_the_bridge_has_had_it_for_a_lease() {
     assert_eq!(title(&store, 5).as_deref(), Some("5 of the bridge"));
 }
 
+/// The clock here was ahead: the bridge has set the delete aside, and would give the record back.
+#[tokio::test]
+async fn a_tombstone_stays_while_its_time_has_not_come_at_the_bridge() {
+    let dir = folder();
+    let (store, _) = away(&dir).await;
+    store.records.change_one(Change::delete(key(1), None)).await.unwrap();
+    store.records.set_trusted_time(at(7_200_000));
+    store.records.change_one(Change::delete(key(2), None)).await.unwrap();
+    let head = store.records.heads_now().into_iter().find(|head| head.bucket == shelf()).unwrap();
+    store.records.caught_up(bridge(), standing(2000, 0), Some(vec![head])).await.unwrap();
+    write(&store, 40, "more").await;
+    let more = BucketHead { bucket: shelf(), head: Seq(head.head.0 + 1) };
+    store.records.caught_up(bridge(), standing(3000, 0), Some(vec![more])).await.unwrap();
+    store.records.meet(bridge(), standing(9100, 3000)).await.unwrap();
+    assert_eq!(store.records.collect_tombstones().await.unwrap(), 1);
+    assert!(store.records.get(key(1)).unwrap().is_none());
+    assert!(store.records.get(key(2)).unwrap().is_some_and(|held| held.record.is_tombstone()));
+}
+
 /// An erasure makes the tombstone again wherever it is read; so it stays.
 #[tokio::test]
 async fn the_tombstone_of_what_was_erased_stays() {

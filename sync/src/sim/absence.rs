@@ -9,7 +9,9 @@ use std::sync::{Mutex, PoisonError};
 
 use super::Sabotage;
 use super::records::{Change, Inner, SimRecords};
-use crate::absence::{Mark, Marks, Standing, Unconfirmed, Verdict, in_step_once_met, is_forgettable, is_set_aside};
+use crate::absence::{
+    Mark, Marks, Standing, Unconfirmed, Verdict, has_come, in_step_once_met, is_forgettable, is_set_aside,
+};
 use crate::domain::{Erasure, ErasureReceipt, Typed};
 use crate::id::{BucketId, Incarnation, NodeId, Seq};
 use crate::merge::Admission;
@@ -216,15 +218,17 @@ impl SimRecords {
             return 0;
         }
         let heads: Vec<BucketHead> = inner.heads();
+        let collected_ms = match lease.bridge {
+            None if inner.sabotage == Some(Sabotage::TombstonesGoTooEarly) => now_ms,
+            None => now_ms.saturating_sub(lease.lease_ms),
+            Some(_) => absence.times.unwrap_or_default().collected_ms,
+        };
         let until: BTreeMap<BucketId, Seq> = if lease.bridge.is_none() {
-            let is_early = inner.sabotage == Some(Sabotage::TombstonesGoTooEarly);
-            let until_ms = if is_early { now_ms } else { now_ms.saturating_sub(lease.lease_ms) };
             for head in &heads {
                 absence.marks.entry(head.bucket).or_default().note(Mark { at_ms: now_ms, head: head.head });
             }
-            absence.marks.iter().map(|(&bucket, marks)| (bucket, marks.head_at(until_ms))).collect()
+            absence.marks.iter().map(|(&bucket, marks)| (bucket, marks.head_at(collected_ms))).collect()
         } else {
-            let collected_ms = absence.times.unwrap_or_default().collected_ms;
             let had = |marks: &Marks| {
                 let until: Vec<&Mark> = marks.kept().iter().filter(|mark| mark.at_ms <= collected_ms).collect();
                 until.len().checked_sub(2).map_or(Seq::default(), |at| until[at].head)
@@ -238,6 +242,7 @@ impl SimRecords {
             .records
             .iter()
             .filter(|(key, row)| is_forgettable(&row.record) && is_old(key, row.seq))
+            .filter(|(_, row)| lease.bridge.is_none() || has_come(&row.record, collected_ms))
             .filter(|(key, _)| !inner.tables.quarantine.iter().any(|aside| aside.key == **key))
             .filter(|(key, _)| !absence.held_back.contains(key) && !erased.contains(key))
             .map(|(&key, _)| Change::Forget(key))
@@ -245,7 +250,7 @@ impl SimRecords {
         let count = old.len();
         if lease.bridge.is_none() && !old.is_empty() {
             let mut times = absence.times.unwrap_or_default();
-            times.collected_ms = times.collected_ms.max(now_ms.saturating_sub(lease.lease_ms));
+            times.collected_ms = times.collected_ms.max(collected_ms);
             absence.times = Some(times);
         }
         // First it is durable how far, then they go.

@@ -269,3 +269,16 @@ fn regression_what_comes_back_with_a_card_that_passes_for_new_is_known() {
 fn regression_a_delete_that_is_set_aside_while_all_is_read_anew_holds_its_record_back() {
     is_good_with_absences(120_132_857);
 }
+
+/// A node had given a collection up when an image of its card was made, and had it again since; then the bridge went back to before that, and the node to
+/// the image: neither has what was missed.
+#[test]
+fn regression_what_node_and_bridge_have_both_gone_back_from_is_missed_by_nobody() {
+    is_good_with(150_093_493, &Addition::ALL);
+}
+
+/// A node whose clock was forty years ahead deleted a record. The bridge set that aside; the node forgot its tombstone, and got the record back.
+#[test]
+fn regression_a_node_keeps_a_tombstone_that_the_bridge_has_set_aside() {
+    is_good_with_absences(161_008_717);
+}

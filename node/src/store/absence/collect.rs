@@ -2,11 +2,11 @@
 //!
 //! Each session with the bridge tells how far it has every feed here: a mark, at the time of its hello. What lies up to one mark
 //! was there when the next one was made. So a tombstone goes once the bridge has collected up to the mark after the one that
-//! it lies before. What stays, and why, is in docs/adr/0013-long-absence.md.
+//! it lies before; not if its stamp is later than that, for the bridge may have set it aside. What stays, and why, is in docs/adr/0013-long-absence.md.
 
 use std::ops::Bound;
 
-use alexandria_sync::absence::{Mark, Marks, is_forgettable};
+use alexandria_sync::absence::{Mark, Marks, has_come, is_forgettable};
 use alexandria_sync::id::{BucketId, Seq};
 use alexandria_sync::record::RecordKey;
 use alexandria_sync::store::BucketHead;
@@ -112,7 +112,8 @@ fn collect_some(rows: &mut Overlay<'_>, bucket: BucketId) -> Result<Option<u64>,
         let (kind, id) = decode_feed(&named)?;
         let of = RecordKey { bucket, kind, id };
         let Some(found) = tables::read(rows, of)? else { continue };
-        if found.seq != seq || !is_forgettable(&found.record) || is_needed(rows, of)? {
+        let may_go = is_forgettable(&found.record) && has_come(&found.record, times.collected_ms);
+        if found.seq != seq || !may_go || is_needed(rows, of)? {
             continue;
         }
         tables::forget_tombstone(rows, &found)?;

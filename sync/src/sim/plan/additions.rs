@@ -8,14 +8,6 @@ use crate::sim::secrets::VERSIONS;
 use crate::sim::seeded::Seeded;
 use crate::sim::world::SECRETS;
 
-/// Worlds in which links have budgets, in percent.
-const BUDGETS_PERCENT: u64 = 8;
-/// Worlds in which something is erased, in percent.
-const SECRETS_PERCENT: u64 = 15;
-/// Worlds in which content has to make way, in percent.
-const WANT_OF_ROOM_PERCENT: u64 = 15;
-/// Worlds in which nodes do not keep all that they may have, in percent.
-const CHOICES_PERCENT: u64 = 15;
 /// What their chance begins from, with the seed.
 pub(super) const CARDS: u64 = 0x0063_6172_6473;
 /// Contents that only worlds with budgets have.
@@ -44,17 +36,24 @@ impl Addition {
         [Self::Budgets, Self::Carriers, Self::WantOfRoom, Self::Choices, Self::Secrets, Self::Cards];
 }
 
-/// How many worlds have an addition, in percent, where that differs.
+/// How many worlds have each addition, in percent.
 #[derive(Debug)]
 pub(super) struct Odds {
+    budgets: u64,
     carriers: u64,
+    want_of_room: u64,
+    choices: u64,
+    secrets: u64,
     cards: u64,
 }
 
 impl Odds {
-    const USUAL: Self = Self { carriers: 15, cards: 15 };
+    const USUAL: Self = Self { budgets: 8, carriers: 15, want_of_room: 15, choices: 15, secrets: 15, cards: 15 };
     /// Where nodes stay away for longer than their leases.
-    pub(super) const OF_ABSENCES: Self = Self { carriers: 50, cards: 85 };
+    pub(super) const OF_ABSENCES: Self = Self { carriers: 50, cards: 85, ..Self::USUAL };
+    /// Where most befalls a world at once.
+    pub(super) const DENSE: Self =
+        Self { budgets: 15, carriers: 40, want_of_room: 50, choices: 60, secrets: 30, cards: 60 };
 }
 
 impl Plan {
@@ -65,16 +64,36 @@ impl Plan {
     pub(super) fn add_with(&mut self, additions: &[Addition], odds: &Odds) {
         for addition in additions {
             match addition {
-                Addition::Budgets => self.add_budgets(&mut Seeded::new(self.seed ^ 0x6275_6467_6574)),
+                Addition::Budgets => {
+                    let rng = &mut Seeded::new(self.seed ^ 0x6275_6467_6574);
+                    if rng.chance(odds.budgets) {
+                        self.add_budgets(rng);
+                    }
+                }
                 Addition::Carriers => {
                     let rng = &mut Seeded::new(self.seed ^ 0x7374_6963_6b73);
                     if rng.chance(odds.carriers) {
                         self.add_carriers(rng);
                     }
                 }
-                Addition::WantOfRoom => self.add_want_of_room(&mut Seeded::new(self.seed ^ 0x726f_6f6d)),
-                Addition::Choices => self.add_choices(&mut Seeded::new(self.seed ^ 0x6368_6f69_6365)),
-                Addition::Secrets => self.add_secrets(&mut Seeded::new(self.seed ^ 0x7365_6372_6574)),
+                Addition::WantOfRoom => {
+                    let rng = &mut Seeded::new(self.seed ^ 0x726f_6f6d);
+                    if rng.chance(odds.want_of_room) {
+                        self.add_want_of_room(rng);
+                    }
+                }
+                Addition::Choices => {
+                    let rng = &mut Seeded::new(self.seed ^ 0x6368_6f69_6365);
+                    if rng.chance(odds.choices) {
+                        self.add_choices(rng);
+                    }
+                }
+                Addition::Secrets => {
+                    let rng = &mut Seeded::new(self.seed ^ 0x7365_6372_6574);
+                    if rng.chance(odds.secrets) {
+                        self.add_secrets(rng);
+                    }
+                }
                 Addition::Cards => {
                     let rng = &mut Seeded::new(self.seed ^ CARDS);
                     if rng.chance(odds.cards) {
@@ -89,7 +108,7 @@ impl Plan {
     fn add_budgets(&mut self, rng: &mut Seeded) {
         // Months of looking at links whose disk is full, every few seconds, would take as long as a thousand worlds.
         let is_of_months = self.steps.last().is_some_and(|step| step.at_us > DAY_US);
-        if !rng.chance(BUDGETS_PERCENT) || is_of_months {
+        if is_of_months {
             return;
         }
         self.budgets_stay = rng.chance(50);
@@ -134,9 +153,6 @@ impl Plan {
 
     /// People have secrets, write and look at them in several places, and some are to be forgotten.
     fn add_secrets(&mut self, rng: &mut Seeded) {
-        if !rng.chance(SECRETS_PERCENT) {
-            return;
-        }
         self.has_secrets = true;
         let count = self.residents.len() as u64;
         for _ in 0..rng.between(6, 24) {
@@ -188,7 +204,7 @@ impl Plan {
     /// Disks are too small for all content, and what nothing names is swept.
     fn add_want_of_room(&mut self, rng: &mut Seeded) {
         // Who has a way only through a neighbour lacks what that one has given up.
-        if !rng.chance(WANT_OF_ROOM_PERCENT) || self.residents.iter().any(|here| !here.has_way && !here.by_carrier) {
+        if self.residents.iter().any(|here| !here.has_way && !here.by_carrier) {
             return;
         }
         let count = self.residents.len() as u64;
@@ -205,7 +221,7 @@ impl Plan {
 
     /// Operators choose what nodes keep. Neighbours would bring back what only the bridge is asked about.
     fn add_choices(&mut self, rng: &mut Seeded) {
-        if !rng.chance(CHOICES_PERCENT) || self.residents.iter().any(|here| here.on_lan) {
+        if self.residents.iter().any(|here| here.on_lan) {
             return;
         }
         self.has_choices = true;

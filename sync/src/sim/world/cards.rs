@@ -50,6 +50,7 @@ impl World<'_> {
         self.look_at_clock(replica);
         let here = &mut self.replicas[replica];
         here.unnoticed = Some(here.records.epoch());
+        self.node_goes_back(replica);
     }
 
     /// A machine that was not there is started with a copy of a card that is in use.

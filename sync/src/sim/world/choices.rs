@@ -1,6 +1,8 @@
 //! What happens when a node no longer keeps a collection, or keeps it again: what the bridge has leaves it, comes back whole, and
 //! the judge looks at every record that goes (invariant 16).
 
+use std::collections::BTreeSet;
+
 use super::World;
 use crate::chunk::BlobHash;
 use crate::domain::{Blob, Typed as _};
@@ -114,6 +116,20 @@ impl World<'_> {
             let evicted = self.replicas[replica].evicted.clone();
             self.lose_with_the_bridge(replica, |key| evicted.contains(&key));
         }
+    }
+
+    /// A node goes back to when it had given up what the bridge held then, and has lost since.
+    pub(super) fn node_goes_back(&mut self, replica: usize) {
+        let here = &self.replicas[replica];
+        let Some(bridge) = here.dials.map(|bridge| &self.replicas[bridge]) else { return };
+        let set_aside = bridge.records.quarantined();
+        let is_lost = |version: &&Record| {
+            let held = bridge.records.get(version.key);
+            here.evicted.contains(&version.key) && !contains(held.as_ref(), version) && !set_aside.contains(version)
+        };
+        let written = here.written.iter().map(|written| &written.record);
+        let lost: BTreeSet<RecordKey> = written.filter(is_lost).map(|version| version.key).collect();
+        self.lose_with_the_bridge(replica, |key| lost.contains(&key));
     }
 
     fn lose_with_the_bridge(&mut self, replica: usize, is_lost: impl Fn(RecordKey) -> bool) {

@@ -45,6 +45,8 @@ impl World<'_> {
                 self.replicas[replica].go_back(epoch);
                 if self.replicas[replica].is_bridge() {
                     self.bridge_goes_back();
+                } else {
+                    self.node_goes_back(replica);
                 }
             }
             Deed::PutBack if up && self.replicas[replica].copy.is_some() => self.put_back(replica),
