@@ -66,6 +66,9 @@ pub struct Config {
     pub hello_deadline_ms: u64,
     /// Bytes of received records that may wait to be applied, before the lane is held back.
     pub backlog_bytes_max: usize,
+    /// Manifests kept at hand for a peer that asks for chunks of them, in bytes: 36 for each chunk. The last one is kept however large it is; others
+    /// are read again.
+    pub manifest_bytes_max: usize,
     /// What may cross the wire until [`Input::Credit`] says how much more; `None` on a link without a budget or a rate.
     pub credit: Option<Word>,
     /// How a peer stands that does not tell it (`absence`), as far as it is known here.
@@ -85,6 +88,7 @@ impl Default for Config {
             busy_retry_ms: 3_000,
             hello_deadline_ms: 30_000,
             backlog_bytes_max: pull::BACKLOG_BYTES_MAX,
+            manifest_bytes_max: 64 * 1024 * 1024,
             credit: None,
             standing_unless_told: Standing::default(),
         }
@@ -226,7 +230,7 @@ pub struct Held {
     pub record_bytes: usize,
     /// Chunks received and not durable: [`Config::window_bytes_max`]. What is sent is read only when a lane is free.
     pub content_bytes: usize,
-    /// What is wanted, asked, offered and remembered, with the manifests at hand: limits on how many there are of each.
+    /// What is wanted, asked, offered and remembered, with the manifests at hand ([`Config::manifest_bytes_max`]): limits on how many there are of each.
     pub list_bytes: usize,
 }
 
@@ -334,7 +338,7 @@ impl Session {
             puller: pull::Puller::new(scope.clone(), config.page_bytes, config.backlog_bytes_max),
             server: serve::Server::new(scope, local.epoch),
             fetcher: fetch::Fetcher::new(config.clone(), now_ms),
-            provider: provide::Provider::default(),
+            provider: provide::Provider::new(config.manifest_bytes_max),
             checks: check::Checks::default(),
             credit,
             standings: standing::Standings::new(local.standing),

@@ -18,8 +18,10 @@ use crate::wire::{Class, Lane, Message};
 
 /// Asks that may wait, at most.
 pub const ASKS_MAX: usize = 4096;
-/// Manifests kept at hand for the chunks that will be asked for next.
+/// Manifests kept at hand for the chunks that will be asked for next, at most; [`Config::manifest_bytes_max`](super::Config) limits them, too.
 const MANIFESTS_KEPT: usize = 64;
+/// Blobs whose manifests were handed out and are at hand no more, at most: past it the peer has to ask for the first of them again.
+const PUT_AWAY_MAX: usize = 4096;
 /// Blobs asked for in vain that are remembered, to tell the peer once they are here.
 const MISSED_MAX: usize = 4096;
 
@@ -35,6 +37,11 @@ pub(super) struct Provider {
     chunk_asks: [VecDeque<ChunkAsk>; Class::CONTENT.len()],
     turns: Turns,
     manifests: VecDeque<Arc<Manifest>>,
+    /// Of chunks of these the peer may ask all the same.
+    put_away: BTreeSet<BlobHash>,
+    /// The manifest that is read again, for a chunk that was asked for; nothing else is read meanwhile.
+    reading_again: Option<BlobHash>,
+    manifest_bytes_max: usize,
     missed: BTreeSet<BlobHash>,
     bytes_sent: u64,
     /// The last frame was a manifest: a chunk that a reader waits for goes before the next one.
@@ -55,8 +62,9 @@ impl ChunkAsk {
     }
 }
 
-impl Default for Provider {
-    fn default() -> Self {
+impl Provider {
+    /// One that keeps no more than so many bytes of manifests at hand, but for the last one.
+    pub(super) fn new(manifest_bytes_max: usize) -> Self {
         Self {
             lanes_free: (0..CONTENT_LANES).collect(),
             lane_costs: [0; CONTENT_LANES as usize],
@@ -66,14 +74,15 @@ impl Default for Provider {
             chunk_asks: Default::default(),
             turns: Turns::default(),
             manifests: VecDeque::new(),
+            put_away: BTreeSet::new(),
+            reading_again: None,
+            manifest_bytes_max,
             missed: BTreeSet::new(),
             bytes_sent: 0,
             manifest_sent: false,
         }
     }
-}
 
-impl Provider {
     pub(super) fn take_manifest_ask(&mut self, blob: BlobHash) -> Result<(), Violation> {
         self.check_room()?;
         self.manifest_asks.push_back(blob);
@@ -109,17 +118,39 @@ impl Provider {
         self.manifests_being_read -= 1;
         if let Some(manifest) = &manifest {
             self.missed.remove(&blob);
-            // Whose disk is full asks for the same one again and again.
-            self.manifests.retain(|kept| kept.blob() != blob);
-            if self.manifests.len() == MANIFESTS_KEPT {
-                self.manifests.pop_front();
-            }
-            self.manifests.push_back(Arc::clone(manifest));
-        } else if self.missed.len() < MISSED_MAX {
+            self.keep(Arc::clone(manifest));
+        }
+        if self.reading_again == Some(blob) {
+            self.reading_again = None;
+            // Gone meanwhile: the peer is told so with the chunk.
+            self.put_away.remove(&blob);
+            return;
+        }
+        if manifest.is_none() && self.missed.len() < MISSED_MAX {
             self.missed.insert(blob);
         }
         let manifest = manifest.map(|manifest| manifest.to_bytes());
         self.manifest_answers.push_back(Message::Manifest { blob, manifest });
+    }
+
+    fn keep(&mut self, manifest: Arc<Manifest>) {
+        let blob = manifest.blob();
+        // Whose disk is full asks for the same one again and again.
+        self.manifests.retain(|kept| kept.blob() != blob);
+        self.put_away.remove(&blob);
+        self.manifests.push_back(manifest);
+        while self.manifests.len() > MANIFESTS_KEPT
+            || self.manifests.len() > 1 && self.manifest_bytes() > self.manifest_bytes_max
+        {
+            let Some(first) = self.manifests.pop_front() else { return };
+            if self.put_away.len() < PUT_AWAY_MAX {
+                self.put_away.insert(first.blob());
+            }
+        }
+    }
+
+    fn manifest_bytes(&self) -> usize {
+        self.manifests.iter().map(|manifest| size_of_val(manifest.chunks())).sum()
     }
 
     pub(super) fn take_read(&mut self, blob: BlobHash, index: u32, lane: u8, bytes: Option<Bytes>, out: &mut Outbox) {
@@ -177,6 +208,16 @@ impl Provider {
 
     /// Sends the next chunk, or has it read, and tells at what cost; `None` if there is none, or none may go.
     fn send_chunk(&mut self, lane: u8, now_ms: u64, credit: &mut Credit, out: &mut Outbox) -> Option<u64> {
+        if self.reading_again.is_some() {
+            return None;
+        }
+        let asked = self.chunk_asks.iter().filter_map(|asks| asks.front().map(|ask| ask.blob));
+        if let Some(blob) = asked.into_iter().find(|blob| self.put_away.contains(blob)) {
+            self.reading_again = Some(blob);
+            self.manifests_being_read += 1;
+            out.disk(DiskRequest::Manifest(blob));
+            return None;
+        }
         let lengths = std::array::from_fn(|place| self.chunk_asks[place].front().map(|ask| self.chunk_len(ask)));
         let class = self.turns.next(lengths, now_ms)?;
         let place = schedule::place(class)?;
@@ -230,9 +271,9 @@ impl Provider {
             Message::Manifest { manifest: Some(manifest), .. } => manifest.len(),
             _ => 0,
         });
-        let manifests = self.manifests.iter().map(|manifest| size_of_val(manifest.chunks()));
-        let names = self.manifest_asks.len() + self.missed.len();
-        let list_bytes = answers.chain(manifests).sum::<usize>()
+        let names = self.manifest_asks.len() + self.missed.len() + self.put_away.len();
+        let list_bytes = answers.sum::<usize>()
+            + self.manifest_bytes()
             + names * size_of::<BlobHash>()
             + self.chunk_asks.iter().flatten().map(ChunkAsk::held_bytes).sum::<usize>();
         Held { list_bytes, ..Held::default() }
@@ -257,6 +298,7 @@ fn manifest_cost(answer: &Message) -> u64 {
 
 #[cfg(test)]
 mod tests {
+    use super::super::Output;
     use super::*;
     use crate::budget::Word;
     use crate::chunk::{Chunk, Chunking};
@@ -268,7 +310,7 @@ mod tests {
         let chunk = Chunk { len: 4_000, hash: ChunkHash::of(b"chunk") };
         let manifest = Arc::new(Manifest::new(BlobHash::of(b"blob"), Chunking::Fixed, vec![chunk; 60]).unwrap());
         let (blob, mut out) = (manifest.blob(), Outbox::default());
-        let (mut provider, mut credit) = (Provider::default(), Credit::default());
+        let (mut provider, mut credit) = (Provider::new(usize::MAX), Credit::default());
         provider.take_manifest_ask(blob).unwrap();
         provider.pump(0, &mut credit, &mut out);
         provider.take_manifest(blob, Some(manifest));
@@ -284,11 +326,51 @@ mod tests {
         assert_eq!(lacks[1..], [None; 3]);
     }
 
+    /// A peer that asks for chunks of several large archives at a time: what is put away for want of room is read again, and the peer notices nothing.
+    #[test]
+    fn manifests_take_no_more_memory_than_they_may_and_their_chunks_can_still_be_had() {
+        const CHUNKS: usize = 60;
+        let chunk = Chunk { len: 4_000, hash: ChunkHash::of(b"chunk") };
+        let manifest =
+            |name: u8| Arc::new(Manifest::new(BlobHash::of(&[name]), Chunking::Fixed, vec![chunk; CHUNKS]).unwrap());
+        let manifests = [1, 2, 3].map(manifest);
+        let bytes_max = 2 * CHUNKS * size_of::<Chunk>();
+        let (mut provider, mut credit) = (Provider::new(bytes_max), Credit::default());
+        for manifest in &manifests {
+            provider.take_manifest_ask(manifest.blob()).unwrap();
+            provider.pump(0, &mut credit, &mut Outbox::default());
+            provider.take_manifest(manifest.blob(), Some(Arc::clone(manifest)));
+            provider.pump(0, &mut credit, &mut Outbox::default());
+            provider.lane_drained(0, &mut credit);
+            assert!(provider.manifest_bytes() <= bytes_max);
+        }
+        for manifest in manifests.iter().cycle().take(9) {
+            provider.take_chunk_ask(manifest.blob(), 7, Class::Reader, Vec::new()).unwrap();
+            let mut out = Outbox::default();
+            provider.pump(0, &mut credit, &mut out);
+            while let Some(output) = out.queue.pop_front() {
+                match output {
+                    Output::Disk(DiskRequest::Manifest(blob)) => {
+                        let again = manifests.iter().find(|of| of.blob() == blob).cloned();
+                        provider.take_manifest(blob, again);
+                        provider.pump(0, &mut credit, &mut out);
+                    }
+                    Output::Disk(DiskRequest::Read { manifest: read, index: 7, lane }) => {
+                        assert_eq!(read.blob(), manifest.blob());
+                        provider.lane_drained(lane, &mut credit);
+                    }
+                    other => panic!("{other:?}"),
+                }
+            }
+            assert!(provider.is_idle() && provider.manifest_bytes() <= bytes_max);
+        }
+    }
+
     #[test]
     fn a_manifest_that_is_asked_for_again_is_kept_once() {
         let chunk = Chunk { len: 4_000, hash: ChunkHash::of(b"chunk") };
         let manifest = Arc::new(Manifest::new(BlobHash::of(b"blob"), Chunking::Fixed, vec![chunk; 60]).unwrap());
-        let (mut provider, mut held) = (Provider::default(), Vec::new());
+        let (mut provider, mut held) = (Provider::new(usize::MAX), Vec::new());
         for _ in 0..3 {
             let (mut credit, mut out) = (Credit::default(), Outbox::default());
             provider.take_manifest_ask(manifest.blob()).unwrap();

@@ -282,3 +282,10 @@ fn regression_what_node_and_bridge_have_both_gone_back_from_is_missed_by_nobody(
 fn regression_a_node_keeps_a_tombstone_that_the_bridge_has_set_aside() {
     is_good_with_absences(161_008_717);
 }
+
+/// The other end of a link that was let go, for its budget was used up, was never told, and called it a violation that no hello came.
+#[test]
+fn regression_the_other_end_of_a_link_that_is_let_go_notices() {
+    let violations = live(&Plan::dense(160_058_080), None).violations;
+    assert!(violations.is_empty(), "{violations:?}");
+}

@@ -1,6 +1,6 @@
 //! What happens to links that have a budget: nodes keep to it, the judge counts with them, and in the end it is lifted.
 
-use super::{Happening, World};
+use super::{Happening, NOTICE_US, World};
 use crate::hlc::ClockQuality;
 use crate::session::Input;
 use crate::sim::Sabotage;
@@ -190,6 +190,10 @@ impl World<'_> {
     }
 
     pub(super) fn let_link_go(&mut self, node: usize, connection: u64) {
+        // Its other end may not have heard yet that the session is over.
+        if let Some(bridge) = self.connections.get(&connection).map(|connection| connection.ends[1]) {
+            self.schedule(NOTICE_US, Happening::NoticeCut { replica: bridge, peer: node, connection });
+        }
         self.forget_connection(connection);
         let at = self.link_time(node);
         let keeps = self.keeps_count(node);
