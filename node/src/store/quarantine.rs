@@ -189,6 +189,16 @@ pub(super) fn is_aside(rows: &Overlay<'_>, of: RecordKey) -> Result<bool, StoreE
     Ok(rows.any_with_prefix(&keys::quarantine_of_record(of))?.is_some())
 }
 
+/// Whether a delete of a record is set aside.
+pub(super) fn is_delete_aside(rows: &Overlay<'_>, of: RecordKey) -> Result<bool, StoreError> {
+    for (_, value) in rows.with_prefix(&keys::quarantine_of_record(of))? {
+        if Quarantined::decode(of.bucket, &value)?.record.is_tombstone() {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
 /// What the rows of `q` add up to. Counted where nobody has counted them yet.
 fn usage(rows: &Overlay<'_>) -> Result<QuarantineUse, StoreError> {
     if let Some(value) = rows.get(&keys::quarantine_use())? {

@@ -203,6 +203,8 @@ async fn what_is_held_back_waits_for_a_delete_that_is_set_aside() {
     assert_eq!(applied.quarantined, 1);
     assert_eq!(store.records.held_back_count().unwrap(), 3);
     assert!(!sent(&store).await.contains(&id(4)), "it was deleted elsewhere");
+    store.records.apply(peer(6, 1), shelf(), vec![of_bridge(4)], Seq(1)).await.unwrap();
+    assert_eq!(store.records.held_back_count().unwrap(), 3, "who sends it may not have had the delete yet");
     let store = again(store, &dir);
     store.records.set_trusted_time(at(3_600_000));
     store.records.replay_quarantine().await.unwrap();

@@ -409,6 +409,11 @@ impl Inner {
         if received.is_tombstone() && matches!(admission, Admission::Quarantine(_)) {
             return;
         }
+        // Whoever sends it may not have had the delete yet that is set aside here.
+        let deletes = |aside: &Record| aside.key == key && aside.is_tombstone();
+        if self.tables.quarantine.iter().any(deletes) {
+            return;
+        }
         changes.push(Change::NoLongerHeldBack(key));
         let equals_received = match admission {
             Admission::Superseded { equals_received } => *equals_received,

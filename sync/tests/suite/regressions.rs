@@ -289,3 +289,9 @@ fn regression_the_other_end_of_a_link_that_is_let_go_notices() {
     let violations = live(&Plan::dense(160_058_080), None).violations;
     assert!(violations.is_empty(), "{violations:?}");
 }
+
+/// What was held back for a delete that was set aside went on once a neighbour sent it, which had not had the delete yet.
+#[test]
+fn regression_what_waits_for_a_delete_is_held_back_whoever_sends_it() {
+    is_good_with_absences(161_061_094);
+}

@@ -3,7 +3,7 @@
 //!
 //! Table `A` names them. Once any replica sends a version, the record lives elsewhere: it is merged as ever, and held back no more. Cursors of
 //! others have passed its row by then, so it gets a new one. A delete that is set aside tells of nothing that lives: the record waits for it,
-//! held back.
+//! held back, whatever others send.
 
 use alexandria_sync::id::RecordId;
 use alexandria_sync::record::{Body, Record};
@@ -12,6 +12,7 @@ use alexandria_sync::store::Peer;
 use super::super::error::StoreError;
 use super::super::keys;
 use super::super::overlay::Overlay;
+use super::super::quarantine;
 use super::super::records::{ROWS_MAX, Records, Stored};
 use super::super::replication::Received;
 use super::super::tables;
@@ -73,6 +74,11 @@ pub(in crate::store) fn no_longer(
     theirs: &Record,
     received: &Received,
 ) -> Result<(), StoreError> {
+    let is_deleted = transaction.read(theirs.key)?.is_some_and(|row| row.record.is_tombstone());
+    // Whoever sends it may not have had the delete yet that is set aside here.
+    if !is_deleted && quarantine::is_delete_aside(&transaction.rows, theirs.key)? {
+        return Ok(());
+    }
     match received {
         Received::SetAside(_) if theirs.is_tombstone() => return Ok(()),
         Received::Applied => {}
