@@ -165,12 +165,14 @@ impl World<'_> {
         }
     }
 
-    /// What two replicas are to hold alike: where tombstones are forgotten, only what lives and is not held back.
+    /// What two replicas are to hold alike: where tombstones are forgotten, only what lives and is not held back, and did not come back with a card that
+    /// passed for a new node: who has not forgotten its delete keeps to that.
     fn to_be_equal(&self, here: &Replica) -> Vec<Record> {
         let mut records = here.records.all();
         if self.has_leases() {
             let held_back = here.records.held_back();
-            records.retain(|record| !record.is_tombstone() && !held_back.contains(&record.key));
+            let is_known = |key: &RecordKey| held_back.contains(key) || self.passed_for_new.contains(key);
+            records.retain(|record| !record.is_tombstone() && !is_known(&record.key));
         }
         records
     }

@@ -213,7 +213,7 @@ impl Plan {
     /// A world of `seed` in which nodes stay away for longer than their leases, and most have neighbours, sticks and cards as well: what brings deleted
     /// things back takes several of these at once.
     pub fn with_absences(seed: u64) -> Self {
-        let mut plan = Self::bare(seed, seed % 3 != 0 || is_lan(seed), true);
+        let mut plan = Self::bare(seed, !seed.is_multiple_of(3) || is_lan(seed), true);
         plan.add_with(&Addition::ALL, &Odds::OF_ABSENCES);
         plan
     }

@@ -374,9 +374,12 @@ impl<'p> World<'p> {
             Happening::Forget { replica } => self.forget(replica),
             Happening::Ask { replica, peer, blobs } => self.tell(replica, peer, Input::CheckBlobs(blobs)),
             Happening::StickArrives { stick } => self.stick_arrives(stick),
-            // One that was called off by an earlier one does nothing, or both would go on for ever.
-            Happening::Replay { replica } if self.replicas[replica].replay_us == Some(at_us) => self.replay(replica),
-            Happening::Replay { .. } => {}
+            Happening::Replay { replica } => {
+                // One that was called off by an earlier one does nothing, or both would go on for ever.
+                if self.replicas[replica].replay_us == Some(at_us) {
+                    self.replay(replica);
+                }
+            }
             Happening::Connect { node, to, life } => {
                 if self.replicas[node].life == life {
                     self.connect(node, to);

@@ -261,6 +261,7 @@ fn regression_a_delete_that_is_forgotten_may_give_way_to_an_earlier_one() {
 fn regression_what_comes_back_with_a_card_that_passes_for_new_is_known() {
     is_good_with_absences(120_032_345);
     is_good_with_absences(120_051_145);
+    is_good_with_absences(161_079_901);
 }
 
 /// A delete by the bridge, whose clock was years ahead, was set aside at a node that read all anew, and the record counted as confirmed there: it came back once
