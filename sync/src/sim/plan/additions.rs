@@ -63,43 +63,17 @@ impl Plan {
 
     pub(super) fn add_with(&mut self, additions: &[Addition], odds: &Odds) {
         for addition in additions {
-            match addition {
-                Addition::Budgets => {
-                    let rng = &mut Seeded::new(self.seed ^ 0x6275_6467_6574);
-                    if rng.chance(odds.budgets) {
-                        self.add_budgets(rng);
-                    }
-                }
-                Addition::Carriers => {
-                    let rng = &mut Seeded::new(self.seed ^ 0x7374_6963_6b73);
-                    if rng.chance(odds.carriers) {
-                        self.add_carriers(rng);
-                    }
-                }
-                Addition::WantOfRoom => {
-                    let rng = &mut Seeded::new(self.seed ^ 0x726f_6f6d);
-                    if rng.chance(odds.want_of_room) {
-                        self.add_want_of_room(rng);
-                    }
-                }
-                Addition::Choices => {
-                    let rng = &mut Seeded::new(self.seed ^ 0x6368_6f69_6365);
-                    if rng.chance(odds.choices) {
-                        self.add_choices(rng);
-                    }
-                }
-                Addition::Secrets => {
-                    let rng = &mut Seeded::new(self.seed ^ 0x7365_6372_6574);
-                    if rng.chance(odds.secrets) {
-                        self.add_secrets(rng);
-                    }
-                }
-                Addition::Cards => {
-                    let rng = &mut Seeded::new(self.seed ^ CARDS);
-                    if rng.chance(odds.cards) {
-                        self.copy_cards(rng);
-                    }
-                }
+            let (salt, percent, add): (u64, u64, fn(&mut Self, &mut Seeded)) = match addition {
+                Addition::Budgets => (0x6275_6467_6574, odds.budgets, Self::add_budgets),
+                Addition::Carriers => (0x7374_6963_6b73, odds.carriers, Self::add_carriers),
+                Addition::WantOfRoom => (0x726f_6f6d, odds.want_of_room, Self::add_want_of_room),
+                Addition::Choices => (0x6368_6f69_6365, odds.choices, Self::add_choices),
+                Addition::Secrets => (0x7365_6372_6574, odds.secrets, Self::add_secrets),
+                Addition::Cards => (CARDS, odds.cards, Self::copy_cards),
+            };
+            let rng = &mut Seeded::new(self.seed ^ salt);
+            if rng.chance(percent) {
+                add(self, rng);
             }
         }
     }
