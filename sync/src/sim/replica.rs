@@ -105,6 +105,8 @@ pub(super) struct Conversation {
     pub(super) timer_us: Option<u64>,
     /// The life of the replica that it is held in.
     pub(super) epoch: Epoch,
+    /// It was opened to read all anew.
+    pub(super) reads_anew: bool,
 }
 
 /// Something that a person wrote, and what they were told.

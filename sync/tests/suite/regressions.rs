@@ -296,3 +296,10 @@ fn regression_the_other_end_of_a_link_that_is_let_go_notices() {
 fn regression_what_waits_for_a_delete_is_held_back_whoever_sends_it() {
     is_good_with_absences(161_061_094);
 }
+
+/// A new node met a neighbour whose lease had run out, and the bridge, at the same moment: the simulated host let the session go on in which it had
+/// said that it was new, and what that sent was held back.
+#[test]
+fn regression_a_session_that_was_opened_for_something_else_does_not_read_all_anew() {
+    is_good_with_absences(161_111_197);
+}

@@ -8,7 +8,7 @@ use crate::id::NodeId;
 use crate::record::{Record, RecordKey};
 use crate::session::Input;
 use crate::sim::absence::Lease;
-use crate::sim::replica::Replica;
+use crate::sim::replica::{Conversation, Replica};
 use crate::store::RecordStore as _;
 use crate::wire::CloseReason;
 
@@ -59,15 +59,18 @@ impl World<'_> {
         here.records.sweep_some(|bucket| here.selection.wants(bucket))
     }
 
-    /// A replica that begins to read all anew ends its other sessions.
+    /// A replica that begins to read all anew ends its other sessions, and the one with the bridge if that was opened for something else: the next one
+    /// reads all anew.
     pub(super) fn end_others_if_reading_anew(&mut self, replica: usize, with: NodeId) {
         if !self.replicas[replica].records.reads_anew() {
             return;
         }
         self.figures.read_anew += 1;
-        let others = self.replicas[replica].conversations.keys().copied();
-        let others: Vec<usize> = others.filter(|&peer| self.replicas[peer].node != with).collect();
-        for peer in others {
+        let ends = |(&peer, conversation): (&usize, &Conversation)| {
+            (self.replicas[peer].node != with || !conversation.reads_anew).then_some(peer)
+        };
+        let ended: Vec<usize> = self.replicas[replica].conversations.iter().filter_map(ends).collect();
+        for peer in ended {
             self.tell(replica, peer, Input::Stop(CloseReason::GoingAway, "all is read anew".into()));
         }
     }

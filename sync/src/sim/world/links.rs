@@ -102,6 +102,7 @@ impl World<'_> {
                 quiet: false,
                 timer_us: None,
                 epoch: self.replicas[replica].records.epoch(),
+                reads_anew: self.replicas[replica].records.reads_anew(),
             };
             self.replicas[replica].conversations.insert(peer, conversation);
             self.drain(replica, peer);
