@@ -39,7 +39,7 @@ pub(super) struct Provider {
     manifests: VecDeque<Arc<Manifest>>,
     /// Of chunks of these the peer may ask all the same.
     put_away: BTreeSet<BlobHash>,
-    /// The manifest that is read again, for a chunk that was asked for; nothing else is read meanwhile.
+    /// The manifest that is read again, for a chunk that was asked for; no chunk is read meanwhile.
     reading_again: Option<BlobHash>,
     manifest_bytes_max: usize,
     missed: BTreeSet<BlobHash>,
@@ -211,8 +211,8 @@ impl Provider {
         if self.reading_again.is_some() {
             return None;
         }
-        let asked = self.chunk_asks.iter().filter_map(|asks| asks.front().map(|ask| ask.blob));
-        if let Some(blob) = asked.into_iter().find(|blob| self.put_away.contains(blob)) {
+        let mut next = self.chunk_asks.iter().filter_map(VecDeque::front).map(|ask| ask.blob);
+        if let Some(blob) = next.find(|blob| self.put_away.contains(blob)) {
             self.reading_again = Some(blob);
             self.manifests_being_read += 1;
             out.disk(DiskRequest::Manifest(blob));
