@@ -255,7 +255,8 @@ impl Records {
             let returning = returning.iter().map(|(key, _)| collection_of(key)).collect::<Result<_, _>>()?;
             let version = *shared.selection.borrow();
             let all_anew = absence::is_reading_anew(rows)?;
-            let selection = Selection { collections, returning, all_anew };
+            let holds_back = rows.any_with_prefix(&[keys::HELD_BACK])?.is_some();
+            let selection = Selection { collections, returning, all_anew, holds_back };
             let [to_bridge, nearby] = absence::standings(rows, selection.is_all())?;
             Ok(Selected { version, selection, to_bridge, nearby })
         };

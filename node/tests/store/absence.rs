@@ -123,12 +123,14 @@ async fn who_was_away_for_longer_than_its_lease_loses_nothing_and_brings_nothing
     assert_eq!(sent(&store).await, [id(3), id(30)]);
     let (held_back, _) = store.records.held_back(None).unwrap();
     assert_eq!(held_back.iter().map(|held| held.record.key.id).collect::<Vec<_>>(), [id(4), id(8), id(21)]);
+    assert!(store.records.selected().await.unwrap().selection.holds_back, "peers are asked for what came from here");
 
     assert_eq!(store.records.release_held_back(Some(id(21)), Release::Send).await.unwrap(), 1);
     assert_eq!(store.records.release_held_back(None, Release::Drop).await.unwrap(), 2);
     let store = again(store, &dir);
     assert_eq!(sent(&store).await, [id(3), id(30), id(21)]);
     assert!(store.records.get(key(4)).unwrap().is_none() && store.records.held_back_count().unwrap() == 0);
+    assert!(!store.records.selected().await.unwrap().selection.holds_back);
     assert!(store.records.verify().await.unwrap().is_sound());
 }
 

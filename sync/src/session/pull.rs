@@ -165,7 +165,7 @@ impl Puller {
         pulled.received = Some(after);
         pulled.applied = after;
         let (epoch, page_bytes) = (self.peer.epoch, self.page_bytes);
-        let own_too = self.selection.is_returning(bucket);
+        let own_too = self.selection.asks_for_own(bucket, self.gives_back);
         out.control(Message::Pull { bucket, after, epoch, page_bytes, own_too });
         true
     }

@@ -71,6 +71,9 @@ pub struct Selection {
     pub returning: BTreeSet<RecordId>,
     /// Everything is read anew after a long absence (`absence`): of all buckets the peer is to send everything.
     pub all_anew: bool,
+    /// Records are held back here: the peer is asked also for what came from here, if it can send that. What is held back may have
+    /// reached it by way of a bundle, and is one of its own for it.
+    pub holds_back: bool,
 }
 
 impl Selection {
@@ -91,9 +94,14 @@ impl Selection {
         }
     }
 
-    /// Whether rows that came from here are to be sent back.
+    /// Whether rows that came from here have to be sent back, because they are not here any more or are unconfirmed.
     pub(crate) fn is_returning(&self, bucket: BucketId) -> bool {
         self.all_anew || matches!(bucket, BucketId::Collection(id) if self.returning.contains(&id))
+    }
+
+    /// Whether rows that came from here are asked for of a peer that can send them (`gives_back`).
+    pub(super) fn asks_for_own(&self, bucket: BucketId, gives_back: bool) -> bool {
+        self.is_returning(bucket) || self.holds_back && gives_back
     }
 
     /// Notes that a bucket was read to its end, and says whether that was news.

@@ -159,6 +159,11 @@ impl SimRecords {
         self.lock().tables.absence.held_back.clone()
     }
 
+    /// Whether any record is held back.
+    pub(in crate::sim) fn holds_back(&self) -> bool {
+        !self.lock().tables.absence.held_back.is_empty()
+    }
+
     /// Takes a step of the sweep, if one is due, and says whether nothing is left to be swept. Of buckets that are not read nothing
     /// is known.
     pub(in crate::sim) fn sweep_some(&self, is_read: impl Fn(BucketId) -> bool) -> bool {

@@ -128,6 +128,22 @@ fn while_all_is_read_anew_nothing_is_given() {
     assert_eq!(end.records.feed(BucketId::Catalogue).len(), 4);
 }
 
+/// What is held back may have reached the peer by way of a bundle, and is one of this end's own for it. Who cannot send such records is read all the same.
+#[test]
+fn while_records_are_held_back_what_came_from_here_is_asked_for_of_who_can_send_it() {
+    for features in [alexandria_sync::wire::feature::OWN_ROWS, 0] {
+        let mut end = End::new(standing(20, 0), Selection { holds_back: true, ..Selection::default() });
+        let hello = Hello { standing: Some(standing(100, 20)), features, ..Site::new(2).hello() };
+        end.hears(Lane::Control, Message::Hello(hello));
+        end.hears(Lane::Control, Message::Offer(vec![Offered { bucket: BucketId::Catalogue, head: Seq(1) }]));
+        let asked = end.sent.iter().find_map(|message| match message {
+            Message::Pull { own_too, .. } => Some(*own_too),
+            _ => None,
+        });
+        assert_eq!(asked, Some(features != 0), "{:?}", end.sent);
+    }
+}
+
 #[test]
 fn records_from_one_whose_lease_has_run_out_are_a_violation() {
     let mut end = End::new(standing(100, 20), Selection::default());

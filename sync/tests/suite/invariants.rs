@@ -7,6 +7,8 @@ use std::sync::LazyLock;
 
 use alexandria_sync::sim::{Sabotage, Sweep, Violation, run, sweep};
 
+use crate::seeds;
+
 const SEEDS: u64 = 1_000;
 /// A broken promise shows within this many worlds.
 const SABOTAGED_SEEDS: u64 = 1_000;
@@ -15,17 +17,11 @@ const SABOTAGED_AT_ONCE: u64 = 20;
 const DESCRIBED_MAX: usize = 10;
 
 static SWEEP: LazyLock<Sweep> = LazyLock::new(|| {
-    let sweep = sweep(setting("ALEXANDRIA_SIM_FROM", 0), setting("ALEXANDRIA_SIM_SEEDS", SEEDS), None);
+    let seeds = seeds::chosen(SEEDS);
+    let sweep = sweep(seeds.start, seeds.end - seeds.start, None);
     println!("{:?}", sweep.figures);
     sweep
 });
-
-fn setting(name: &str, default: u64) -> u64 {
-    match std::env::var(name) {
-        Ok(text) => text.parse().unwrap_or_else(|_| panic!("{name} must be a number, not `{text}`")),
-        Err(_) => default,
-    }
-}
 
 fn describe<'a>(violations: impl Iterator<Item = &'a Violation>) -> String {
     let line = |violation: &Violation| {

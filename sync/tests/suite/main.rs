@@ -19,6 +19,7 @@ mod patches;
 mod peers;
 mod reconnect;
 mod regressions;
+mod seeds;
 mod selection;
 mod tcp;
 mod together;

@@ -297,6 +297,12 @@ fn regression_what_waits_for_a_delete_is_held_back_whoever_sends_it() {
     is_good_with_absences(161_061_094);
 }
 
+/// What a node held back reached the bridge with a bundle that it had given away before: the bridge took it for the node's own, and never sent it.
+#[test]
+fn regression_what_is_held_back_and_reached_the_bridge_in_a_bundle_goes_on() {
+    is_good_with_absences(210_041_986);
+}
+
 /// A new node met a neighbour whose lease had run out, and the bridge, at the same moment: the simulated host let the session go on in which it had
 /// said that it was new, and what that sent was held back.
 #[test]

@@ -130,7 +130,7 @@ impl World<'_> {
     fn selection_towards(&self, replica: usize, peer: usize) -> Selection {
         let here = &self.replicas[replica];
         let chosen = if self.replicas[peer].is_bridge() { here.selection.clone() } else { Selection::default() };
-        Selection { all_anew: here.records.reads_anew(), ..chosen }
+        Selection { all_anew: here.records.reads_anew(), holds_back: here.records.holds_back(), ..chosen }
     }
 
     pub(super) fn hello_at(
