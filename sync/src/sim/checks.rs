@@ -84,19 +84,20 @@ impl World<'_> {
         }
     }
 
-    /// No row below a cursor is unseen (invariant 4), but of one whose card was put back or copied, and who was not met since.
+    /// No row below a cursor is unseen (invariant 4), but of one whose card was put back or copied, and who was not met since. What is written
+    /// where nobody comes from is read from sticks only: of that its reader and its writer never meet.
     fn check_cursors(&mut self, replica: usize, all_have_met: bool) {
         let here = &self.replicas[replica];
-        let counts = |peer: &Replica| {
+        let counts = |peer: &Replica, bucket: BucketId| {
             // What one wrote, its copy was not given, for it came from the same life.
             let knows = |end: &Replica| end.unnoticed != Some(end.records.epoch());
-            let all_have_met = all_have_met && peer.revoked_us.is_none() && here.revoked_us.is_none();
-            knows(peer) && knows(here) || all_have_met
+            let are_let_in = peer.revoked_us.is_none() && here.revoked_us.is_none();
+            knows(peer) && knows(here) || all_have_met && are_let_in && !self.is_apart(bucket)
         };
         for (node, bucket, cursor) in here.records.cursors().into_iter().filter(|of| here.selection.wants(of.1)) {
             let is_read = |peer: &&Replica| peer.node == node && peer.records.epoch() == cursor.epoch;
             let read: Vec<&Replica> = self.replicas.iter().filter(is_read).collect();
-            if !read.iter().all(|peer| counts(peer)) {
+            if !read.iter().all(|peer| counts(peer, bucket)) {
                 continue;
             }
             // Of two copies, one is read in this life.

@@ -297,6 +297,13 @@ fn regression_what_waits_for_a_delete_is_held_back_whoever_sends_it() {
     is_good_with_absences(161_061_094);
 }
 
+/// The card of a node that never reaches the bridge was put back; what it had written for its own site before came there on a stick, and the judge
+/// took the bridge for one that had met it since.
+#[test]
+fn regression_who_never_reaches_the_bridge_is_not_told_by_it_that_its_card_was_put_back() {
+    is_good_with(230_025_559, &Addition::ALL);
+}
+
 /// What a node held back reached the bridge with a bundle that it had given away before: the bridge took it for the node's own, and never sent it.
 #[test]
 fn regression_what_is_held_back_and_reached_the_bridge_in_a_bundle_goes_on() {
