@@ -15,7 +15,7 @@
 //! - Every byte of a file may be hostile. A third-party parser that panics costs that file, never the process: parsers
 //!   run on a thread of their own with a known stack, and none of those chosen here recurses on its input without bound.
 //!
-//! Not here: hashing and storing (`library`), pictures' pixels (`alexandria-ml`), rendering of covers (`derivative`).
+//! Not here: hashing and storing (`library`), and pictures' pixels (`alexandria-ml`).
 
 mod archive;
 mod av;

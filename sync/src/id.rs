@@ -182,7 +182,7 @@ impl Seq {
     }
 }
 
-/// The unit of selection, permission and replication (DESIGN section 4).
+/// The unit of selection, permission and replication.
 #[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
 pub enum BucketId {
     /// Authors, categories and the list of collections: small, held by every replica.

@@ -6,6 +6,7 @@
 //! - `bundles`: a library that travels on a stick
 //! - `cuts`: node and bridge killed in the middle of a transfer
 //! - `absence`: a node that comes back after its lease
+//! - `cards`: a data folder that is put back to an older copy, and two nodes with copies of one
 //! - `budget`: a link with a budget, and content that is read while it comes
 //! - `outages`: PostgreSQL, S3 and SNS away for a while
 //! - `lan`: nodes that find each other, and need no bridge for it

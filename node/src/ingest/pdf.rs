@@ -3,7 +3,7 @@
 //! The parser needs the file in memory, so a very large one is taken under its file name alone, and so is an encrypted
 //! one, whose structure cannot be checked (`structure`) before the parser unpacks it.
 //!
-//! Not here: the outline (`outline`), rendering of pages (`derivative`).
+//! Not here: the outline (`outline`).
 
 mod outline;
 mod structure;

@@ -10,7 +10,7 @@
 //! A backup is taken while the node works. Cursors are read before records: whatever a cursor says was read is among
 //! the records that follow.
 //!
-//! A restored store is a new life, with a new epoch and a new incarnation (DESIGN section 3).
+//! A restored store is a new life, with a new epoch and a new incarnation.
 
 use std::fs::File;
 use std::io::{self, BufReader, BufWriter, Read, Write};

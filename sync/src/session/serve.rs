@@ -101,12 +101,12 @@ impl Server {
                 offers.push(Offered { bucket, head: head.unwrap_or_default() });
             }
         }
-        // The peer waits for the first offer, even if there is nothing to offer.
-        if offers.is_empty() {
-            out.control(Message::Offer(Vec::new()));
-        }
         for offer in offers.chunks(OFFER_BUCKETS_MAX) {
             out.control(Message::Offer(offer.to_vec()));
+        }
+        // The peer waits for one that is not full: that was all.
+        if offers.len().is_multiple_of(OFFER_BUCKETS_MAX) {
+            out.control(Message::Offer(Vec::new()));
         }
     }
 

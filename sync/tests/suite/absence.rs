@@ -29,6 +29,10 @@ impl End {
     fn new(standing: Standing, selection: Selection) -> Self {
         let site = Site::new(1);
         site.write_authors(3);
+        Self::of(site, standing, selection)
+    }
+
+    fn of(site: Site, standing: Standing, selection: Selection) -> Self {
         let hello = Hello { standing: Some(standing), ..site.hello() };
         let scope = Scope { site: node_id(1), collections: Collections::All };
         let session = Session::new(Config::default(), hello, node_id(2), scope, 0).selecting(selection);
@@ -153,6 +157,32 @@ fn records_from_one_whose_lease_has_run_out_are_a_violation() {
     end.hears(Lane::Records, page());
     assert_eq!(end.reason(), Some(CloseReason::Violation), "{:?}", end.closed);
     assert_eq!(end.records.feed(BucketId::Catalogue).len(), 3);
+}
+
+/// Whoever counts as in step must know of every bucket.
+#[test]
+fn the_last_offer_is_never_a_full_one() {
+    for buckets in [0, 9_999, 10_000, 10_001] {
+        let site = Site::new(1);
+        for number in 0..buckets {
+            let bucket = BucketId::Collection(RecordId::mint(1, u128::to_be_bytes(number)[6..].try_into().unwrap()));
+            let key = RecordKey { bucket, kind: Author::KIND, id: RecordId::mint(1, [1; 10]) };
+            let author = Author { name: "somebody".into(), ..Author::default() };
+            site.records.write(key, |_, stamp| Some(author.to_record(key.bucket, key.id, stamp)));
+        }
+        let mut end = End::of(site, standing(100, 0), Selection::default());
+        end.hears_hello(standing(100, 0));
+        let offered: Vec<usize> = end
+            .sent
+            .iter()
+            .filter_map(|message| match message {
+                Message::Offer(offered) => Some(offered.len()),
+                _ => None,
+            })
+            .collect();
+        assert_eq!(offered.iter().sum::<usize>() as u128, buckets);
+        assert!(offered.last().is_some_and(|last| *last < 10_000), "{offered:?}");
+    }
 }
 
 #[test]

@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 /// The seeds from `ALEXANDRIA_SIM_FROM` (0) on, `ALEXANDRIA_SIM_SEEDS` (`otherwise`) of them.
-pub fn chosen(otherwise: u64) -> Range<u64> {
+pub(crate) fn chosen(otherwise: u64) -> Range<u64> {
     let from = number("ALEXANDRIA_SIM_FROM", 0);
     from..from.saturating_add(number("ALEXANDRIA_SIM_SEEDS", otherwise))
 }
