@@ -6,6 +6,7 @@
 use std::path::{Path, PathBuf};
 use std::{env, fs};
 
+use alexandria_sync::absence::Standing;
 use alexandria_sync::chunk::{BlobHash, Chunk, ChunkHash, Chunking, Manifest, patch};
 use alexandria_sync::domain::{
     Annotation, Author, AuthorCategory, Blob, Category, Chapter, Collection, Erasure, ErasureReceipt, FileRole, Label,
@@ -13,8 +14,9 @@ use alexandria_sync::domain::{
 };
 use alexandria_sync::hlc::{ClockQuality, HlcTime, Stamp};
 use alexandria_sync::id::{BucketId, Epoch, Incarnation, NodeId, RecordId, Seq};
+use alexandria_sync::lineage::{Moment, Remembered};
 use alexandria_sync::record::{FieldTag, Kind, Record, RecordKey, Value};
-use alexandria_sync::wire::{Class, CloseReason, FRAME_HEADER_BYTES, FrameHeader, Hello, Message, Offered};
+use alexandria_sync::wire::{Class, CloseReason, FRAME_HEADER_BYTES, FrameHeader, Hello, Message, Offered, feature};
 use bytes::Bytes;
 
 const BUCKET: BucketId = BucketId::Catalogue;
@@ -181,35 +183,50 @@ fn golden_unknown_fields_and_kinds_survive_an_edit_by_this_version() {
     assert_eq!(Record::decode(BUCKET, &bytes).expect("it is a record"), unknown);
 }
 
+fn hello() -> Hello {
+    Hello {
+        protocol_min: 1,
+        protocol_max: 1,
+        node: NodeId::from_bytes([0xa1; 16]),
+        incarnation: Incarnation(2),
+        epoch: Epoch(0x1122_3344_5566_7788),
+        unix_ms: 1_780_000_000_000,
+        clock_quality: ClockQuality::Trusted,
+        software: "alexandria 0.1.0".into(),
+        features: 0,
+        name: None,
+        remembered: Vec::new(),
+        standing: None,
+    }
+}
+
 #[test]
 fn golden_frames_of_every_type_read_and_write_as_released() {
     let blob = hash("file");
     let bucket = BucketId::Site(NodeId::from_bytes([0xa1; 16]));
+    let moment = Moment { start: 0x0102_0304_0506_0708, rows: 300, seal: [0x5e; 16] };
+    let told = Hello {
+        features: feature::OWN_ROWS | feature::PATCHES,
+        name: Some("Kisumu".into()),
+        remembered: vec![Remembered { epoch: Epoch(9), moment }],
+        standing: Some(Standing { in_step_ms: 1_779_000_000_000, collected_ms: 1_760_000_000_000, keeps_all: true }),
+        ..hello()
+    };
     let author = Author { name: "Chinua Achebe".into(), ..Author::default() }.to_record(BUCKET, id(1), stamp(1));
     let messages = [
-        (
-            "hello",
-            Message::Hello(Hello {
-                protocol_min: 1,
-                protocol_max: 1,
-                node: NodeId::from_bytes([0xa1; 16]),
-                incarnation: Incarnation(2),
-                epoch: Epoch(0x1122_3344_5566_7788),
-                unix_ms: 1_780_000_000_000,
-                clock_quality: ClockQuality::Trusted,
-                software: "alexandria 0.1.0".into(),
-                features: 0,
-                name: None,
-                remembered: Vec::new(),
-                standing: None,
-            }),
-        ),
+        ("hello", Message::Hello(hello())),
+        ("hello-whole", Message::Hello(told)),
         ("offer", Message::Offer(vec![Offered { bucket, head: Seq(300) }, Offered { bucket: BUCKET, head: Seq(0) }])),
         ("offer-empty", Message::Offer(vec![])),
         ("pull", Message::Pull { bucket, after: Seq(17), epoch: Epoch(9), page_bytes: 65_536, own_too: false }),
+        ("pull-own-too", Message::Pull { bucket, after: Seq(0), epoch: Epoch(9), page_bytes: 4096, own_too: true }),
         (
             "page",
             Message::Page { bucket: BUCKET, next: Seq(18), more: true, records: vec![author.encode()], moment: None },
+        ),
+        (
+            "page-moment",
+            Message::Page { bucket, next: Seq(18), more: false, records: Vec::new(), moment: Some(moment) },
         ),
         ("manifest-ask", Message::ManifestAsk { blob }),
         ("manifest", Message::Manifest { blob, manifest: Some(manifest(Chunking::Fixed).to_bytes()) }),
@@ -223,6 +240,8 @@ fn golden_frames_of_every_type_read_and_write_as_released() {
         ("chunk", Message::Chunk { blob, index: 70_000, bytes: Bytes::from_static(b"file") }),
         ("chunk-gone", Message::Chunk { blob, index: 0, bytes: Bytes::new() }),
         ("have", Message::Have { blob }),
+        ("fetching", Message::Fetching { blobs: vec![blob, hash("another")], begun: false }),
+        ("fetching-begun", Message::Fetching { blobs: vec![blob], begun: true }),
         ("quiet", Message::Quiet { dealt_with: 1000 }),
         ("close", Message::Close { reason: CloseReason::GoingAway, text: "restart".into() }),
     ];
