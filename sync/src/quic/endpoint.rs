@@ -9,6 +9,7 @@ use quinn::crypto::rustls::{QuicClientConfig, QuicServerConfig};
 use quinn::{IdleTimeout, VarInt};
 use rustls_pki_types::CertificateDer;
 use socket2::SockRef;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::congestion::CongestionConfig;
 use super::link::QuicLink;
@@ -28,7 +29,7 @@ pub struct TransportConfig {
     pub idle_timeout: Duration,
     /// A quiet connection says something this often, so that it is known to be there.
     pub keep_alive: Duration,
-    /// Handshakes under way at once, at most.
+    /// Handshakes under way at once, at most. Once half of them are, only those go on of peers that have shown where they are.
     pub incoming_max: usize,
     /// How much may be in flight.
     pub congestion: CongestionConfig,
@@ -206,6 +207,8 @@ impl quinn::ConnectionIdGenerator for NoConnectionIds {
 #[derive(Debug)]
 pub struct Listener {
     endpoint: quinn::Endpoint,
+    handshakes_max: usize,
+    handshakes: Arc<Semaphore>,
 }
 
 const CODE_NOT_WELCOME: VarInt = VarInt::from_u32(1);
@@ -224,7 +227,8 @@ impl Listener {
         let socket = bind_socket(address, config)?;
         let runtime = quinn::default_runtime().ok_or_else(|| io::Error::other("no tokio runtime"))?;
         let endpoint = quinn::Endpoint::new(quinn::EndpointConfig::default(), Some(server), socket, runtime)?;
-        Ok(Self { endpoint })
+        let handshakes = Arc::new(Semaphore::new(config.incoming_max));
+        Ok(Self { endpoint, handshakes_max: config.incoming_max, handshakes })
     }
 
     /// The address that it listens on.
@@ -237,13 +241,27 @@ impl Listener {
     }
 
     /// Waits for the next peer that knocks. Its handshake goes on in [`Knock::answer`], so that a slow one holds up
-    /// nobody.
+    /// nobody. One packet from a made-up address takes a place among the handshakes for as long as a connection may be idle: so
+    /// once half of the places are taken, peers have to show first that they receive what is sent to them (RFC 9000, section 8.1.2), which
+    /// takes a round trip and no place. Who finds none is not answered, and knocks again by itself.
     ///
     /// # Errors
     ///
     /// [`ConnectError::Closed`] once the listener was closed.
     pub async fn accept(&self) -> Result<Knock, ConnectError> {
-        self.endpoint.accept().await.map(|incoming| Knock { incoming }).ok_or(ConnectError::Closed)
+        loop {
+            let incoming = self.endpoint.accept().await.ok_or(ConnectError::Closed)?;
+            let is_pressed = self.handshakes.available_permits() <= self.handshakes_max / 2;
+            if is_pressed && !incoming.remote_address_validated() {
+                // It fails for those that have shown where they are.
+                let _ = incoming.retry();
+                continue;
+            }
+            match Arc::clone(&self.handshakes).try_acquire_owned() {
+                Ok(place) => return Ok(Knock { incoming, place }),
+                Err(_) => incoming.ignore(),
+            }
+        }
     }
 
     /// Stops listening, tells every peer, and waits until they know.
@@ -256,6 +274,8 @@ impl Listener {
 /// A peer that asks to be let in.
 pub struct Knock {
     incoming: quinn::Incoming,
+    /// Among the handshakes.
+    place: OwnedSemaphorePermit,
 }
 
 impl Knock {
@@ -271,6 +291,7 @@ impl Knock {
     /// [`ConnectError`] if the peer's certificate is missing, foreign or names no node.
     pub async fn answer(self) -> Result<QuicLink, ConnectError> {
         let connection = self.incoming.await?;
+        drop(self.place);
         match peer_of(&connection) {
             Ok(peer) if peer.role == PeerRole::Node => Ok(QuicLink::new(connection, peer)),
             Ok(_) => {

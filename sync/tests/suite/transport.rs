@@ -1,17 +1,22 @@
 //! Sessions over real sockets on the loopback: the same promises over QUIC and over TCP.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use alexandria_sync::driver::{HostInput, Link, RunError};
-use alexandria_sync::identity::{IdentityError, PeerRole};
+use alexandria_sync::identity::{Identity, IdentityError, PeerRole};
+use alexandria_sync::quic::TransportConfig;
 use alexandria_sync::session::{Config, Event};
 use alexandria_sync::transport::{ConnectError, Transport};
 use alexandria_sync::wire::{CloseReason, FRAME_HEADER_BYTES, FrameHeader, Lane, Message};
 use alexandria_sync::{quic, tcp};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::UdpSocket;
+use tokio::task::JoinSet;
 
 use crate::fleet::{
-    Bridge, Connected, DEADLINE, Site, authority, bridge_identity, connect, identity, node_id, within_deadline,
+    Bridge, Connected, DEADLINE, Site, authority, bridge_identity, client_tls, connect, identity, node_id, server_tls,
+    within_deadline,
 };
 
 const TRANSPORTS: [Transport; 2] = [Transport::Quic, Transport::Tcp];
@@ -145,6 +150,66 @@ async fn a_client_with_a_foreign_certificate_is_refused_by_the_bridge() {
         let (_, answered) = bridge.dialled(over, &foreign_node, bridge_identity(2)).await;
         assert!(answered.is_err(), "{over}");
     }
+}
+
+/// The first packet of each of so many connections, which are dialled to somebody who never answers.
+async fn first_packets(count: usize, node: &Identity) -> Vec<Vec<u8>> {
+    let silent = UdpSocket::bind(("127.0.0.1", 0)).await.unwrap();
+    let to = silent.local_addr().unwrap();
+    let mut dialling = JoinSet::new();
+    for _ in 0..count {
+        let dialer = quic::Dialer::new(to, &TransportConfig::default()).unwrap();
+        let tls = client_tls(node);
+        dialling.spawn(async move { drop(dialer.connect(to, &tls, bridge_identity(2)).await) });
+    }
+    let mut packets = BTreeMap::new();
+    while packets.len() < count {
+        let mut packet = vec![0; 1500];
+        let (bytes, _) = silent.recv_from(&mut packet).await.unwrap();
+        packet.truncate(bytes);
+        // The connection's id (RFC 9000, section 17.2): after flags, version and its length.
+        let id = packet[6..6 + usize::from(packet[5])].to_vec();
+        packets.entry(id).or_insert(packet);
+    }
+    packets.into_values().collect()
+}
+
+/// One packet from a made-up address would else take a place for half a minute: some dozens a second, and nobody is let in.
+#[tokio::test]
+async fn who_has_not_shown_where_it_is_takes_half_of_the_handshakes_at_most() {
+    const PLACES: usize = 16;
+    let authority = authority();
+    let tls = server_tls(&identity(&authority, PeerRole::Bridge, 2));
+    let config = TransportConfig { incoming_max: PLACES, ..TransportConfig::default() };
+    let listener = quic::Listener::bind(([127, 0, 0, 1], 0).into(), &tls, &config).unwrap();
+    let address = listener.local_addr().unwrap();
+    let node = identity(&authority, PeerRole::Node, 1);
+    let flood = UdpSocket::bind(("127.0.0.1", 0)).await.unwrap();
+    for packet in within_deadline(first_packets(4 * PLACES, &node)).await {
+        flood.send_to(&packet, address).await.unwrap();
+    }
+    let dialer = quic::Dialer::new(address, &TransportConfig::default()).unwrap();
+    let tls = client_tls(&node);
+    let dialled = dialer.connect(address, &tls, bridge_identity(2));
+    let (mut knocks, mut answering) = (0, JoinSet::new());
+    let let_in = async {
+        loop {
+            tokio::select! {
+                knock = listener.accept() => {
+                    knocks += 1;
+                    answering.spawn(knock.unwrap().answer());
+                }
+                Some(answered) = answering.join_next() => {
+                    if let Ok(link) = answered.unwrap() {
+                        break link;
+                    }
+                }
+            }
+        }
+    };
+    let (dialled, link) = within_deadline(async { tokio::join!(dialled, let_in) }).await;
+    assert_eq!((dialled.unwrap().peer(), link.peer().id), (bridge_identity(2), node_id(1)));
+    assert_eq!(knocks, PLACES / 2 + 1, "of those that never answer half of the places, and the one that does");
 }
 
 /// Invariant 12 over a real connection: the receiver loses power in the middle of a blob.
