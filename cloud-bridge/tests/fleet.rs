@@ -9,6 +9,7 @@ use alexandria_cloud_bridge::fleet::iot::Reconciler;
 use alexandria_cloud_bridge::fleet::token::CreateTokenError;
 use alexandria_cloud_bridge::fleet::{Config, Fleet};
 use alexandria_cloud_bridge::metrics::{Metrics, Refusal};
+use alexandria_sync::absence::Standing;
 use alexandria_sync::domain::{Erasure, OpenCount, Revocation, Typed};
 use alexandria_sync::erase;
 use alexandria_sync::id::{BucketId, Epoch, Incarnation, NodeId, Seq};
@@ -17,7 +18,7 @@ use alexandria_sync::record::{Record, RecordKey};
 use alexandria_sync::store::Peer;
 use aws_sdk_iot::types::CertificateStatus;
 
-use crate::fixture::{Aws, Database, Outage, media, new_id, stamp, wait_for};
+use crate::fixture::{Aws, Database, Outage, media, new_id, now_ms, stamp, wait_for};
 
 pub(crate) fn config(folder: &Path) -> Config {
     Config { ca_key_file: folder.join("ca.key"), ..Config::default() }
@@ -281,6 +282,34 @@ async fn aws_iot_is_told_later_what_it_missed() {
     reconcile(&database, &reconciler, "revoked").await;
     assert_eq!(status(&iot, &fingerprint).await, CertificateStatus::Inactive);
     assert!(!reconciler.reconcile_one().await.unwrap(), "nothing is left to tell");
+}
+
+/// What one node tells is written in one statement with what others tell.
+#[tokio::test]
+async fn a_node_that_is_in_step_with_the_future_spoils_nothing_for_others() {
+    let Some(database) = Database::new().await else { return };
+    let folder = tempfile::tempdir().unwrap();
+    let fleet = fleet(&database, folder.path()).await;
+    let nodes: Vec<NodeId> = (0..6).map(|_| a_node()).collect();
+    for &node in &nodes {
+        let token = fleet.create_token("Harbour", None).await.unwrap();
+        fleet.enrol(&request(&token, node, &signing_request(node))).await.unwrap();
+    }
+    let told = |in_step_ms| Some(Standing { in_step_ms, ..Standing::FRESH });
+    let tomorrow_ms = now_ms() + 24 * 3600 * 1000;
+    // Past what PostgreSQL has for a time, past what it has for a number, and one that only is to come.
+    let told =
+        [told(now_ms()), told(1 << 62), told(u64::MAX - 1), told(tomorrow_ms), told(u64::MAX), told(now_ms() + 1000)];
+    let noted = nodes.iter().zip(told).map(|(&node, told)| fleet.note_standing(node, told));
+    for noted in futures::future::join_all(noted).await {
+        noted.unwrap();
+    }
+    for (&node, told) in nodes.iter().zip(told) {
+        fleet.note_heard(node, told).await.unwrap();
+    }
+    let known = fleet.nodes(None, 10).await.unwrap();
+    let is_noted = |node: &NodeId| known.iter().any(|known| known.id == *node && known.in_step_at.is_some());
+    assert_eq!(nodes.iter().map(is_noted).collect::<Vec<_>>(), [true, false, false, false, true, true]);
 }
 
 async fn reconcile(database: &Database, reconciler: &Reconciler, state: &'static str) {

@@ -3,11 +3,13 @@
 use std::collections::BTreeMap;
 
 use alexandria_sync::absence::Standing;
+use alexandria_sync::hlc::DRIFT_BOUND_MS;
 use alexandria_sync::id::NodeId;
 use uuid::Uuid;
 
 use super::Fleet;
 use crate::metrics::Refusal;
+use crate::postgres::now_unix_ms;
 
 /// Nodes in one page of the list, at most.
 pub const PAGE_SIZE_MAX: i64 = 1000;
@@ -215,16 +217,19 @@ impl Fleet {
         Ok(verdict(is_revoked))
     }
 
-    /// Keeps what a node says of how it stands, or that it says nothing.
+    /// Keeps what a node says of how it stands, or that it says nothing. Nothing is kept of what cannot be.
     ///
     /// # Errors
     ///
     /// If PostgreSQL is away.
     pub async fn note_standing(&self, node: NodeId, told: Option<Standing>) -> Result<(), sqlx::Error> {
-        let note = match told.map(|standing| i64::try_from(standing.in_step_ms)) {
+        let note = match told {
             None => Note::CannotTell,
-            Some(Err(_)) => Note::Fresh,
-            Some(Ok(in_step_ms)) => Note::Told(in_step_ms),
+            Some(standing) if standing.in_step_ms == Standing::FRESH.in_step_ms => Note::Fresh,
+            Some(standing) => match past_ms(node, standing) {
+                None => return Ok(()),
+                Some(in_step_ms) => Note::Told(in_step_ms),
+            },
         };
         self.shared.noting.ask((uuid(node), note), |notes| self.note(notes)).await
     }
@@ -236,8 +241,13 @@ impl Fleet {
     /// If PostgreSQL is away.
     pub async fn note_heard(&self, node: NodeId, told: Option<Standing>) -> Result<(), sqlx::Error> {
         let Some(standing) = told else { return Ok(()) };
-        // Of one that holds nothing of anybody it says no time.
-        let in_step_ms = i64::try_from(standing.in_step_ms).ok();
+        let in_step_ms = if standing.in_step_ms == Standing::FRESH.in_step_ms {
+            // Of one that holds nothing of anybody it says no time.
+            None
+        } else {
+            let Some(in_step_ms) = past_ms(node, standing) else { return Ok(()) };
+            Some(in_step_ms)
+        };
         sqlx::query(
             "UPDATE node SET tells_standing = true, in_step_at = greatest(in_step_at, to_timestamp($2::bigint / 1000.0)) \
              WHERE id = $1",
@@ -337,6 +347,18 @@ impl Fleet {
                 .await?;
         Ok(revoked.into_iter().map(|id| NodeId::from_bytes(id.into_bytes())).collect())
     }
+}
+
+/// As of when a node says that it is in step, if that can be: nobody has met what the bridge will hold. It is looked at here, not in
+/// PostgreSQL, where one statement writes down what many say.
+fn past_ms(node: NodeId, told: Standing) -> Option<i64> {
+    let now_ms = now_unix_ms();
+    if told.in_step_ms > now_ms.saturating_add(DRIFT_BOUND_MS) {
+        let in_step_ms = told.in_step_ms;
+        tracing::warn!(node.id = %node, in_step_ms, now_ms, "a node says that it is in step with what is to come; that is not noted");
+        return None;
+    }
+    i64::try_from(told.in_step_ms).ok()
 }
 
 /// Whether a node takes part: revoked or not, or `None` if there is no such node.
