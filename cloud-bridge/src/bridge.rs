@@ -40,6 +40,8 @@ const ERASURE_INTERVAL: Duration = Duration::from_secs(30);
 const ERASURE_COMMITTED_WITHIN: Duration = Duration::from_millis(200);
 /// How often what is abandoned is looked for.
 const SWEEP_INTERVAL: Duration = Duration::from_mins(15);
+/// What is done again and again is broken off after this, and begun again: a server may be gone without a word.
+const ACT_MAX: Duration = Duration::from_mins(5);
 /// How long the loops may take to end.
 const SHUTDOWN_PATIENCE: Duration = Duration::from_secs(20);
 
@@ -164,7 +166,7 @@ pub async fn start(config: Config, stop: CancellationToken) -> anyhow::Result<Ru
             tasks.spawn(publisher.clone().run(stop.clone()));
         }
     }
-    repeat(&tasks, &stop, content.lease_renewal_interval(), "renew leases", {
+    repeat(&tasks, &stop, (content.lease_renewal_interval(), content.lease()), "renew leases", {
         let content = content.clone();
         move || {
             let content = content.clone();
@@ -172,37 +174,37 @@ pub async fn start(config: Config, stop: CancellationToken) -> anyhow::Result<Ru
         }
     });
     tasks.spawn(purge_erased(records.clone(), content.clone(), stop.clone()));
-    repeat(&tasks, &stop, SWEEP_INTERVAL, "sweep", move || {
+    repeat(&tasks, &stop, (SWEEP_INTERVAL, ACT_MAX), "sweep", move || {
         let content = content.clone();
         async move { content.sweep().await.map_err(anyhow::Error::from) }
     });
     let lease = fleet.lease();
-    repeat(&tasks, &stop, collect_interval(lease), "forget tombstones", {
+    repeat(&tasks, &stop, (collect_interval(lease), ACT_MAX), "forget tombstones", {
         let records = records.clone();
         move || {
             let records = records.clone();
             async move { records.collect_tombstones(lease).await.map(|_| ()).map_err(anyhow::Error::from) }
         }
     });
-    repeat(&tasks, &stop, REVOCATION_INTERVAL, "tell nodes who was revoked", {
+    repeat(&tasks, &stop, (REVOCATION_INTERVAL, ACT_MAX), "tell nodes who was revoked", {
         let records = records.clone();
         move || {
             let (fleet, records) = (fleet.clone(), records.clone());
             async move { fleet.tell_of_revoked(&records).await.map(|_| ()).map_err(anyhow::Error::from) }
         }
     });
-    repeat(&tasks, &stop, words::INTERVAL, "make the words to search in", {
+    repeat(&tasks, &stop, (words::INTERVAL, ACT_MAX), "make the words to search in", {
         let records = records.clone();
         move || {
             let records = records.clone();
             async move { records.make_due_words().await.map(|_| ()).map_err(anyhow::Error::from) }
         }
     });
-    repeat(&tasks, &stop, QUARANTINE_INTERVAL, "replay the quarantine", move || {
+    repeat(&tasks, &stop, (QUARANTINE_INTERVAL, ACT_MAX), "replay the quarantine", move || {
         let records = records.clone();
         async move { records.replay_quarantine().await.map(|_| ()).map_err(anyhow::Error::from) }
     });
-    repeat(&tasks, &stop, OPENS_INTERVAL, "write down openings", {
+    repeat(&tasks, &stop, (OPENS_INTERVAL, ACT_MAX), "write down openings", {
         let library = library.clone();
         move || {
             let library = library.clone();
@@ -260,11 +262,12 @@ async fn serve_until<L>(
 /// Takes erased content out of S3: soon after each erasure, and now and then in case another process was to do it.
 async fn purge_erased(records: Records, content: Content, stop: CancellationToken) {
     loop {
-        match content.purge_erased().await {
+        let purged = tokio::time::timeout(ACT_MAX, content.purge_erased());
+        match purged.await.map_err(anyhow::Error::from).and_then(|purged| Ok(purged?)) {
             Ok(0) => {}
             Ok(blobs) => tracing::info!(blobs, "saw to content that was erased"),
             Err(error) => {
-                let error = &error as &dyn std::error::Error;
+                let error = format!("{error:#}");
                 tracing::warn!(error, "erased content could not be removed; it is tried again");
             }
         }
@@ -276,11 +279,11 @@ async fn purge_erased(records: Records, content: Content, stop: CancellationToke
     }
 }
 
-/// Does something again and again until told to stop. A failure is for the next time.
+/// Does something again and again until told to stop. A failure is for the next time, and so is what takes too long.
 fn repeat<F>(
     tasks: &TaskTracker,
     stop: &CancellationToken,
-    interval: Duration,
+    (every, at_most): (Duration, Duration),
     what: &'static str,
     act: impl Fn() -> F + Send + 'static,
 ) where
@@ -288,12 +291,12 @@ fn repeat<F>(
 {
     let stop = stop.clone();
     tasks.spawn(async move {
-        let mut due = tokio::time::interval(interval);
+        let mut due = tokio::time::interval(every);
         due.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
             let acted = tokio::select! {
                 _ = due.tick() => tokio::select! {
-                    acted = act() => acted,
+                    acted = tokio::time::timeout(at_most, act()) => acted.unwrap_or_else(|elapsed| Err(elapsed.into())),
                     // Whatever it was doing, another process or the next start can take it up.
                     () = stop.cancelled() => return,
                 },
@@ -316,4 +319,31 @@ async fn wait_for_signal() -> anyhow::Result<()> {
         _ = interrupt.recv() => {}
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use tokio::sync::Semaphore;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn what_never_ends_is_broken_off_and_begun_again() {
+        let (tasks, stop, begun) = (TaskTracker::new(), CancellationToken::new(), Arc::new(Semaphore::new(0)));
+        let pace = (Duration::from_millis(1), Duration::from_millis(10));
+        repeat(&tasks, &stop, pace, "wait for ever", {
+            let begun = Arc::clone(&begun);
+            move || {
+                begun.add_permits(1);
+                std::future::pending()
+            }
+        });
+        let again = tokio::time::timeout(Duration::from_secs(30), begun.acquire_many(3)).await;
+        again.expect("it is begun again").expect("it stays open").forget();
+        stop.cancel();
+        tasks.close();
+        tasks.wait().await;
+    }
 }

@@ -31,7 +31,7 @@ use uuid::Uuid;
 
 use self::authority::Authority;
 use crate::metrics::Metrics;
-use crate::postgres::ACQUIRE_TIMEOUT;
+use crate::postgres::{ACQUIRE_TIMEOUT, STATEMENT_PATIENCE};
 use crate::together::Together;
 
 /// The `[fleet]` section.
@@ -96,7 +96,8 @@ impl Fleet {
     pub async fn open(pool: PgPool, config: Config, metrics: Metrics) -> Result<Self, authority::AuthorityError> {
         let authority = Authority::open(&pool, &config).await?;
         let iot_waiting = Notify::new();
-        let (admitting, noting) = (Together::new(ACQUIRE_TIMEOUT), Together::new(ACQUIRE_TIMEOUT));
+        let admitting = Together::new(ACQUIRE_TIMEOUT, STATEMENT_PATIENCE);
+        let noting = Together::new(ACQUIRE_TIMEOUT, STATEMENT_PATIENCE);
         Ok(Self { shared: Arc::new(Shared { pool, authority, config, metrics, iot_waiting, admitting, noting }) })
     }
 

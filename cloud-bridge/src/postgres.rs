@@ -44,8 +44,8 @@ use alexandria_sync::id::{BucketId, NodeId};
 use alexandria_sync::merge::ReceiverClock;
 use alexandria_sync::quarantine::{QuarantineFull, QuarantineLimits};
 use alexandria_sync::record::encoding::{DecodeRecordError, RecordTooLarge};
-use sqlx::PgPool;
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
+use sqlx::{Connection, PgPool};
 use tokio::sync::{Notify, broadcast, watch};
 
 pub use self::feed::NodeRecords;
@@ -61,6 +61,10 @@ use crate::together::Together;
 pub(crate) const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(10);
 /// No statement of ours runs longer; what does hangs on a lock that its owner's death will not free soon.
 const STATEMENT_TIMEOUT_MS: &str = "30000";
+/// Waiting for a connection and then for a statement takes no longer, unless the server is gone without a word.
+pub(crate) const STATEMENT_PATIENCE: Duration = Duration::from_secs(45);
+/// How long a connection that is given back may take to show that it still works.
+const RELEASE_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// The `[postgres]` section.
 #[derive(Clone, Debug, serde::Deserialize)]
@@ -187,6 +191,13 @@ pub fn pool(config: &Config) -> Result<PgPool, sqlx::Error> {
     Ok(PgPoolOptions::new()
         .max_connections(config.connections_max)
         .acquire_timeout(ACQUIRE_TIMEOUT)
+        // The pool looks, too, but for as long as TCP believes in the other end, and with the connection's place taken.
+        .after_release(|connection, _| {
+            Box::pin(async {
+                let looked = tokio::time::timeout(RELEASE_TIMEOUT, connection.ping()).await;
+                looked.map_err(|elapsed| sqlx::Error::Io(elapsed.into()))?.map(|()| true)
+            })
+        })
         .connect_lazy_with(options))
 }
 
@@ -222,7 +233,7 @@ impl Records {
             events_waiting: Notify::new(),
             records_changed,
             grown,
-            present: Together::new(ACQUIRE_TIMEOUT),
+            present: Together::new(ACQUIRE_TIMEOUT, STATEMENT_PATIENCE),
         };
         Ok(Self { shared: Arc::new(shared) })
     }

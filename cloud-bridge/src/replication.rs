@@ -21,14 +21,14 @@ use alexandria_sync::wire::{CloseReason, Hello, PROTOCOL_MAX, PROTOCOL_MIN, feat
 use tokio::sync::broadcast::error::RecvError;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
 use tokio_util::sync::CancellationToken;
-use tokio_util::task::TaskTracker;
+use tokio_util::task::{AbortOnDropHandle, TaskTracker};
 use tracing::Instrument;
 
 use crate::config::QuicConfig;
 use crate::content::Content;
 use crate::fleet::Fleet;
 use crate::metrics::{Metrics, Refusal};
-use crate::postgres::{RecordStoreError, Records, may_access, now_unix_ms};
+use crate::postgres::{RecordStoreError, Records, STATEMENT_PATIENCE, may_access, now_unix_ms};
 
 /// Events of a session that may wait to be read.
 const EVENTS_MAX: usize = 64;
@@ -69,7 +69,8 @@ impl Replication {
     /// Accepts sessions until told to stop, then lets those that run end in good order.
     pub async fn serve(self, listener: Listener, stop: CancellationToken) {
         let sessions = TaskTracker::new();
-        let mut revocation_due = tokio::time::interval(REVOCATION_INTERVAL);
+        // Beside accepting, which does not wait for PostgreSQL.
+        let _revocations = AbortOnDropHandle::new(tokio::spawn(self.clone().end_revoked_again_and_again()));
         loop {
             tokio::select! {
                 knock = listener.accept() => {
@@ -81,7 +82,6 @@ impl Replication {
                     let (replication, stop) = (self.clone(), stop.clone());
                     sessions.spawn(async move { Box::pin(replication.let_in(knock, slot, stop)).await });
                 }
-                _ = revocation_due.tick() => self.end_revoked().await,
                 () = stop.cancelled() => break,
             }
         }
@@ -254,6 +254,17 @@ impl Replication {
         for (_, stop) in self.shared.running().range((node, SessionNumber::MIN)..=(node, SessionNumber::MAX)) {
             // One that is too full to hear of it ends by itself, later.
             let _ = stop.try_send(HostInput::Stop(CloseReason::GoingAway, "a newer session is open".into()));
+        }
+    }
+
+    async fn end_revoked_again_and_again(self) {
+        let mut due = tokio::time::interval(REVOCATION_INTERVAL);
+        due.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            due.tick().await;
+            if tokio::time::timeout(STATEMENT_PATIENCE, self.end_revoked()).await.is_err() {
+                tracing::warn!("revocations could not be read in time");
+            }
         }
     }
 

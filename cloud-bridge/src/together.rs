@@ -17,6 +17,7 @@ const CUT_OFF_MAX: usize = 8;
 #[derive(Debug)]
 pub(crate) struct Together<Q, A, E = sqlx::Error> {
     patience: Duration,
+    statement_max: Duration,
     waiting: Mutex<Vec<Waiting<Q, A, E>>>,
     turn: tokio::sync::Mutex<()>,
 }
@@ -24,9 +25,10 @@ pub(crate) struct Together<Q, A, E = sqlx::Error> {
 type Waiting<Q, A, E> = (Q, oneshot::Sender<Result<A, E>>);
 
 impl<Q: Clone, A, E: Error + From<sqlx::Error>> Together<Q, A, E> {
-    /// Nobody waits longer than `patience` for the statement before its own.
-    pub(crate) fn new(patience: Duration) -> Self {
-        Self { patience, waiting: Mutex::default(), turn: tokio::sync::Mutex::default() }
+    /// Nobody waits longer than `patience` for the statement before its own, and no statement has its turn for longer than
+    /// `statement_max`.
+    pub(crate) fn new(patience: Duration, statement_max: Duration) -> Self {
+        Self { patience, statement_max, waiting: Mutex::default(), turn: tokio::sync::Mutex::default() }
     }
 
     /// Asks one question, and with it, perhaps, those of others: `all` gives an answer for each, in their order, which is that in
@@ -34,7 +36,7 @@ impl<Q: Clone, A, E: Error + From<sqlx::Error>> Together<Q, A, E> {
     ///
     /// # Errors
     ///
-    /// Those of `all`; and [`sqlx::Error::PoolTimedOut`] if the turn does not come in time.
+    /// Those of `all`; [`sqlx::Error::PoolTimedOut`] if the turn does not come in time; [`sqlx::Error::Io`] if the statement takes too long.
     pub(crate) async fn ask<F>(&self, question: Q, all: impl Fn(Vec<Q>) -> F) -> Result<A, E>
     where
         F: Future<Output = Result<Vec<A>, E>>,
@@ -49,9 +51,15 @@ impl<Q: Clone, A, E: Error + From<sqlx::Error>> Together<Q, A, E> {
                 Err(oneshot::error::TryRecvError::Closed) => continue,
                 Err(oneshot::error::TryRecvError::Empty) => {}
             }
-            let _turn = turn.map_err(|_| sqlx::Error::PoolTimedOut)?;
+            let Ok(_turn) = turn else {
+                drop(answer);
+                self.waiting().retain(|(_, sender)| !sender.is_closed());
+                return Err(sqlx::Error::PoolTimedOut.into());
+            };
             let (questions, senders): (Vec<Q>, Vec<_>) = std::mem::take(&mut *self.waiting()).into_iter().unzip();
-            match all(questions).await {
+            // Whoever hangs gives up its turn: a server may be gone without a word.
+            let answered = tokio::time::timeout(self.statement_max, all(questions)).await;
+            match answered.unwrap_or_else(|elapsed| Err(sqlx::Error::Io(elapsed.into()).into())) {
                 Ok(answers) => {
                     for (sender, answer) in senders.into_iter().zip(answers) {
                         // Who has gone does not mind.
@@ -80,6 +88,7 @@ impl<Q: Clone, A, E: Error + From<sqlx::Error>> Together<Q, A, E> {
 
 #[cfg(test)]
 mod tests {
+    use std::io;
     use std::sync::Arc;
     use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -88,6 +97,7 @@ mod tests {
     use super::*;
 
     const PATIENCE: Duration = Duration::from_secs(10);
+    const STATEMENT_MAX: Duration = Duration::from_mins(1);
 
     fn twice(questions: &[u32]) -> Vec<u32> {
         questions.iter().map(|question| question * 2).collect()
@@ -95,7 +105,8 @@ mod tests {
 
     #[tokio::test]
     async fn who_asks_while_a_statement_is_under_way_shares_the_next_one() {
-        let (together, statements) = (Arc::new(Together::<u32, u32>::new(PATIENCE)), Arc::new(AtomicUsize::new(0)));
+        let (together, statements) =
+            (Arc::new(Together::<u32, u32>::new(PATIENCE, STATEMENT_MAX)), Arc::new(AtomicUsize::new(0)));
         let gate = Arc::new(Semaphore::new(0));
         let asked: Vec<_> = (0..100)
             .map(|question: u32| {
@@ -123,7 +134,7 @@ mod tests {
 
     #[tokio::test]
     async fn an_error_is_told_to_all_and_the_next_question_is_asked_again() {
-        let (together, statements) = (Together::<u32, u32>::new(PATIENCE), AtomicUsize::new(0));
+        let (together, statements) = (Together::<u32, u32>::new(PATIENCE, STATEMENT_MAX), AtomicUsize::new(0));
         let fails = async |_: Vec<u32>| {
             statements.fetch_add(1, Ordering::Relaxed);
             tokio::task::yield_now().await;
@@ -138,7 +149,8 @@ mod tests {
 
     #[tokio::test]
     async fn who_is_cut_off_while_asking_for_all_leaves_nobody_without_an_answer() {
-        let (together, statements) = (Arc::new(Together::<u32, u32>::new(PATIENCE)), Arc::new(AtomicUsize::new(0)));
+        let (together, statements) =
+            (Arc::new(Together::<u32, u32>::new(PATIENCE, STATEMENT_MAX)), Arc::new(AtomicUsize::new(0)));
         let hangs = |question| {
             let (together, statements) = (Arc::clone(&together), Arc::clone(&statements));
             tokio::spawn(async move {
@@ -171,7 +183,7 @@ mod tests {
 
     #[tokio::test]
     async fn nobody_waits_for_its_turn_for_ever() {
-        let together = Together::<u32, u32>::new(Duration::from_millis(10));
+        let together = Together::<u32, u32>::new(Duration::from_millis(10), STATEMENT_MAX);
         let hangs = together.ask(1, async |_: Vec<u32>| std::future::pending().await);
         let waits = together.ask(2, async |questions: Vec<u32>| Ok(twice(&questions)));
         tokio::select! {
@@ -179,5 +191,15 @@ mod tests {
             _ = hangs => panic!("it hangs"),
             answer = waits => assert!(matches!(answer, Err(sqlx::Error::PoolTimedOut)), "{answer:?}"),
         }
+        assert!(together.waiting().is_empty(), "nothing is kept of who no longer waits");
+    }
+
+    #[tokio::test]
+    async fn a_statement_that_never_ends_gives_up_its_turn() {
+        let together = Together::<u32, u32>::new(PATIENCE, Duration::from_millis(10));
+        let hangs = together.ask(1, async |_: Vec<u32>| std::future::pending().await);
+        let hung = tokio::time::timeout(PATIENCE / 2, hangs).await.expect("it ends");
+        assert!(matches!(&hung, Err(sqlx::Error::Io(error)) if error.kind() == io::ErrorKind::TimedOut), "{hung:?}");
+        assert_eq!(together.ask(2, async |questions: Vec<u32>| Ok(twice(&questions))).await.unwrap(), 4);
     }
 }

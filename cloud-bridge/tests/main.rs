@@ -11,6 +11,7 @@ mod events;
 mod feed;
 mod fixture;
 mod fleet;
+mod outages;
 mod quarantine;
 mod serving;
 mod words;

@@ -10,7 +10,7 @@ use alexandria_sync::id::{BucketId, Seq};
 use tokio::sync::broadcast;
 use tokio_util::sync::CancellationToken;
 
-use super::Records;
+use super::{Records, STATEMENT_PATIENCE};
 
 /// How often the heads are looked at.
 const POLL_INTERVAL: Duration = Duration::from_secs(1);
@@ -32,8 +32,8 @@ impl Records {
         while !stop.is_cancelled() {
             changes.mark_unchanged();
             if self.shared.grown.receiver_count() > 0 {
-                match self.heads(None).await {
-                    Ok(heads) => {
+                match tokio::time::timeout(STATEMENT_PATIENCE, self.heads(None)).await {
+                    Ok(Ok(heads)) => {
                         for head in heads {
                             if known.insert(head.bucket, head.head).is_none_or(|before| before < head.head) {
                                 // Nobody listens just now, perhaps.
@@ -41,9 +41,10 @@ impl Records {
                             }
                         }
                     }
-                    Err(error) => {
+                    Ok(Err(error)) => {
                         tracing::debug!(error = &error as &dyn std::error::Error, "the heads cannot be read");
                     }
+                    Err(_) => tracing::warn!("the heads could not be read in time"),
                 }
             }
             tokio::select! {
