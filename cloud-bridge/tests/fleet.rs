@@ -18,7 +18,7 @@ use alexandria_sync::record::{Record, RecordKey};
 use alexandria_sync::store::Peer;
 use aws_sdk_iot::types::CertificateStatus;
 
-use crate::fixture::{Aws, Database, Outage, media, new_id, now_ms, stamp, wait_for};
+use crate::fixture::{Aws, DEADLINE, Database, Outage, media, new_id, now_ms, stamp, wait_for};
 
 pub(crate) fn config(folder: &Path) -> Config {
     Config { ca_key_file: folder.join("ca.key"), ..Config::default() }
@@ -282,6 +282,65 @@ async fn aws_iot_is_told_later_what_it_missed() {
     reconcile(&database, &reconciler, "revoked").await;
     assert_eq!(status(&iot, &fingerprint).await, CertificateStatus::Inactive);
     assert!(!reconciler.reconcile_one().await.unwrap(), "nothing is left to tell");
+}
+
+/// Whoever connects or is to be shut out does not wait for AWS, which may take its time.
+#[tokio::test]
+async fn while_aws_iot_takes_its_time_nodes_are_let_in_and_shut_out() {
+    let (Some(database), Some(aws)) = (Database::new().await, Aws::shared()) else { return };
+    let folder = tempfile::tempdir().unwrap();
+    let fleet = fleet(&database, folder.path()).await;
+    let relay = Outage::before(&aws.address).await;
+    let client = aws_sdk_iot::Client::new(&Aws::at(&relay.address).sdk().await);
+    let reconciler = Reconciler::new(fleet.clone(), client, Metrics::new());
+    let node = a_node();
+    let token = fleet.create_token("Harbour", None).await.unwrap();
+    fleet.enrol(&request(&token, node, &signing_request(node))).await.unwrap();
+    relay.hold();
+    let registers = tokio::spawn({
+        let reconciler = reconciler.clone();
+        async move { reconciler.reconcile_one().await.unwrap() }
+    });
+    relay.holds_one().await;
+    let soon = DEADLINE / 12;
+    let admitted = tokio::time::timeout(soon, fleet.admit(node)).await.expect("it is let in at once").unwrap();
+    assert_eq!(admitted.map(drop), Ok(()));
+    assert!(tokio::time::timeout(soon, fleet.revoke(node)).await.expect("it is shut out at once").unwrap());
+
+    // What the registration still does would undo what is told before it has ended.
+    let other = Reconciler::new(fleet.clone(), aws_sdk_iot::Client::new(&aws.sdk().await), Metrics::new());
+    assert!(!other.reconcile_one().await.unwrap(), "the revocation waits");
+    relay.over();
+    assert!(registers.await.unwrap());
+    let iot = aws_sdk_iot::Client::new(&aws.sdk().await);
+    let fingerprint: String = database.value("SELECT encode(certificate_fingerprint, 'hex') FROM node").await;
+    assert_eq!(status(&iot, &fingerprint).await, CertificateStatus::Active);
+    assert!(other.reconcile_one().await.unwrap(), "it is due at once");
+    assert_eq!(status(&iot, &fingerprint).await, CertificateStatus::Inactive);
+    assert_eq!(database.value::<String>("SELECT iot_state FROM node").await, "revoked");
+}
+
+/// A process that is killed while it tells AWS IoT leaves a claim behind; it runs out.
+#[tokio::test]
+async fn what_a_killed_process_was_telling_aws_iot_is_told_by_another() {
+    let (Some(database), Some(aws)) = (Database::new().await, Aws::shared()) else { return };
+    let folder = tempfile::tempdir().unwrap();
+    let fleet = fleet(&database, folder.path()).await;
+    let relay = Outage::before(&aws.address).await;
+    let killed =
+        Reconciler::new(fleet.clone(), aws_sdk_iot::Client::new(&Aws::at(&relay.address).sdk().await), Metrics::new());
+    let node = a_node();
+    let token = fleet.create_token("Harbour", None).await.unwrap();
+    fleet.enrol(&request(&token, node, &signing_request(node))).await.unwrap();
+    relay.hold();
+    let registers = tokio::spawn(async move { killed.reconcile_one().await });
+    relay.holds_one().await;
+    registers.abort();
+    let other = Reconciler::new(fleet.clone(), aws_sdk_iot::Client::new(&aws.sdk().await), Metrics::new());
+    let later = "UPDATE node SET iot_claimed_until = iot_claimed_until - interval '1 hour'";
+    sqlx::raw_sql(later).execute(&database.pool()).await.unwrap();
+    assert!(other.reconcile_one().await.unwrap());
+    assert_eq!(database.value::<String>("SELECT iot_state FROM node").await, "registered");
 }
 
 /// What one node tells is written in one statement with what others tell.

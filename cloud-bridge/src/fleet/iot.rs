@@ -3,6 +3,10 @@
 //! What is to be told stands in the node's row, so it survives every restart and outage. Each step may be done twice:
 //! creating a thing that is there, registering a certificate that is registered, attaching what is attached. A thing is
 //! named after the node's id; a certificate's id in AWS IoT is the SHA-256 of its DER form.
+//!
+//! Who tells AWS IoT claims the node's row for a while and does not lock it: AWS may take its time, and the node connects
+//! meanwhile. Until the claim is given up or runs out nobody else tells of this node, so that a revocation that comes during
+//! a registration is told after it, whatever process dies.
 
 use std::time::Duration;
 
@@ -21,6 +25,10 @@ const POLL_INTERVAL: Duration = Duration::from_secs(5);
 /// The wait after the first failure, in seconds; it doubles up to the maximum.
 const BACKOFF_FIRST_S: f64 = 2.0;
 const BACKOFF_MAX_S: f64 = 300.0;
+/// How long all that AWS IoT is told of a node may take.
+const TELLING_MAX: Duration = Duration::from_mins(2);
+/// How long nobody else tells of it, unless who does is done before. Longer than that takes, by what may still be on its way.
+const CLAIM: Duration = Duration::from_mins(3);
 /// Characters of an error that the operator is shown, at most.
 const ERROR_CHARS_MAX: usize = 500;
 /// AWS IoT takes attribute values of letters, digits and a few signs, and so many of them.
@@ -60,17 +68,29 @@ pub struct Reconciler {
     metrics: Metrics,
 }
 
-/// Id, name, site, certificate, its fingerprint, whether it is revoked, failed attempts.
-type DueRow = (Uuid, String, String, String, Vec<u8>, bool, i32);
+/// Id, name, site, certificate, its fingerprint, what is to be told, failed attempts, until when it is claimed.
+type DueRow = (Uuid, String, String, String, Vec<u8>, String, i32, String);
 
 struct Due {
     node: Uuid,
     name: String,
     site: String,
     certificate_pem: String,
-    certificate_id: String,
-    is_revoked: bool,
+    certificate_fingerprint: Vec<u8>,
+    state: String,
     attempts: i32,
+    /// Until when the node is claimed, as PostgreSQL writes it.
+    claim: String,
+}
+
+impl Due {
+    fn is_revoked(&self) -> bool {
+        self.state == "revoke"
+    }
+
+    fn certificate_id(&self) -> String {
+        hex::encode(&self.certificate_fingerprint)
+    }
 }
 
 impl Reconciler {
@@ -103,52 +123,70 @@ impl Reconciler {
     ///
     /// If PostgreSQL is away. That AWS IoT is away is noted in the node's row, and tried again later.
     pub async fn reconcile_one(&self) -> Result<bool, sqlx::Error> {
-        // The row stays locked while AWS IoT is told, so that a revocation meanwhile is told after, not before.
-        let mut tx = self.fleet.pool().begin().await?;
         let row: Option<DueRow> = sqlx::query_as(
-            "SELECT id, name, site, certificate_pem, certificate_fingerprint, iot_state = 'revoke', iot_attempts \
-             FROM node WHERE iot_state IN ('register', 'revoke') AND iot_next_attempt_at <= now() \
-             ORDER BY iot_next_attempt_at LIMIT 1 FOR UPDATE SKIP LOCKED",
+            "UPDATE node SET iot_claimed_until = now() + make_interval(secs => $1) WHERE id = ( \
+                SELECT id FROM node WHERE iot_state IN ('register', 'revoke') AND iot_next_attempt_at <= now() \
+                    AND iot_claimed_until <= now() \
+                ORDER BY iot_next_attempt_at LIMIT 1 FOR UPDATE SKIP LOCKED) \
+             RETURNING id, name, site, certificate_pem, certificate_fingerprint, iot_state, iot_attempts, \
+                iot_claimed_until::text",
         )
-        .fetch_optional(&mut *tx)
+        .bind(CLAIM.as_secs_f64())
+        .fetch_optional(self.fleet.pool())
         .await?;
-        let Some((node, name, site, certificate_pem, fingerprint, is_revoked, attempts)) = row else {
+        let Some((node, name, site, certificate_pem, certificate_fingerprint, state, attempts, claim)) = row else {
             return Ok(false);
         };
-        let certificate_id = hex::encode(fingerprint);
-        let due = Due { node, name, site, certificate_pem, certificate_id, is_revoked, attempts };
-        let told = if due.is_revoked { self.deactivate(&due).await } else { self.register(&due).await };
-        match told {
-            Ok(()) => {
-                sqlx::query(
-                    "UPDATE node SET iot_state = CASE WHEN $2 THEN 'revoked' ELSE 'registered' END, iot_attempts = 0, \
-                        iot_error = NULL WHERE id = $1",
-                )
-                .bind(node)
-                .bind(is_revoked)
-                .execute(&mut *tx)
-                .await?;
-            }
+        let due = Due { node, name, site, certificate_pem, certificate_fingerprint, state, attempts, claim };
+        let telling = async { if due.is_revoked() { self.deactivate(&due).await } else { self.register(&due).await } };
+        let told = tokio::time::timeout(TELLING_MAX, telling).await;
+        self.note(
+            &due,
+            told.unwrap_or_else(|_| Err(IotError { operation: "calls", reason: "did not end in time".into() })),
+        )
+        .await?;
+        Ok(true)
+    }
+
+    /// Gives the claim up, and notes what came of it unless the node is to be told of anew.
+    async fn note(&self, due: &Due, told: Result<(), IotError>) -> Result<(), sqlx::Error> {
+        let (state, attempts, error, wait_s) = match told {
+            Ok(()) => (if due.is_revoked() { "revoked" } else { "registered" }, 0, None, 0.0),
             Err(error) => {
                 self.metrics.iot_failed.inc();
                 if due.attempts == 0 {
-                    tracing::warn!(node.id = %node, %error, "AWS IoT was not told; it will be");
+                    tracing::warn!(node.id = %due.node, %error, "AWS IoT was not told; it will be");
                 }
                 let wait_s = (BACKOFF_FIRST_S * 2f64.powi(due.attempts.clamp(0, 20))).min(BACKOFF_MAX_S);
                 let wait_s = wait_s * (0.5 + rand::random::<f64>() / 2.0);
-                sqlx::query(
-                    "UPDATE node SET iot_attempts = iot_attempts + 1, iot_error = $2, \
-                        iot_next_attempt_at = now() + $3 * interval '1 second' WHERE id = $1",
-                )
-                .bind(node)
-                .bind(error.to_string().chars().take(ERROR_CHARS_MAX).collect::<String>())
-                .bind(wait_s)
-                .execute(&mut *tx)
-                .await?;
+                let error: String = error.to_string().chars().take(ERROR_CHARS_MAX).collect();
+                (due.state.as_str(), due.attempts.saturating_add(1), Some(error), wait_s)
             }
-        }
-        tx.commit().await?;
-        Ok(true)
+        };
+        let mut tx = self.fleet.pool().begin().await?;
+        sqlx::query(
+            "UPDATE node SET iot_state = $4, iot_attempts = $5, iot_error = $6, \
+                iot_next_attempt_at = now() + make_interval(secs => $7) \
+             WHERE id = $1 AND iot_claimed_until = $2::timestamptz AND iot_state = $3 AND certificate_fingerprint = $8",
+        )
+        .bind(due.node)
+        .bind(&due.claim)
+        .bind(&due.state)
+        .bind(state)
+        .bind(attempts)
+        .bind(error)
+        .bind(wait_s)
+        .bind(&due.certificate_fingerprint)
+        .execute(&mut *tx)
+        .await?;
+        sqlx::query(
+            "UPDATE node SET iot_claimed_until = '-infinity' WHERE id = $1 AND iot_claimed_until = $2::timestamptz",
+        )
+        .bind(due.node)
+        .bind(&due.claim)
+        .execute(&mut *tx)
+        .await?;
+        tx.commit().await
     }
 
     async fn register(&self, due: &Due) -> Result<(), IotError> {
@@ -187,7 +225,7 @@ impl Reconciler {
                 if !is_registered {
                     return Err(IotError::new("register certificate", error));
                 }
-                let found = self.client.describe_certificate().certificate_id(&due.certificate_id).send().await;
+                let found = self.client.describe_certificate().certificate_id(due.certificate_id()).send().await;
                 let found = found.map_err(|error| IotError::new("describe certificate", error))?;
                 let arn = found.certificate_description().and_then(|found| found.certificate_arn());
                 arn.map(str::to_owned).ok_or_else(|| missing("describe certificate"))
@@ -196,7 +234,7 @@ impl Reconciler {
     }
 
     async fn deactivate(&self, due: &Due) -> Result<(), IotError> {
-        let call = self.client.update_certificate().certificate_id(&due.certificate_id);
+        let call = self.client.update_certificate().certificate_id(due.certificate_id());
         match call.new_status(CertificateStatus::Inactive).send().await {
             // Never registered: nothing can connect with it.
             Err(error) if error.code() == Some("ResourceNotFoundException") => Ok(()),

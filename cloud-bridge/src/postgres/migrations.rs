@@ -4,7 +4,7 @@ use sqlx::PgPool;
 use sqlx::SqlSafeStr;
 use sqlx::migrate::{MigrateError, Migration, MigrationType, Migrator};
 
-const STEPS: [(&str, &str); 13] = [
+const STEPS: [(&str, &str); 14] = [
     ("records", include_str!("../../migrations/0001_records.sql")),
     ("content", include_str!("../../migrations/0002_content.sql")),
     ("events and fleet", include_str!("../../migrations/0003_events_and_fleet.sql")),
@@ -18,6 +18,7 @@ const STEPS: [(&str, &str); 13] = [
     ("shared buckets", include_str!("../../migrations/0011_shared_buckets.sql")),
     ("revocations told", include_str!("../../migrations/0012_revocations_told.sql")),
     ("words later", include_str!("../../migrations/0013_words_later.sql")),
+    ("IoT claims", include_str!("../../migrations/0014_iot_claims.sql")),
 ];
 
 /// Whether the database has everything that this version needs.
