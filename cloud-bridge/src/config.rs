@@ -267,6 +267,10 @@ impl Config {
         if self.postgres.url.is_empty() {
             return Err(bad("postgres.url", "must be set"));
         }
+        if self.postgres.buckets_max > postgres::BUCKETS_MAX_MAX {
+            let problem = format!("must be at most {}", postgres::BUCKETS_MAX_MAX);
+            return Err(bad("postgres.buckets_max", &problem));
+        }
         Ok(())
     }
 }

@@ -26,6 +26,8 @@ pub struct Metrics {
     pub quarantine_bytes: Gauge,
     /// Pages that were not applied because too much of their sender is set aside.
     pub quarantine_full: Counter,
+    /// Collections that were not made because there are as many as there may be.
+    pub buckets_full: Counter,
     /// Tombstones that were forgotten, older than a lease.
     pub tombstones_collected: Counter,
     /// Blobs received whole.
@@ -102,6 +104,8 @@ impl Metrics {
         let records_quarantined = counter("records_quarantined", "Records received that were set aside");
         let tombstones_collected =
             counter("tombstones_collected", "Tombstones that were forgotten, older than a lease");
+        let buckets_full =
+            counter("buckets_full", "Collections that were not made because there are as many as there may be");
         let quarantine_full = counter("quarantine_full", "Pages refused because too much of their sender is set aside");
         let blobs_stored = counter("blobs_stored", "Blobs received whole");
         let blob_bytes_stored = counter("blob_bytes_stored", "Bytes of blobs received whole");
@@ -134,6 +138,7 @@ impl Metrics {
             records_quarantined,
             quarantine_records,
             quarantine_bytes,
+            buckets_full,
             quarantine_full,
             tombstones_collected,
             blobs_stored,

@@ -11,6 +11,7 @@
 //! - [`quarantine`]: what was set aside, and its replay.
 //! - [`watcher`]: who is told that a feed has grown.
 //! - `words`: what the catalogue is searched in, made later where many records come in.
+//! - `buckets`: how many buckets there may be.
 //! - `intake`: whether many records come in just now.
 //!
 //! Invariants:
@@ -21,6 +22,7 @@
 //! Not here: the merge (`alexandria_sync::merge`), publishing events (`events`), content (`content`).
 
 pub mod absence;
+mod buckets;
 pub mod erase;
 pub mod feed;
 mod handover;
@@ -48,6 +50,9 @@ use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 use sqlx::{Connection, PgPool};
 use tokio::sync::{Notify, broadcast, watch};
 
+pub(crate) use self::buckets::BUCKETS_MAX_MAX;
+use self::buckets::BucketLimits;
+pub use self::buckets::BucketsFull;
 pub use self::feed::NodeRecords;
 pub use self::identity::Identity;
 use self::intake::Intake;
@@ -80,6 +85,10 @@ pub struct Config {
     pub quarantine_records_max: u64,
     /// Bytes of them, at most.
     pub quarantine_bytes_max: u64,
+    /// No more collections are made here or taken from nodes once there are so many; those that are there go on.
+    pub buckets_max: u32,
+    /// The same of those that one node has brought first.
+    pub node_buckets_max: u32,
     /// How long, in seconds, what came in by thousands waits at most until it is found by its words, while this process goes on taking in
     /// as many.
     pub words_yield_max_s: u64,
@@ -94,6 +103,8 @@ impl Default for Config {
             drift_bound_ms: DRIFT_BOUND_MS,
             quarantine_records_max: records_max,
             quarantine_bytes_max: bytes_max,
+            buckets_max: 50_000,
+            node_buckets_max: 10_000,
             words_yield_max_s: 120,
         }
     }
@@ -148,6 +159,16 @@ pub enum RecordStoreError {
         /// The limits.
         full: QuarantineFull,
     },
+    /// A record would have made a bucket, and no more may be made; nothing of the page was applied, and it will come again.
+    #[error("bucket {bucket} of node {node} is not taken: {full}")]
+    BucketsFull {
+        /// The bucket.
+        bucket: BucketId,
+        /// Who would have made it.
+        node: NodeId,
+        /// The limit.
+        full: BucketsFull,
+    },
     /// Other writers were faster, too many times in a row.
     #[error("gave up after {0} collisions with other writers")]
     Contention(u32),
@@ -164,6 +185,7 @@ struct Shared {
     identity: Identity,
     drift_bound_ms: u64,
     quarantine_limits: QuarantineLimits,
+    bucket_limits: BucketLimits,
     /// Whether changes are written to the outbox.
     announced: bool,
     metrics: Metrics,
@@ -225,6 +247,7 @@ impl Records {
                 records_max: config.quarantine_records_max,
                 bytes_max: config.quarantine_bytes_max,
             },
+            bucket_limits: BucketLimits { buckets_max: config.buckets_max, node_buckets_max: config.node_buckets_max },
             announced,
             metrics,
             intake: Intake::default(),

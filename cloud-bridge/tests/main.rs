@@ -3,6 +3,7 @@
 //! Where one of the two is not installed, its tests say so and are skipped.
 
 mod absence;
+mod buckets;
 mod bundles;
 mod catalogue;
 mod content;

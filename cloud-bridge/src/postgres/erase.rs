@@ -77,7 +77,7 @@ impl Records {
             let bucket: BucketId =
                 name.parse().map_err(|_| RecordStoreError::Malformed { table: "bucket", value: name })?;
             let target = RecordKey { bucket, kind, id };
-            let bucket_no = write::bucket_no(self.pool(), bucket).await?;
+            let bucket_no = self.bucket_no(bucket, None).await?;
             let mut connection = self.pool().acquire().await?;
             let versions = versions_about(&mut connection, bucket_no, target).await?;
             if versions.is_empty() {

@@ -12,6 +12,7 @@ use futures::TryStreamExt;
 use sqlx::Row;
 use uuid::Uuid;
 
+use super::buckets::OFFERED_MAX;
 use super::{RecordStoreError, Records, may_access};
 
 /// Records of one page, at most, whatever their size.
@@ -94,7 +95,8 @@ impl RecordStore for NodeRecords {
 }
 
 impl Records {
-    /// The buckets that a node may see (all of them for `None`), with their heads.
+    /// The buckets that a node may see (all of them for `None`), with their heads; no more than a session may be offered, the oldest of
+    /// them.
     ///
     /// # Errors
     ///
@@ -102,11 +104,13 @@ impl Records {
     pub async fn heads(&self, node: Option<NodeId>) -> Result<Vec<BucketHead>, RecordStoreError> {
         let own_site = node.map(|node| BucketId::Site(node).to_string());
         let rows: Vec<(String, i64)> = sqlx::query_as(
-            "SELECT name, head FROM bucket WHERE name NOT LIKE 'site/%' \
+            "(SELECT name, head FROM bucket WHERE name NOT LIKE 'site/%' ORDER BY no LIMIT $2) \
              UNION ALL SELECT name, head FROM bucket WHERE name LIKE 'site/%' AND $1::text IS NULL \
              UNION ALL SELECT name, head FROM bucket WHERE name = $1 ORDER BY name",
         )
         .bind(own_site)
+        // The own site is one more.
+        .bind(OFFERED_MAX - 1)
         .fetch_all(self.pool())
         .await?;
         rows.into_iter()

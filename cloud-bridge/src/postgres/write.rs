@@ -19,9 +19,10 @@ use alexandria_sync::lineage::Told;
 use alexandria_sync::merge::{Admission, QuarantineReason, admit, admit_unjudged};
 use alexandria_sync::record::{Kind, Record};
 use alexandria_sync::store::{Applied, Peer};
-use sqlx::{PgConnection, PgPool};
+use sqlx::PgConnection;
 use uuid::Uuid;
 
+use super::buckets::bucket_no;
 use super::intake::are_many;
 use super::words::Words;
 use super::{RecordStoreError, Records, erase, lineage, quarantine, tables};
@@ -157,7 +158,18 @@ impl Records {
         if let Some(foreign) = records.iter().find(|record| record.key.bucket != bucket) {
             return Err(RecordStoreError::ForeignRecord { expected: bucket, found: foreign.key.bucket });
         }
-        let bucket_no = bucket_no(self.pool(), bucket).await?;
+        // Nothing is to be kept of a bucket that nobody has written to, but for what the page tells of its sender.
+        if records.is_empty() && bucket_no(self.pool(), bucket).await?.is_none() {
+            let mut tx = self.pool().begin().await?;
+            if let Some(page) = page
+                && !lineage::note(&mut tx, from, &page.told).await?
+            {
+                return Ok(None);
+            }
+            tx.commit().await?;
+            return Ok(Some(Applied::default()));
+        }
+        let bucket_no = self.bucket_no(bucket, Some(from.node)).await?;
         for _ in 0..ATTEMPTS_MAX {
             match self.receive_once(from, (bucket, bucket_no), records, page).await {
                 Err(error) if is_collision(&error) => {}
@@ -270,7 +282,7 @@ impl Records {
         keys: &[(Kind, RecordId)],
         mut decide: impl FnMut(&Held) -> Result<Edit<T>, E> + Send,
     ) -> Result<T, EditError<E>> {
-        let bucket_no = bucket_no(self.pool(), bucket).await?;
+        let bucket_no = self.bucket_no(bucket, None).await?;
         for _ in 0..ATTEMPTS_MAX {
             let mut tx = self.pool().begin().await?;
             erase::lock(&mut tx, bucket_no, keys.iter().map(|(kind, _)| *kind)).await?;
@@ -308,18 +320,6 @@ struct Decided {
     changes: Vec<Change>,
     quarantined: Vec<(Record, QuarantineReason)>,
     applied: Applied,
-}
-
-/// The bucket's number. A new bucket gets its row at once, outside of any transaction, so that nobody waits for it.
-pub(super) async fn bucket_no(pool: &PgPool, bucket: BucketId) -> Result<i32, sqlx::Error> {
-    let name = bucket.to_string();
-    loop {
-        let no = sqlx::query_scalar("SELECT no FROM bucket WHERE name = $1").bind(&name).fetch_optional(pool).await?;
-        if let Some(no) = no {
-            return Ok(no);
-        }
-        sqlx::query("INSERT INTO bucket (name) VALUES ($1) ON CONFLICT DO NOTHING").bind(&name).execute(pool).await?;
-    }
 }
 
 pub(super) async fn lock_held(
