@@ -1,10 +1,11 @@
-//! How many buckets there may be, and who may make them.
+//! How many buckets there may be, who may make them, and how much of one is read for a page.
 
 use alexandria_cloud_bridge::postgres::{Config, Edit, Records};
 use alexandria_sync::id::{BucketId, Seq};
+use alexandria_sync::record::{FieldTag, Kind, Record, RecordKey, Value};
 use alexandria_sync::store::{Peer, RecordStore};
 
-use crate::fixture::{Database, a_collection, media, new_id, peer, stamp};
+use crate::fixture::{Database, Outage, a_collection, media, new_id, peer, stamp};
 
 /// Buckets that a session takes, as the protocol has it.
 const OFFERED_MAX: usize = 100_000;
@@ -72,4 +73,43 @@ async fn nobody_is_offered_more_buckets_than_a_session_takes() {
     assert_eq!(heads.len(), OFFERED_MAX);
     assert!(heads.iter().any(|head| head.bucket == oldest) && heads.iter().any(|head| head.bucket == site));
     assert!(heads.is_sorted_by_key(|head| head.bucket.to_string()));
+}
+
+/// A node on a slow line asks for little at a time, of records that are large.
+#[tokio::test]
+async fn a_page_takes_no_more_from_the_database_than_it_holds() {
+    let Some(database) = Database::new().await else { return };
+    let relay = Outage::before(&database.address()).await;
+    let config = Config { url: database.url_by(&relay.address), connections_max: 1, ..database.config() };
+    let records = database.records_of(&config).await;
+    let bucket = a_collection();
+    let large = |number| {
+        let key = RecordKey { bucket, kind: Kind(60_000), id: new_id() };
+        Record::new(key, [(FieldTag::lww(3), Value::encode(&"x".repeat(100_000)))], stamp(1, number)).unwrap()
+    };
+    let sent: Vec<Record> = (0..200).map(large).collect();
+    records.apply(peer(1), bucket, sent.clone(), Seq(200)).await.unwrap();
+
+    let before = relay.answered_bytes();
+    let page = records.page(bucket, Seq(0), Some(peer(2)), (2_000, 250_000)).await.unwrap();
+    assert_eq!((page.records.len(), page.next, page.more), (2, Seq(2), true));
+    // The only connection is free again once all that it was to bring has come.
+    records.head(bucket).await.unwrap();
+    let moved = relay.answered_bytes() - before;
+    assert!(moved < 500_000, "{moved} bytes were moved for a page of 250,000");
+
+    // However little is asked for, each record comes, and comes once.
+    for budget_bytes in [1, 100_000, 250_000, 20_000_000, u32::MAX] {
+        let (mut read, mut after) = (Vec::new(), Seq(0));
+        loop {
+            let page = records.page(bucket, after, Some(peer(2)), (2_000, budget_bytes)).await.unwrap();
+            after = page.next;
+            read.extend(page.records);
+            if !page.more {
+                break;
+            }
+        }
+        assert_eq!((read.len(), after), (200, Seq(200)), "by {budget_bytes} bytes");
+        assert!(read == sent, "by {budget_bytes} bytes");
+    }
 }

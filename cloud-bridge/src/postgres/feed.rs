@@ -145,9 +145,14 @@ impl Records {
             return Ok(Page { records: Vec::new(), next: after, more: false });
         }
         let mut rows = sqlx::query(
-            "SELECT seq, encoding FROM record WHERE bucket_no = $1 AND seq > $2 AND seq <= $3 \
-                AND (arrived_from IS DISTINCT FROM $4 OR arrived_epoch IS DISTINCT FROM $5 OR $4 IS NULL) \
-             ORDER BY seq LIMIT $6",
+            // Up to the first one that goes past the budget.
+            "SELECT seq, encoding FROM ( \
+                SELECT seq, encoding, sum(octet_length(encoding)) OVER (ORDER BY seq ROWS UNBOUNDED PRECEDING) \
+                    - octet_length(encoding) AS bytes_before \
+                FROM (SELECT seq, encoding FROM record WHERE bucket_no = $1 AND seq > $2 AND seq <= $3 \
+                    AND (arrived_from IS DISTINCT FROM $4 OR arrived_epoch IS DISTINCT FROM $5 OR $4 IS NULL) \
+                    ORDER BY seq LIMIT $6) AS record) AS record \
+             WHERE bytes_before <= $7 ORDER BY seq",
         )
         .bind(bucket_no)
         .bind(after.0 as i64)
@@ -155,6 +160,7 @@ impl Records {
         .bind(reader.map(|peer| Uuid::from_bytes(*peer.node.as_bytes())))
         .bind(reader.map(|peer| peer.epoch.0 as i64))
         .bind(records_max as i64)
+        .bind(i64::from(budget_bytes))
         .fetch(self.pool());
 
         let mut records = Vec::new();
@@ -170,7 +176,8 @@ impl Records {
                 .push(Record::decode(bucket, encoding).map_err(|source| RecordStoreError::Damaged { bucket, source })?);
             next = Seq(row.try_get::<i64, _>("seq")? as u64);
         }
-        if records.len() == records_max {
+        // One that is larger than the budget comes alone.
+        if records.len() == records_max || size_bytes > budget_bytes as usize {
             return Ok(Page { records, more: next.0 < head as u64, next });
         }
         Ok(Page { records, next: Seq(head as u64), more: false })
