@@ -362,3 +362,28 @@ async fn the_bridge_shows_which_nodes_still_owe_a_receipt() {
     let erasure = records.erase(Media::KIND, private.key.id).await.unwrap()[0];
     assert_eq!(shown(erasure.id).await, (0, 1));
 }
+
+/// A topic that is away for a day leaves many events; each look through all of them takes its time, and the bucket is closed meanwhile.
+#[tokio::test]
+async fn however_much_is_about_a_record_its_events_are_looked_for_once() {
+    let Some(database) = Database::new().await else { return };
+    let records = database.records().await;
+    let bucket = a_collection();
+    let of = medium(bucket, None);
+    let mut sent = vec![of.clone()];
+    sent.extend((0..60).map(|number| note(&of, &format!("{SECRET} {number}"))));
+    receive(&records, bucket, sent).await;
+    let counted = "CREATE SEQUENCE looks; CREATE FUNCTION look() RETURNS trigger LANGUAGE plpgsql AS $$ \
+         BEGIN PERFORM nextval('looks'); RETURN NULL; END $$; \
+         CREATE TRIGGER look AFTER UPDATE ON outbox FOR EACH STATEMENT EXECUTE FUNCTION look(); \
+         CREATE TRIGGER look AFTER DELETE ON unnamed_blob FOR EACH STATEMENT EXECUTE FUNCTION look()";
+    sqlx::raw_sql(counted).execute(&database.pool()).await.unwrap();
+    records.erase(Media::KIND, of.key.id).await.unwrap();
+    assert_eq!(tables_with(&database, SECRET).await, Vec::<String>::new());
+    let looks: i64 = database.value("SELECT last_value FROM looks").await;
+    assert!(looks <= 4, "{looks} statements");
+    let by_subject: i64 = database
+        .value("SELECT count(*) FROM pg_indexes WHERE tablename IN ('outbox', 'outbox_refused') AND indexdef LIKE '%(subject)%'")
+        .await;
+    assert_eq!(by_subject, 2);
+}

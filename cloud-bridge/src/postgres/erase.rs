@@ -194,7 +194,32 @@ async fn unnamed_by(
             .bind(uuid(key.id))
             .fetch_all(connection)
             .await?;
-    Ok(hashes.into_iter().filter_map(|hash| Some(BlobHash::from_bytes(hash.try_into().ok()?))).collect())
+    Ok(blob_hashes(hashes))
+}
+
+/// The same of many records that are erased; it is no longer kept.
+async fn take_unnamed_by(
+    tx: &mut PgConnection,
+    bucket_no: i32,
+    erased: &[Record],
+) -> Result<Vec<BlobHash>, sqlx::Error> {
+    let (kinds, ids): (Vec<i32>, Vec<Uuid>) =
+        erased.iter().map(|record| (i32::from(record.key.kind.0), uuid(record.key.id))).unzip();
+    let hashes: Vec<Vec<u8>> = sqlx::query_scalar(
+        "DELETE FROM unnamed_blob USING unnest($2::integer[], $3::uuid[]) AS erased (kind, id) \
+         WHERE unnamed_blob.bucket_no = $1 AND unnamed_blob.kind = erased.kind AND unnamed_blob.id = erased.id \
+         RETURNING unnamed_blob.hash",
+    )
+    .bind(bucket_no)
+    .bind(kinds)
+    .bind(ids)
+    .fetch_all(tx)
+    .await?;
+    Ok(blob_hashes(hashes))
+}
+
+fn blob_hashes(hashes: Vec<Vec<u8>>) -> Vec<BlobHash> {
+    hashes.into_iter().filter_map(|hash| Some(BlobHash::from_bytes(hash.try_into().ok()?))).collect()
 }
 
 /// Writes all that follows from erasures that were just stored.
@@ -211,25 +236,12 @@ pub(super) async fn carry_out(
         forget_aside(tx, bucket_no, &versions).await?;
         store_joined(tx, (bucket, bucket_no), tombstones.clone(), announced).await?;
         forget_events(tx, bucket, &tombstones).await?;
-        let mut earlier = Vec::new();
-        for tombstone in &tombstones {
-            earlier.extend(unnamed_by(tx, bucket_no, tombstone.key).await?);
-            sqlx::query("DELETE FROM unnamed_blob WHERE bucket_no = $1 AND kind = $2 AND id = $3")
-                .bind(bucket_no)
-                .bind(i32::from(tombstone.key.kind.0))
-                .bind(uuid(tombstone.key.id))
-                .execute(&mut *tx)
-                .await?;
-        }
+        let earlier = take_unnamed_by(tx, bucket_no, &tombstones).await?;
         let blobs = order.blobs_of(&versions, earlier);
-        let mut derived = Vec::new();
-        for &blob in &blobs {
-            if !is_named(tx, bucket_no, blob).await? {
-                let key = (Blob::KIND, Blob::record_id(blob));
-                let held = write::lock_held(tx, (bucket, bucket_no), [key].into_iter()).await?;
-                derived.extend(held.get(&key).and_then(|held| erase::emptied(held, order.stamp)));
-            }
-        }
+        let unnamed =
+            not_named(tx, bucket_no, &blobs).await?.into_iter().map(|blob| (Blob::KIND, Blob::record_id(blob)));
+        let held = write::lock_held(tx, (bucket, bucket_no), unnamed).await?;
+        let mut derived: Vec<Record> = held.values().filter_map(|held| erase::emptied(held, order.stamp)).collect();
         let amendments = order.amendments(&blobs);
         let keys = amendments.iter().map(|amendment| (amendment.key.kind, amendment.key.id));
         let held = write::lock_held(tx, (bucket, bucket_no), keys).await?;
@@ -326,32 +338,46 @@ async fn forget_aside(tx: &mut PgConnection, bucket_no: i32, versions: &[Record]
 
 /// Takes what erased records said out of the events that tell of them, whether they wait or were refused.
 async fn forget_events(tx: &mut PgConnection, bucket: BucketId, erased: &[Record]) -> Result<(), sqlx::Error> {
-    for record in erased {
-        let subject = format!("{}/{}", kind_name(record.key.kind), record.key.id);
-        let data = outbox::erased_data(record.key.id, bucket).to_string();
-        for statement in [
-            "UPDATE outbox SET data = $2::text::json WHERE subject = $1",
-            "UPDATE outbox_refused SET data = $2::text::json WHERE subject = $1",
-        ] {
-            sqlx::query(statement).bind(&subject).bind(&data).execute(&mut *tx).await?;
-        }
+    let subject = |key: RecordKey| format!("{}/{}", kind_name(key.kind), key.id);
+    let (subjects, data): (Vec<String>, Vec<String>) = erased
+        .iter()
+        .map(|record| (subject(record.key), outbox::erased_data(record.key.id, bucket).to_string()))
+        .unzip();
+    for statement in [
+        "UPDATE outbox SET data = erased.data::json FROM unnest($1::text[], $2::text[]) AS erased (subject, data) \
+         WHERE outbox.subject = erased.subject",
+        "UPDATE outbox_refused SET data = erased.data::json FROM unnest($1::text[], $2::text[]) AS erased (subject, data) \
+         WHERE outbox_refused.subject = erased.subject",
+    ] {
+        sqlx::query(statement).bind(&subjects).bind(&data).execute(&mut *tx).await?;
     }
     Ok(())
 }
 
-/// Whether a live record of the bucket, other than its blob record, names a blob.
-async fn is_named(tx: &mut PgConnection, bucket_no: i32, blob: BlobHash) -> Result<bool, sqlx::Error> {
-    sqlx::query_scalar(
-        "SELECT EXISTS (SELECT FROM author WHERE bucket_no = $1 AND portrait = $2) \
-            OR EXISTS (SELECT FROM collection WHERE bucket_no = $1 AND cover = $2) \
-            OR EXISTS (SELECT FROM annotation WHERE bucket_no = $1 AND blob = $2) \
-            OR EXISTS (SELECT FROM media WHERE bucket_no = $1 AND (cover = $2 OR files @> $3::text::jsonb))",
+/// Of some blobs those that no live record of the bucket, other than their blob record, names.
+async fn not_named(
+    tx: &mut PgConnection,
+    bucket_no: i32,
+    blobs: &BTreeSet<BlobHash>,
+) -> Result<Vec<BlobHash>, sqlx::Error> {
+    if blobs.is_empty() {
+        return Ok(Vec::new());
+    }
+    let (hashes, files): (Vec<Vec<u8>>, Vec<String>) =
+        blobs.iter().map(|blob| (blob.as_bytes().to_vec(), serde_json::json!([{ "blob": blob }]).to_string())).unzip();
+    let hashes: Vec<Vec<u8>> = sqlx::query_scalar(
+        "SELECT looked_for.hash FROM unnest($2::bytea[], $3::text[]) AS looked_for (hash, file) WHERE NOT ( \
+            EXISTS (SELECT FROM author WHERE bucket_no = $1 AND portrait = looked_for.hash) \
+            OR EXISTS (SELECT FROM collection WHERE bucket_no = $1 AND cover = looked_for.hash) \
+            OR EXISTS (SELECT FROM annotation WHERE bucket_no = $1 AND blob = looked_for.hash) \
+            OR EXISTS (SELECT FROM media WHERE bucket_no = $1 AND (cover = looked_for.hash OR files @> looked_for.file::jsonb)))",
     )
     .bind(bucket_no)
-    .bind(blob.as_bytes().as_slice())
-    .bind(serde_json::json!([{ "blob": blob }]).to_string())
-    .fetch_one(tx)
-    .await
+    .bind(hashes)
+    .bind(files)
+    .fetch_all(tx)
+    .await?;
+    Ok(blob_hashes(hashes))
 }
 
 fn decode_all(bucket: BucketId, encodings: Vec<Vec<u8>>) -> Result<Vec<Record>, RecordStoreError> {
