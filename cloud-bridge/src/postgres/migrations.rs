@@ -38,7 +38,8 @@ pub async fn is_migrated(pool: &PgPool) -> Result<bool, sqlx::Error> {
     last.bind(STEPS.len() as i64).fetch_one(pool).await
 }
 
-/// Brings the database up to this version. Safe to run beside other processes that do the same.
+/// Brings the database up to this version. Safe to run beside other processes that do the same: they wait for each other, and a step may
+/// take long where there is much.
 ///
 /// # Errors
 ///
@@ -50,5 +51,9 @@ pub async fn migrate(pool: &PgPool) -> Result<(), MigrateError> {
             Migration::new(version, name.into(), MigrationType::Simple, sql.into_sql_str(), false)
         })
         .collect();
-    Migrator::with_migrations(steps).run(pool).await
+    let mut connection = pool.acquire().await?;
+    // What is set here stays with the connection.
+    connection.close_on_drop();
+    sqlx::query("SET statement_timeout = 0").execute(&mut *connection).await?;
+    Migrator::with_migrations(steps).run(&mut *connection).await
 }
