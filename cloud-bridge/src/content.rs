@@ -44,6 +44,7 @@ use uuid::Uuid;
 
 use self::objects::{ObjectError, Objects};
 use self::receive::Slot;
+use self::sweep::SweptTo;
 use crate::metrics::Metrics;
 use crate::postgres::Records;
 
@@ -66,6 +67,8 @@ pub struct Config {
     pub uploads_max: usize,
     /// After how many hours without progress an unfinished blob is removed.
     pub abandoned_after_hours: u32,
+    /// Keys of S3 that one sweep looks at, at most; S3 lists no more than 1,000 at once.
+    pub sweep_keys_max: u16,
     /// For how many minutes content that an operator removed stays readable for those who are reading it.
     pub removal_grace_minutes: u32,
 }
@@ -79,6 +82,7 @@ impl Default for Config {
             memory_bytes_max: 256 * 1024 * 1024,
             uploads_max: 256,
             abandoned_after_hours: 7 * 24,
+            sweep_keys_max: 1000,
             removal_grace_minutes: 60,
         }
     }
@@ -134,6 +138,7 @@ struct Shared {
     completed: broadcast::Sender<BlobHash>,
     /// Blobs that this process is receiving.
     open: Mutex<HashMap<BlobHash, Slot>>,
+    swept_to: Mutex<SweptTo>,
     metrics: Metrics,
 }
 
@@ -143,8 +148,8 @@ impl Content {
         let objects = Objects::new(client, config.bucket.clone());
         let owner = Uuid::from_bytes(rand::random());
         let (completed, _) = broadcast::channel(COMPLETED_MAX);
-        let open = Mutex::default();
-        Self { shared: Arc::new(Shared { records, objects, config, owner, completed, open, metrics }) }
+        let (open, swept_to) = (Mutex::default(), Mutex::default());
+        Self { shared: Arc::new(Shared { records, objects, config, owner, completed, open, swept_to, metrics }) }
     }
 
     /// Hears of each blob that becomes whole through this process.

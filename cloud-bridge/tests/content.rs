@@ -1,7 +1,7 @@
 //! The blob store on S3: resume, verification, and what is left behind.
 
-use alexandria_cloud_bridge::content::Content;
 use alexandria_cloud_bridge::content::intake::Intake;
+use alexandria_cloud_bridge::content::{Config, Content};
 use alexandria_sync::chunk::{Bases, BlobHash, Chunk, ChunkHash, Chunker, Chunking, Manifest, patch};
 use alexandria_sync::domain::{Blob, Typed};
 use alexandria_sync::id::{BucketId, Seq};
@@ -362,6 +362,34 @@ async fn what_nobody_comes_back_for_is_removed() {
         .unwrap();
     content.sweep().await.unwrap();
     assert_nothing_left(&aws, &bucket, &database).await;
+}
+
+/// S3 lists so many keys at a time; here those of uploads that live come first.
+#[tokio::test]
+async fn what_nobody_comes_back_for_is_found_behind_whatever_is_still_needed() {
+    let (Some(database), Some(aws)) = (Database::new().await, Aws::shared()) else { return };
+    let bucket = aws.bucket().await;
+    let config = Config { bucket: bucket.clone(), abandoned_after_hours: 0, sweep_keys_max: 10, ..Config::default() };
+    let content = aws.content_of(&database.records().await, config).await;
+    let s3 = aws.s3().await;
+    let put = async |key: String| s3.put_object().bucket(&bucket).key(key).body(vec![1].into()).send().await.unwrap();
+    for number in 0..10 {
+        put(format!("staging/a-{number}")).await;
+    }
+    let live = "INSERT INTO blob_upload (hash, manifest, claim, owner, lease_until) VALUES ('x', '', 1, gen_random_uuid(), 'infinity'); \
+         INSERT INTO blob_upload_staged (hash, start_byte, end_byte, object_key) \
+            SELECT 'x', at, at + 1, 'staging/a-' || at FROM generate_series(0, 9) AS at";
+    sqlx::raw_sql(live).execute(&database.pool()).await.unwrap();
+    put("staging/b".into()).await;
+    for _ in 0..2 {
+        content.sweep().await.unwrap();
+    }
+    assert!(object(&aws, &bucket, "staging/b").await.is_none());
+    assert!(object(&aws, &bucket, "staging/a-9").await.is_some());
+    // And from the beginning again.
+    put("staging/a".into()).await;
+    content.sweep().await.unwrap();
+    assert!(object(&aws, &bucket, "staging/a").await.is_none());
 }
 
 /// What S3 has lost or holds damaged is not here, as far as a session is concerned: it goes on with the rest.

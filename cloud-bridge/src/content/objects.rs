@@ -206,12 +206,24 @@ impl Objects {
         }
     }
 
-    /// Objects under `prefix` that are older than `age`, from the first [`KEYS_MAX`].
-    pub(super) async fn older_than(&self, prefix: &str, age: Duration) -> Result<Vec<String>, ObjectError> {
-        let answer = self.client.list_objects_v2().bucket(&self.bucket).prefix(prefix).send().await;
-        let answer = answer.map_err(|error| ObjectError::new("list", &format!("{prefix}*"), error))?;
-        let old = answer.contents().iter().filter(|object| is_older(object.last_modified(), age));
-        Ok(old.filter_map(|object| object.key().map(str::to_owned)).collect())
+    /// Of so many objects under `prefix` after one of this key those that are older than `age`, and after which key there are more.
+    pub(super) async fn older_than(
+        &self,
+        prefix: &str,
+        age: Duration,
+        (after, keys_max): (Option<String>, u16),
+    ) -> Result<(Vec<String>, Option<String>), ObjectError> {
+        let call = self.client.list_objects_v2().bucket(&self.bucket).prefix(prefix).set_start_after(after);
+        let answer = call
+            .max_keys(keys_max.into())
+            .send()
+            .await
+            .map_err(|error| ObjectError::new("list", &format!("{prefix}*"), error))?;
+        let objects = answer.contents();
+        let last = objects.last().and_then(|object| object.key()).map(str::to_owned);
+        let old = objects.iter().filter(|object| is_older(object.last_modified(), age));
+        let keys = old.filter_map(|object| object.key().map(str::to_owned)).collect();
+        Ok((keys, last.filter(|_| answer.is_truncated() == Some(true))))
     }
 
     /// Starts a multipart upload; returns its id.
@@ -257,16 +269,24 @@ impl Objects {
         }
     }
 
-    /// Multipart uploads under `prefix` that are older than `age`, from the first [`KEYS_MAX`].
-    pub(super) async fn uploads_older_than(&self, prefix: &str, age: Duration) -> Result<Vec<OpenUpload>, ObjectError> {
-        let answer = self.client.list_multipart_uploads().bucket(&self.bucket).prefix(prefix).send().await;
-        let answer = answer.map_err(|error| ObjectError::new("list uploads", &format!("{prefix}*"), error))?;
+    /// Of so many multipart uploads after one those that are older than `age`, and after which there are more.
+    pub(super) async fn uploads_older_than(
+        &self,
+        age: Duration,
+        (after, uploads_max): (Option<OpenUpload>, u16),
+    ) -> Result<(Vec<OpenUpload>, Option<OpenUpload>), ObjectError> {
+        let (key, upload_id) = after.map(|after| (after.key, after.upload_id)).unzip();
+        let call = self.client.list_multipart_uploads().bucket(&self.bucket);
+        let call = call.max_uploads(uploads_max.into());
+        let answer = call.set_key_marker(key).set_upload_id_marker(upload_id).send().await;
+        let answer = answer.map_err(|error| ObjectError::new("list uploads", "*", error))?;
+        let upload = |key: Option<&str>, upload_id: Option<&str>| {
+            Some(OpenUpload { key: key?.to_owned(), upload_id: upload_id?.to_owned() })
+        };
+        let last = upload(answer.next_key_marker(), answer.next_upload_id_marker());
         let old = answer.uploads().iter().filter(|upload| is_older(upload.initiated(), age));
-        Ok(old
-            .filter_map(|upload| {
-                Some(OpenUpload { key: upload.key()?.to_owned(), upload_id: upload.upload_id()?.to_owned() })
-            })
-            .collect())
+        let uploads = old.filter_map(|old| upload(old.key(), old.upload_id())).collect();
+        Ok((uploads, last.filter(|_| answer.is_truncated() == Some(true))))
     }
 
     /// Copies an object of `size_bytes` inside S3, in pieces if it is large.

@@ -1,15 +1,24 @@
 //! What nobody came back for: unfinished uploads, orphans in S3, and objects that were removed by hand. Each call takes
 //! a bounded bite; the rest is for the next one.
 
+use std::sync::{MutexGuard, PoisonError};
 use std::time::Duration;
 
 use alexandria_sync::chunk::BlobHash;
 
+use super::objects::OpenUpload;
 use super::receive::UploadState;
 use super::{Content, ContentError, blob_key};
 
 /// Rows taken in one sweep, at most.
 const BITE: i64 = 100;
+
+/// Up to where S3 was looked through for orphans; the next sweep goes on there, and then from the beginning again.
+#[derive(Clone, Debug, Default)]
+pub(super) struct SweptTo {
+    upload: Option<OpenUpload>,
+    staged: Option<String>,
+}
 
 impl Content {
     /// Removes what is abandoned.
@@ -54,7 +63,9 @@ impl Content {
 
     /// Uploads and staging objects that no row names: left by a process that died between S3 and PostgreSQL.
     async fn sweep_orphans(&self, abandoned_after: Duration) -> Result<(), ContentError> {
-        let uploads = self.objects().uploads_older_than("", abandoned_after).await?;
+        let SweptTo { upload, staged } = self.swept_to().clone();
+        let keys_max = self.shared.config.sweep_keys_max.max(1);
+        let (uploads, more) = self.objects().uploads_older_than(abandoned_after, (upload, keys_max)).await?;
         let ids: Vec<&str> = uploads.iter().map(|upload| upload.upload_id.as_str()).collect();
         let known: Vec<String> = sqlx::query_scalar("SELECT upload_id FROM blob_upload WHERE upload_id = ANY ($1)")
             .bind(ids)
@@ -64,14 +75,21 @@ impl Content {
             self.objects().abort_upload(&upload.key, &upload.upload_id).await?;
             self.shared.metrics.uploads_abandoned.inc();
         }
-        let mut keys = self.objects().older_than("staging/", abandoned_after).await?;
+        self.swept_to().upload = more;
+        let (mut keys, more) = self.objects().older_than("staging/", abandoned_after, (staged, keys_max)).await?;
         let known: Vec<String> =
             sqlx::query_scalar("SELECT object_key FROM blob_upload_staged WHERE object_key = ANY ($1)")
                 .bind(&keys)
                 .fetch_all(self.pool())
                 .await?;
         keys.retain(|key| !known.contains(key));
-        Ok(self.objects().delete(&keys).await?)
+        self.objects().delete(&keys).await?;
+        self.swept_to().staged = more;
+        Ok(())
+    }
+
+    fn swept_to(&self) -> MutexGuard<'_, SweptTo> {
+        self.shared.swept_to.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Objects that an operator removed, once nobody can still be reading them.
