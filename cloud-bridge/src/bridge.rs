@@ -118,7 +118,8 @@ pub async fn start(config: Config, stop: CancellationToken) -> anyhow::Result<Ru
     let enrolment =
         TlsListener::bind(config.enrolment.listen, &identity, stop.clone()).await.context("enrolment.listen")?;
     let enrolment_address = axum::serve::Listener::local_addr(&enrolment).context("enrolment.listen")?;
-    let quic = quic::Listener::bind(config.quic.listen, &tls, &TransportConfig::default());
+    let transport = TransportConfig { incoming_max: config.quic.handshakes_max, ..TransportConfig::default() };
+    let quic = quic::Listener::bind(config.quic.listen, &tls, &transport);
     let quic = quic.context("quic.listen")?;
     let quic_address = quic.local_addr().context("quic.listen")?;
     let tcp = if config.tcp.enabled {

@@ -25,6 +25,8 @@ pub const OPERATOR_TOKEN_CHARS_MIN: usize = 16;
 
 /// The longest lease, in seconds: ten years.
 const LEASE_S_MAX: u64 = 10 * 366 * 24 * 60 * 60;
+/// The most handshakes at once that may be asked for.
+const HANDSHAKES_MAX_MAX: usize = 100_000;
 
 /// Everything that can be set.
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -96,6 +98,8 @@ pub struct QuicConfig {
     pub public_address: Option<String>,
     /// Sessions at once, at most.
     pub sessions_max: usize,
+    /// Handshakes under way at once, at most. Past half of them a node shows first where it is, which takes it a round trip.
+    pub handshakes_max: usize,
     /// Bytes that one session may have on the way and not durable, at most.
     pub session_window_bytes: u64,
 }
@@ -106,6 +110,7 @@ impl Default for QuicConfig {
             listen: ([0, 0, 0, 0], 4433).into(),
             public_address: None,
             sessions_max: 1000,
+            handshakes_max: 1024,
             session_window_bytes: 16 * 1024 * 1024,
         }
     }
@@ -236,6 +241,9 @@ impl Config {
         }
         if !(1..=LEASE_S_MAX).contains(&self.fleet.lease_s) {
             return Err(bad("fleet.lease_s", &format!("must be between 1 and {LEASE_S_MAX}")));
+        }
+        if !(2..=HANDSHAKES_MAX_MAX).contains(&self.quic.handshakes_max) {
+            return Err(bad("quic.handshakes_max", &format!("must be between 2 and {HANDSHAKES_MAX_MAX}")));
         }
         let ticket_secret = self.fleet.ticket_secret.as_deref();
         if ticket_secret.is_some_and(|secret| secret.chars().count() < fleet::TICKET_SECRET_CHARS_MIN) {

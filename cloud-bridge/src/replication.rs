@@ -19,7 +19,7 @@ use alexandria_sync::tcp;
 use alexandria_sync::transport::{AnyLink, ConnectError, Knock, Listener};
 use alexandria_sync::wire::{CloseReason, Hello, PROTOCOL_MAX, PROTOCOL_MIN, feature};
 use tokio::sync::broadcast::error::RecvError;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
+use tokio::sync::{Semaphore, mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::{AbortOnDropHandle, TaskTracker};
 use tracing::Instrument;
@@ -75,12 +75,8 @@ impl Replication {
             tokio::select! {
                 knock = listener.accept() => {
                     let Ok(knock) = knock else { break };
-                    let Ok(slot) = Arc::clone(&self.shared.slots).try_acquire_owned() else {
-                        self.shared.metrics.refused_connection(Refusal::Overload);
-                        continue;
-                    };
                     let (replication, stop) = (self.clone(), stop.clone());
-                    sessions.spawn(async move { Box::pin(replication.let_in(knock, slot, stop)).await });
+                    sessions.spawn(async move { Box::pin(replication.let_in(knock, stop)).await });
                 }
                 () = stop.cancelled() => break,
             }
@@ -92,7 +88,8 @@ impl Replication {
         listener.close().await;
     }
 
-    async fn let_in(&self, knock: Knock, slot: OwnedSemaphorePermit, stop: CancellationToken) {
+    /// How many go through their handshake at once is the listener's business; a session's slot is for those of the fleet.
+    async fn let_in(&self, knock: Knock, stop: CancellationToken) {
         let address = knock.remote_address();
         let metrics = &self.shared.metrics;
         let link = match knock.answer().await {
@@ -104,6 +101,11 @@ impl Replication {
                 tracing::warn!(%address, error = &error as &dyn std::error::Error, "a connection was refused");
                 return;
             }
+        };
+        let Ok(slot) = Arc::clone(&self.shared.slots).try_acquire_owned() else {
+            metrics.refused_connection(Refusal::Overload);
+            link.refuse("come again later");
+            return;
         };
         let node = link.peer().id;
         let admitted = match self.shared.fleet.admit(node).await {

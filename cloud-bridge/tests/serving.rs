@@ -44,11 +44,15 @@ struct Bridge {
 
 impl Bridge {
     async fn start() -> Option<Self> {
+        Self::start_with(&[]).await
+    }
+
+    async fn start_with(settings: &[&str]) -> Option<Self> {
         let (database, aws) = (Database::new().await?, Aws::shared()?);
         let bucket = aws.bucket().await;
         let folder = tempfile::tempdir().unwrap();
         // What AWS's own tools would find in the environment is given as a profile: threads share the environment.
-        let config = configuration(&database, &aws, &bucket, folder.path());
+        let config = configuration(&database, &aws, &bucket, folder.path(), settings);
         let stop = CancellationToken::new();
         let running = bridge::start(config, stop.clone()).await.unwrap();
         Some(Self { running: Some(running), stop, database, bucket, aws, folder })
@@ -104,8 +108,8 @@ impl Bridge {
     }
 }
 
-fn configuration(database: &Database, aws: &Aws, bucket: &str, folder: &Path) -> Config {
-    let settings = [
+fn configuration(database: &Database, aws: &Aws, bucket: &str, folder: &Path, more: &[&str]) -> Config {
+    let mut settings = vec![
         format!("postgres.url={}", database.url()),
         format!("http.operator_token={TOKEN}"),
         "http.listen=127.0.0.1:0".into(),
@@ -121,6 +125,7 @@ fn configuration(database: &Database, aws: &Aws, bucket: &str, folder: &Path) ->
         "content.path_style=true".into(),
         "iot.enabled=true".into(),
     ];
+    settings.extend(more.iter().map(|setting| (*setting).to_owned()));
     let config = Config::load(None, std::iter::empty(), &settings).unwrap();
     config.check_for_serving().unwrap();
     config
@@ -319,6 +324,41 @@ async fn a_revoked_node_loses_its_session_and_gets_no_other() {
     assert_eq!(arrived, 0);
     let (_, metrics) = bridge.ask("GET", "/metrics", &Value::Null).await;
     assert!(metrics.as_str().unwrap().contains("connections_refused_total{reason=\"Revoked\"} 1"), "{metrics}");
+    bridge.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn who_finds_no_slot_is_told_to_come_again_and_gets_one_once_it_is_free() {
+    let Some(bridge) = Bridge::start_with(&["quic.sessions_max=1"]).await else { return };
+    let (first, second) = (Node::enrolled(&bridge).await, Node::enrolled(&bridge).await);
+    let (host, running) = first.session(&bridge).await.unwrap();
+    let metric = async |line: &str| {
+        wait_for(line, || async {
+            let (_, metrics) = bridge.ask("GET", "/metrics", &Value::Null).await;
+            metrics.as_str().unwrap().contains(line).then_some(())
+        })
+        .await;
+    };
+    metric("alexandria_bridge_sessions_open 1").await;
+    if let Ok((_host, refused)) = second.session(&bridge).await {
+        let reason = tokio::time::timeout(crate::fixture::DEADLINE, refused).await.unwrap().unwrap();
+        assert_eq!(reason, None, "no session began");
+    }
+    metric("connections_refused_total{reason=\"Overload\"} 1").await;
+    host.send(HostInput::Stop(CloseReason::GoingAway, String::new())).await.unwrap();
+    tokio::time::timeout(crate::fixture::DEADLINE, running).await.unwrap().unwrap();
+    metric("alexandria_bridge_sessions_open 0").await;
+    second.import(BucketId::Catalogue, "In time", vec![1]).await;
+    wait_for("a slot", || async {
+        let (_host, _running) = second.session(&bridge).await.ok()?;
+        wait_for("the medium", || async {
+            let arrived: i64 = bridge.database.value("SELECT count(*) FROM media").await;
+            (arrived == 1).then_some(())
+        })
+        .await;
+        Some(())
+    })
+    .await;
     bridge.end().await;
 }
 

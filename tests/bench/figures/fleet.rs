@@ -53,7 +53,8 @@ pub(crate) async fn idle_nodes() {
     let neighbours = Neighbours::on(&database, Aws::shared().await).await;
     let settings = BridgeSettings::new(neighbours)
         .environment("ALEXANDRIA_BRIDGE_FLEET_CA_KEY_PEM", authority.key_pem())
-        .environment("ALEXANDRIA_BRIDGE_QUIC_SESSIONS_MAX", (count + OTHER_FILES).to_string());
+        .environment("ALEXANDRIA_BRIDGE_QUIC_SESSIONS_MAX", (count + OTHER_FILES).to_string())
+        .environment("ALEXANDRIA_BRIDGE_QUIC_HANDSHAKES_MAX", (2 * count).to_string());
     let mut bridge = settings.start().await;
     let nodes = enrol(count, &authority, &database, &bridge).await;
     let before = bridge.process().resident_bytes();
