@@ -9,6 +9,7 @@
 //! DATA/records.dump             the newest backup that this node made of itself, if it did
 //! DATA/ballast                  room for deletes on a full disk (`guard`)
 //! DATA/records.damaged-TIME/    a tree that was set aside when it was rebuilt
+//! DATA/records.before-restore-TIME/  the same when a backup was restored, and its dump
 //! DATA/blobs/ab/cd/HASH         content, whole and verified; HASH.manifest beside it
 //! DATA/partial/HASH.data        content that is arriving, with .manifest and .have
 //! DATA/incoming/                uploads and imports before their hash is known

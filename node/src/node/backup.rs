@@ -13,7 +13,7 @@ use tokio::sync::mpsc;
 
 use crate::library::Library;
 use crate::local::{BackupLine, RestoreLine};
-use crate::store::backup::{export, import};
+use crate::store::backup::{export, import, replace};
 
 /// Where a backup is read to.
 const STAGE_DIR: &str = "restoring";
@@ -45,7 +45,9 @@ pub(super) async fn stage(file: PathBuf, data_dir: PathBuf, cache_bytes: u64) ->
         remove(&dir).context("clear what an earlier restore left")?;
         let summary = import(&file, &dir, cache_bytes)?;
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
-        let kept_aside = data_dir.join(format!("{RECORDS_DIR}.before-restore-{now}"));
+        // A clock that was set back may name one that is there.
+        let mut names = (now..).map(|time| data_dir.join(format!("{RECORDS_DIR}.before-restore-{time}")));
+        let kept_aside = names.find(|name| !name.exists()).context("name what is kept aside")?;
         let ready = dir.join(READY_FILE);
         std::fs::write(&ready, kept_aside.as_os_str().as_encoded_bytes()).context("finish reading the backup")?;
         std::fs::File::open(&ready)?.sync_all()?;
@@ -59,19 +61,14 @@ pub(super) async fn stage(file: PathBuf, data_dir: PathBuf, cache_bytes: u64) ->
 ///
 /// # Errors
 ///
-/// If the folders cannot be renamed; it is tried again at the next start.
+/// If the folders cannot be renamed or are in use; it is tried again at the next start.
 pub(super) fn put_in_place(data_dir: &Path) -> anyhow::Result<bool> {
     let stage = data_dir.join(STAGE_DIR);
     let Ok(kept_aside) = std::fs::read_to_string(stage.join(READY_FILE)) else { return Ok(false) };
-    let (staged, records) = (stage.join(RECORDS_DIR), data_dir.join(RECORDS_DIR));
-    // Each step is skipped if it was done before a power cut.
+    let staged = stage.join(RECORDS_DIR);
+    // It left last, if it did before a power cut.
     if staged.exists() {
-        let kept_aside = PathBuf::from(kept_aside);
-        if records.exists() && !kept_aside.exists() {
-            std::fs::rename(&records, &kept_aside).context("keep the records aside")?;
-        }
-        std::fs::rename(&staged, &records).context("put the restored records in place")?;
-        std::fs::File::open(data_dir)?.sync_all()?;
+        replace(data_dir, &staged, Path::new(&kept_aside)).context("put the restored records in place")?;
     }
     remove(&stage).context("clear what the restore left")?;
     Ok(true)
@@ -81,5 +78,135 @@ fn remove(dir: &Path) -> io::Result<()> {
     match std::fs::remove_dir_all(dir) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
         _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use alexandria_sync::domain::{Media, Typed};
+    use alexandria_sync::id::{BucketId, RecordId};
+    use alexandria_sync::record::RecordKey;
+
+    use super::*;
+    use crate::store::{Change, Condition, Config, Store, backup};
+
+    const CACHE_BYTES: u64 = 4 << 20;
+
+    fn open(data: &Path) -> Store {
+        Store::open(&Config { cache_bytes: CACHE_BYTES, min_free_bytes: 0, ..Config::new(data) }).unwrap()
+    }
+
+    fn id(number: u8) -> RecordId {
+        RecordId::from_bytes([number; 16])
+    }
+
+    fn shelf() -> BucketId {
+        BucketId::Collection(id(0xc0))
+    }
+
+    fn title(store: &Store, number: u8) -> Option<String> {
+        let stored = store.records.find(Media::KIND, id(number)).unwrap()?;
+        Media::from_record(&stored.record).map(|media| media.title)
+    }
+
+    async fn put(store: &Store, number: u8, title: &str) {
+        let media = Media { title: title.into(), ..Media::default() };
+        store.records.change_one(Change::put(shelf(), id(number), media)).await.unwrap();
+    }
+
+    /// A data folder in which one medium was deleted, one edited and one made since its backup, and a dump was written since, as
+    /// upkeep does; and the backup.
+    async fn changed_since_its_backup(dir: &Path) -> (PathBuf, PathBuf) {
+        let (data, file) = (dir.join("data"), dir.join("backup"));
+        let store = open(&data);
+        put(&store, 1, "deleted later").await;
+        put(&store, 2, "edited later").await;
+        export(&store.records, &file).unwrap();
+        let key = RecordKey { bucket: shelf(), kind: Media::KIND, id: id(1) };
+        store.records.change_one(Change::delete(key, None)).await.unwrap();
+        put(&store, 2, "edited").await;
+        put(&store, 3, "made later").await;
+        backup::dump(&store.records).unwrap();
+        (data, file)
+    }
+
+    async fn staged(file: &Path, data: &Path) -> PathBuf {
+        match stage(file.to_owned(), data.to_owned(), CACHE_BYTES).await.unwrap() {
+            RestoreLine::Done { kept_aside, .. } => kept_aside,
+            RestoreLine::Failed { reason } => panic!("{reason}"),
+        }
+    }
+
+    fn is_as_it_was_backed_up(data: &Path, case: &str) {
+        for start in 0..2 {
+            let store = open(data);
+            assert_eq!(store.condition, Condition::Healthy, "{case}, start {start}");
+            let titles = [1, 2, 3].map(|number| title(&store, number));
+            let backed_up = [Some("deleted later".to_owned()), Some("edited later".to_owned()), None];
+            assert_eq!(titles, backed_up, "{case}, start {start}");
+        }
+        let left = fs::read_dir(data).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
+        let damaged: Vec<String> = left.filter(|name| name.starts_with("records.damaged-")).collect();
+        assert!(damaged.is_empty(), "{case}: {damaged:?}");
+    }
+
+    #[tokio::test]
+    async fn a_restore_undoes_what_came_after_the_backup_wherever_it_was_cut_off() {
+        for steps_done in 0..=4 {
+            let case = format!("cut off after {steps_done} steps");
+            let dir = tempfile::tempdir().unwrap();
+            let (data, file) = changed_since_its_backup(dir.path()).await;
+            let kept_aside = staged(&file, &data).await;
+            let records = data.join("records");
+            let steps: [&dyn Fn(); 4] = [
+                &|| fs::rename(&records, &kept_aside).unwrap(),
+                &|| fs::remove_file(data.join("records.commit")).unwrap(),
+                &|| fs::rename(data.join("records.dump"), kept_aside.join("records.dump")).unwrap(),
+                &|| fs::rename(data.join("restoring/records"), &records).unwrap(),
+            ];
+            steps.iter().take(steps_done).for_each(|step| step());
+
+            assert!(put_in_place(&data).unwrap(), "{case}");
+            is_as_it_was_backed_up(&data, &case);
+            assert!(!put_in_place(&data).unwrap(), "{case}: it is done once");
+            let kept = ["db", "records.dump"].map(|name| kept_aside.join(name).exists());
+            assert_eq!(kept, [true; 2], "{case}: what was there before is kept");
+        }
+    }
+
+    /// Damage that was found in the old records, or a rewrite of them that was cut off, says nothing of the restored ones.
+    #[tokio::test]
+    async fn a_restore_in_the_place_of_a_damaged_or_half_rewritten_store_is_healthy() {
+        for (case, before) in [
+            ("damage was found", (|data| fs::write(data.join("records.rebuild"), b"").unwrap()) as fn(&Path)),
+            ("a rewrite was complete", |data| {
+                fs::rename(data.join("records"), data.join("records.rewritten")).unwrap();
+            }),
+            ("a rewrite was under way", |data| fs::create_dir(data.join("records.rewriting")).unwrap()),
+            ("only the dump was left", |data| fs::remove_dir_all(data.join("records")).unwrap()),
+        ] {
+            let dir = tempfile::tempdir().unwrap();
+            let (data, file) = changed_since_its_backup(dir.path()).await;
+            before(&data);
+            let kept_aside = staged(&file, &data).await;
+            assert!(put_in_place(&data).unwrap(), "{case}");
+            is_as_it_was_backed_up(&data, case);
+            assert!(kept_aside.join("records.dump").exists(), "{case}");
+        }
+    }
+
+    #[tokio::test]
+    async fn records_that_somebody_uses_are_not_replaced_under_him() {
+        let dir = tempfile::tempdir().unwrap();
+        let (data, file) = changed_since_its_backup(dir.path()).await;
+        let user = open(&data);
+        let kept_aside = staged(&file, &data).await;
+        assert!(put_in_place(&data).is_err());
+        assert!(!kept_aside.exists() && data.join("records.dump").exists() && data.join("records.commit").exists());
+        drop(user);
+        assert!(put_in_place(&data).unwrap());
+        is_as_it_was_backed_up(&data, "once nobody uses them");
     }
 }

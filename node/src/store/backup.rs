@@ -10,11 +10,13 @@
 //! A backup is taken while the node works. Cursors are read before records: whatever a cursor says was read is among
 //! the records that follow.
 //!
-//! A restored store is a new life, with a new epoch and a new incarnation.
+//! A restored store is a new life, with a new epoch and a new incarnation. Where it takes the place of other
+//! records ([`replace`]), nothing that speaks of those stays beside it: it would be taken for them, with writes lost.
 
 use std::fs::File;
 use std::io::{self, BufReader, BufWriter, Read, Write};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use alexandria_sync::hlc::HlcTime;
 
@@ -24,7 +26,7 @@ use super::meta::{self, Identity};
 use super::overlay::Overlay;
 use super::rebuild::{CHOSEN, Restored, restore_row};
 use super::records::Records;
-use super::{FolderLock, absence, disk, keys};
+use super::{FolderLock, absence, disk, engine, guard, keys, rebuild};
 
 const MAGIC: &[u8; 8] = b"ALEXBK\x00\x01";
 /// Name of the backup that a node keeps of itself.
@@ -35,6 +37,8 @@ const ZSTD_LEVEL: i32 = 3;
 const PART_BYTES_MAX: u32 = 1024 * 1024;
 /// How often a backup is begun anew because collections were chosen meanwhile, at most.
 const ATTEMPTS_MAX: usize = 3;
+/// How long to wait for what is left of the node that ran before in this process, when a backup is put in place.
+const LOCK_WAIT: Duration = Duration::from_secs(2);
 /// Rows of one batch of a restore.
 const ROWS_AT_ONCE: usize = 500;
 
@@ -182,6 +186,51 @@ pub fn import(path: &Path, data_dir: &Path, cache_bytes: u64) -> Result<BackupSu
     drop(engine);
     disk::rename_durably(&rewriting, &data_dir.join("records")).map_err(folder("restore into"))?;
     Ok(BackupSummary { records, size_bytes })
+}
+
+/// Puts the records in the folder `restored` in the place of those of a data folder, which nobody may be using. Those are kept
+/// in the folder `kept_aside`, with their dump. Blocks.
+///
+/// Each step is passed over if it was done before a power cut, so this is called again for as long as `restored` is there. The old
+/// tree leaves first, and only then what speaks of it: no tree that is opened lacks the note of what was durable in it.
+pub fn replace(data_dir: &Path, restored: &Path, kept_aside: &Path) -> Result<(), BackupError> {
+    let _lock = lock_soon(data_dir)?;
+    let replaced = put_in_place(data_dir, restored, kept_aside);
+    replaced
+        .map_err(|source| OpenError::Io { action: "replace the records in", path: data_dir.to_owned(), source }.into())
+}
+
+/// Takes a data folder that is about to be let go of.
+fn lock_soon(data_dir: &Path) -> Result<FolderLock, OpenError> {
+    let deadline = Instant::now() + LOCK_WAIT;
+    loop {
+        match FolderLock::take(data_dir) {
+            Err(OpenError::InUse(_)) if Instant::now() < deadline => std::thread::sleep(Duration::from_millis(20)),
+            taken => return taken,
+        }
+    }
+}
+
+fn put_in_place(data_dir: &Path, restored: &Path, kept_aside: &Path) -> io::Result<()> {
+    let records = data_dir.join("records");
+    // A rewrite that was cut off is of the old records.
+    rebuild::finish_rewrite(data_dir)?;
+    if records.exists() {
+        if kept_aside.exists() {
+            return Err(io::ErrorKind::AlreadyExists.into());
+        }
+        disk::rename_durably(&records, kept_aside)?;
+    }
+    guard::forget_commit(data_dir)?;
+    disk::remove_if_there(&engine::rebuild_note(&records))?;
+    let dump = dump_path(data_dir);
+    if dump.exists() {
+        disk::create_dir_durably(kept_aside)?;
+        disk::rename_durably(&dump, &kept_aside.join(DUMP))?;
+    }
+    // Gone for good before there is a tree that they could be taken to speak of.
+    disk::sync_parent(&records)?;
+    disk::rename_durably(restored, &records)
 }
 
 /// Reads all rows of a backup, after checking that it is whole.

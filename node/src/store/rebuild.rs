@@ -389,7 +389,7 @@ pub(crate) fn put_copy_in_place(data_dir: &Path) -> io::Result<()> {
 }
 
 /// Carries out what is left of a rewrite, from whichever step it was interrupted at.
-fn finish_rewrite(data_dir: &Path) -> io::Result<()> {
+pub(crate) fn finish_rewrite(data_dir: &Path) -> io::Result<()> {
     let [records, old, rewriting, rewritten] =
         ["records", "records.old", REWRITING, "records.rewritten"].map(|name| data_dir.join(name));
     remove_dir(&rewriting)?;
