@@ -161,6 +161,15 @@ impl Library {
         &self.inner.search
     }
 
+    /// Rows of the store that the search index does not know yet.
+    pub fn search_behind_rows(&self) -> u64 {
+        let committed = self.inner.search.committed();
+        let indexed = committed.borrow();
+        let heads = self.inner.store.records.heads_now();
+        let behind = heads.iter().map(|head| head.head.0.saturating_sub(indexed.row(head.bucket).0));
+        behind.fold(0, u64::saturating_add)
+    }
+
     /// The nodes on the local network.
     pub fn nearby(&self) -> &nearby::Nearby {
         &self.inner.nearby

@@ -227,13 +227,8 @@ fn spawn_search(library: Library, indexed: crate::search::Indexed) -> JoinHandle
             goes_on.then_some(((), (heads, library)))
         });
         let records = library.store().records.clone();
-        let followed = follow::follow(&records, library.search(), indexed, changes.boxed()).await;
-        if let Err(error) = followed {
-            tracing::error!(
-                error = &error as &dyn std::error::Error,
-                "search no longer follows; it is rebuilt at the next start"
-            );
-        }
+        let waits = (follow::RETRY_FIRST, follow::RETRY_LONGEST);
+        follow::follow(&records, library.search(), indexed, changes.boxed(), waits).await;
     })
 }
 

@@ -57,6 +57,10 @@ pub(super) fn status(status: &Status) {
     for collection in &status.selection.leaving {
         println!("  leaving      {}: {}", collection.title, describe_collection(collection));
     }
+    if let Some(trouble) = &status.search.trouble {
+        let rows = HumanCount(status.search.behind_rows);
+        println!("  search       {rows} changes are not found yet; it is tried again: {trouble}");
+    }
     if status.quarantined > 0 {
         println!(
             "  set aside    {} received records; `alexandria quarantine list` shows why",

@@ -75,10 +75,14 @@ async fn healthz() -> &'static str {
 }
 
 async fn readyz(State(health): State<Health>) -> Response {
-    match health.library.store().records.read_only() {
-        None => "ready\n".into_response(),
-        Some(reason) => (StatusCode::SERVICE_UNAVAILABLE, format!("read-only: {reason}\n")).into_response(),
+    if let Some(reason) = health.library.store().records.read_only() {
+        return (StatusCode::SERVICE_UNAVAILABLE, format!("read-only: {reason}\n")).into_response();
     }
+    if health.library.search().trouble().borrow().is_some() {
+        let rows = health.library.search_behind_rows();
+        return format!("ready\nsearch does not follow: {rows} changes are not found yet\n").into_response();
+    }
+    "ready\n".into_response()
 }
 
 async fn show_metrics(State(health): State<Health>) -> Response {
@@ -121,6 +125,10 @@ fn render(health: &Health) -> String {
         let help = "Erasures that may still be on the disk.";
         gauge(&mut text, "alexandria_erasures_pending", help, pending.len() as u64);
     }
+    let behind = health.library.search_behind_rows();
+    gauge(&mut text, "alexandria_search_behind_rows", "Rows of the store that search does not know yet.", behind);
+    let in_trouble = u64::from(health.library.search().trouble().borrow().is_some());
+    gauge(&mut text, "alexandria_search_trouble", "1 if search does not follow the records just now.", in_trouble);
     let read_only = u64::from(store.records.read_only().is_some());
     gauge(&mut text, "alexandria_read_only", "1 if no writes are taken.", read_only);
     text

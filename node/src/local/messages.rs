@@ -97,6 +97,9 @@ pub struct Status {
     /// What they take on the disk.
     #[serde(default)]
     pub store: StoreStatus,
+    /// How far search follows them.
+    #[serde(default)]
+    pub search: SearchStatus,
     /// Content.
     pub content: ContentStatus,
     /// Which collections are kept.
@@ -145,6 +148,15 @@ pub struct StoreStatus {
     pub disk_bytes: u64,
     /// Bytes of the rows in them, about.
     pub live_bytes: u64,
+}
+
+/// How far search follows the records.
+#[derive(Clone, Debug, Default, Deserialize, Serialize)]
+pub struct SearchStatus {
+    /// Rows of the store that it does not know yet.
+    pub behind_rows: u64,
+    /// Why it does not follow just now, in words; it is tried again.
+    pub trouble: Option<String>,
 }
 
 /// What content is here.

@@ -7,7 +7,9 @@ use super::held_back;
 use super::local::LocalState;
 use crate::lan::Lan;
 use crate::local::Status;
-use crate::local::messages::{ContentStatus, RecordCounts, ReplicationStatus, SetBackStatus, StoreStatus};
+use crate::local::messages::{
+    ContentStatus, RecordCounts, ReplicationStatus, SearchStatus, SetBackStatus, StoreStatus,
+};
 use crate::store::StoreError;
 use crate::store::lineage::SetBack;
 
@@ -40,6 +42,10 @@ pub(super) fn gather(state: &LocalState) -> Result<Status, StoreError> {
             collections: live(Collection::KIND),
         },
         store: StoreStatus { disk_bytes: records.space.disk_bytes, live_bytes: records.space.live_bytes },
+        search: SearchStatus {
+            behind_rows: state.library.search_behind_rows(),
+            trouble: state.library.search().trouble().borrow().clone(),
+        },
         content: ContentStatus {
             blobs: content.held,
             bytes: content.held_bytes,

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use alexandria_sync::domain::{Author, Category, Collection, Media, Typed};
 use alexandria_sync::id::{BucketId, Epoch, RecordId, Seq};
@@ -15,8 +15,8 @@ use tantivy::schema::{FAST, Field, INDEXED, IndexRecordOption, STRING, Schema, T
 use tantivy::tokenizer::{
     AsciiFoldingFilter, LowerCaser, RemoveLongFilter, SimpleTokenizer, TextAnalyzer, TokenStream,
 };
-use tantivy::{Index, IndexReader, IndexWriter, ReloadPolicy, TantivyDocument, Term};
-use tokio::sync::watch;
+use tantivy::{Index, IndexReader, IndexWriter, ReloadPolicy, TantivyDocument, TantivyError, Term};
+use tokio::sync::{Notify, watch};
 
 /// Words of a query that count; the rest is ignored.
 const QUERY_WORDS_MAX: usize = 16;
@@ -33,7 +33,7 @@ const ANALYZER: &str = "words";
 /// Why the index could not do it. It can be rebuilt.
 #[derive(Debug, thiserror::Error)]
 #[error("the search index failed")]
-pub struct SearchError(#[from] tantivy::TantivyError);
+pub struct SearchError(#[from] TantivyError);
 
 /// How far the feeds are indexed.
 #[derive(Clone, Debug, Default, Deserialize, PartialEq, Serialize)]
@@ -66,9 +66,14 @@ impl Indexed {
 pub struct Search {
     index: Index,
     reader: IndexReader,
-    writer: Mutex<IndexWriter>,
+    /// `None` after a failure, until it could be opened again.
+    writer: Mutex<Option<IndexWriter>>,
     /// What the last commit covered.
     committed: watch::Sender<Indexed>,
+    /// Why the index does not follow the library just now, if so.
+    trouble: watch::Sender<Option<String>>,
+    /// Tells who follows that something else has failed.
+    failed: Notify,
     fields: Fields,
 }
 
@@ -96,9 +101,9 @@ impl Search {
             Err(error) => tracing::warn!(%error, "the search index is damaged and will be rebuilt"),
         }
         if dir.exists() {
-            std::fs::remove_dir_all(dir).map_err(tantivy::TantivyError::from)?;
+            std::fs::remove_dir_all(dir).map_err(TantivyError::from)?;
         }
-        std::fs::create_dir_all(dir).map_err(tantivy::TantivyError::from)?;
+        std::fs::create_dir_all(dir).map_err(TantivyError::from)?;
         let index = Index::create_in_dir(dir, schema().0)?;
         let indexed = Indexed::nothing(epoch);
         let search = Self::with_index(index, &indexed)?;
@@ -114,11 +119,7 @@ impl Search {
         if index.schema() != schema().0 || !index.validate_checksum()?.is_empty() {
             return Ok(None);
         }
-        let payload = index.load_metas()?.payload.unwrap_or_default();
-        let indexed: Indexed = match serde_json::from_str(&payload) {
-            Ok(indexed) => indexed,
-            Err(_) => return Ok(None),
-        };
+        let Ok(indexed) = last_commit(&index)? else { return Ok(None) };
         if indexed.layout != LAYOUT || indexed.epoch != epoch {
             return Ok(None);
         }
@@ -128,13 +129,50 @@ impl Search {
     fn with_index(index: Index, indexed: &Indexed) -> Result<Self, SearchError> {
         index.tokenizers().register(ANALYZER, analyzer());
         let reader = index.reader_builder().reload_policy(ReloadPolicy::Manual).try_into()?;
-        let writer = Mutex::new(index.writer_with_num_threads(1, WRITER_BYTES)?);
-        Ok(Self { index, reader, writer, committed: watch::Sender::new(indexed.clone()), fields: schema().1 })
+        let writer = Mutex::new(Some(new_writer(&index)?));
+        let (committed, trouble) = (watch::Sender::new(indexed.clone()), watch::Sender::new(None));
+        Ok(Self { index, reader, writer, committed, trouble, failed: Notify::new(), fields: schema().1 })
     }
 
     /// What is findable, as it goes on.
     pub fn committed(&self) -> watch::Receiver<Indexed> {
         self.committed.subscribe()
+    }
+
+    /// Why it does not follow the library just now, as that changes.
+    pub fn trouble(&self) -> watch::Receiver<Option<String>> {
+        self.trouble.subscribe()
+    }
+
+    /// Notes whether it follows the library, or why not.
+    pub(super) fn note_trouble(&self, trouble: Option<String>) {
+        self.trouble.send_replace(trouble);
+    }
+
+    /// Resolves once forgetting has failed: then [`Self::begin_again`] is due.
+    pub(super) async fn failed(&self) {
+        self.failed.notified().await;
+    }
+
+    /// Goes back to the last commit after a failure, and tells how far that goes: a writer of which anything has failed is
+    /// of no more use. Blocks.
+    ///
+    /// # Errors
+    ///
+    /// [`SearchError`] if the disk still fails; it can be tried again.
+    pub(super) fn begin_again(&self) -> Result<Indexed, SearchError> {
+        let mut writer = self.writing();
+        // Lets go of the folder before the next one takes it.
+        *writer = None;
+        let indexed = last_commit(&self.index)?.map_err(|error| TantivyError::InvalidArgument(error.to_string()))?;
+        *writer = Some(new_writer(&self.index)?);
+        self.reader.reload()?;
+        self.committed.send_replace(indexed.clone());
+        Ok(indexed)
+    }
+
+    fn writing(&self) -> MutexGuard<'_, Option<IndexWriter>> {
+        self.writer.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Writes every file anew that still has words of what was replaced or deleted. Blocks for as long as that takes.
@@ -143,7 +181,12 @@ impl Search {
     ///
     /// [`SearchError`] if the disk fails.
     pub fn forget_deleted(&self) -> Result<(), SearchError> {
-        let mut writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
+        self.merge_deleted().inspect_err(|_| self.failed.notify_one())
+    }
+
+    fn merge_deleted(&self) -> Result<(), SearchError> {
+        let mut writer = self.writing();
+        let writer = opened(&mut writer)?;
         let segments = self.index.searchable_segment_metas()?;
         for segment in segments.iter().filter(|segment| segment.has_deletes()) {
             writer.merge(&[segment.id()]).wait()?;
@@ -159,11 +202,12 @@ impl Search {
     ///
     /// [`SearchError`] if the disk fails.
     pub fn update(&self, records: &[Record]) -> Result<(), SearchError> {
-        let writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut writer = self.writing();
+        let writer = opened(&mut writer)?;
         for record in records {
             let (kind, id) = (record.key.kind, record.key.id);
             if is_searched(kind) {
-                self.replace(&writer, (kind, id), Some(record))?;
+                self.replace(writer, (kind, id), Some(record))?;
             }
         }
         Ok(())
@@ -180,15 +224,23 @@ impl Search {
         left: &[(Kind, RecordId)],
         present: impl Fn(Kind, RecordId) -> Option<Record>,
     ) -> Result<(), SearchError> {
-        {
-            // Looked up while nothing can be taken in: what comes back meanwhile is taken in afterwards.
-            let writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
-            for &(kind, id) in left {
-                self.replace(&writer, (kind, id), present(kind, id).as_ref())?;
-            }
+        self.take_out(left, present).inspect_err(|_| self.failed.notify_one())
+    }
+
+    fn take_out(
+        &self,
+        left: &[(Kind, RecordId)],
+        present: impl Fn(Kind, RecordId) -> Option<Record>,
+    ) -> Result<(), SearchError> {
+        // Looked up while nothing can be taken in: what comes back meanwhile is taken in afterwards. Nor is there a new
+        // writer before the commit.
+        let mut writer = self.writing();
+        let writer = opened(&mut writer)?;
+        for &(kind, id) in left {
+            self.replace(writer, (kind, id), present(kind, id).as_ref())?;
         }
         let committed = self.committed.borrow().clone();
-        self.commit(&committed)
+        self.commit_with(writer, &committed)
     }
 
     fn replace(
@@ -217,10 +269,13 @@ impl Search {
     ///
     /// [`SearchError`] if the disk fails.
     pub fn commit(&self, indexed: &Indexed) -> Result<(), SearchError> {
-        let mut writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
+        self.commit_with(opened(&mut self.writing())?, indexed)
+    }
+
+    fn commit_with(&self, writer: &mut IndexWriter, indexed: &Indexed) -> Result<(), SearchError> {
         let mut prepared = writer.prepare_commit()?;
-        let payload = serde_json::to_string(indexed)
-            .map_err(|error| tantivy::TantivyError::InvalidArgument(error.to_string()))?;
+        let payload =
+            serde_json::to_string(indexed).map_err(|error| TantivyError::InvalidArgument(error.to_string()))?;
         prepared.set_payload(&payload);
         prepared.commit()?;
         self.reader.reload()?;
@@ -251,7 +306,7 @@ impl Search {
             let Some(column) = column else { continue };
             if let Some(ord) = column.term_ords(address.doc_id).next() {
                 buffer.clear();
-                column.ord_to_str(ord, &mut buffer).map_err(tantivy::TantivyError::from)?;
+                column.ord_to_str(ord, &mut buffer).map_err(TantivyError::from)?;
                 ids.extend(buffer.parse::<RecordId>());
             }
         }
@@ -284,6 +339,20 @@ impl Search {
         }
         Some(BooleanQuery::new(clauses))
     }
+}
+
+fn new_writer(index: &Index) -> Result<IndexWriter, SearchError> {
+    Ok(index.writer_with_num_threads(1, WRITER_BYTES)?)
+}
+
+fn opened(writer: &mut Option<IndexWriter>) -> Result<&mut IndexWriter, SearchError> {
+    let closed = || TantivyError::SystemError("it is closed for writing since a failure".into());
+    Ok(writer.as_mut().ok_or_else(closed)?)
+}
+
+/// How far the last commit on the disk goes, if it tells.
+fn last_commit(index: &Index) -> Result<Result<Indexed, serde_json::Error>, SearchError> {
+    Ok(serde_json::from_str(&index.load_metas()?.payload.unwrap_or_default()))
 }
 
 /// Whether records of this kind can be found.
