@@ -164,7 +164,7 @@ impl Node {
         }
         if face == Face::Public {
             offer_builtin(&library, &importer).await;
-            workers.push(spawn_analyser(library.clone(), analyser));
+            workers.push(tokio::spawn(analyse::run(library.clone(), analyser)));
             let unclean_stop = library.store().unclean_stop;
             workers.push(tokio::spawn(upkeep::run(library.clone(), config.upkeep.clone(), unclean_stop)));
         }
@@ -229,14 +229,6 @@ fn spawn_search(library: Library, indexed: crate::search::Indexed) -> JoinHandle
         let records = library.store().records.clone();
         let waits = (follow::RETRY_FIRST, follow::RETRY_LONGEST);
         follow::follow(&records, library.search(), indexed, changes.boxed(), waits).await;
-    })
-}
-
-fn spawn_analyser(library: Library, analyser: Arc<Analyser>) -> JoinHandle<()> {
-    tokio::spawn(async move {
-        if let Err(error) = analyse::run(library, analyser).await {
-            tracing::error!(error = &error as &dyn std::error::Error, "pictures are no longer looked at");
-        }
     })
 }
 

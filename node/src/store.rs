@@ -54,6 +54,8 @@ pub mod records;
 pub mod replication;
 mod row;
 pub mod selection;
+#[cfg(test)]
+pub(crate) mod small_disk;
 mod tables;
 pub mod time;
 mod usage;

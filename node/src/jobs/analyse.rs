@@ -13,6 +13,7 @@ use alexandria_sync::domain::{Annotation, Label, Media, Typed};
 use alexandria_sync::id::{BucketId, Seq};
 use alexandria_sync::record::RecordKey;
 use tokio::sync::broadcast::error::RecvError;
+use tokio::sync::watch;
 
 use crate::library::Library;
 use crate::store::{Change, ChangeError, StoreError};
@@ -24,41 +25,79 @@ const PAUSE: Duration = Duration::from_millis(20);
 /// A larger picture is not looked at, in bytes.
 const PICTURE_BYTES_MAX: u64 = 64 * 1024 * 1024;
 
+/// The wait after a failure, as on a full disk; it doubles with each that follows.
+const RETRY_FIRST: Duration = Duration::from_secs(30);
+/// The longest wait between two tries.
+const RETRY_LONGEST: Duration = Duration::from_mins(10);
+
 /// Looks at every picture that has no annotation, then at those that come. Ends when the library closes.
-///
-/// # Errors
-///
-/// [`StoreError`] if the store fails.
-pub async fn run(library: Library, analyser: Arc<Analyser>) -> Result<(), StoreError> {
+pub async fn run(library: Library, analyser: Arc<Analyser>) {
+    follow(&library, &analyser, (RETRY_FIRST, RETRY_LONGEST), &watch::Sender::new(0)).await;
+}
+
+/// The same with other waits. Counts the tries that failed.
+async fn follow(
+    library: &Library,
+    analyser: &Arc<Analyser>,
+    (retry_first, retry_longest): (Duration, Duration),
+    failed: &watch::Sender<u64>,
+) {
     let mut heads = library.store().records.subscribe();
-    let mut seen: BTreeMap<BucketId, Seq> = BTreeMap::new();
+    let mut seen = BTreeMap::new();
+    let mut wait = retry_first;
     loop {
-        for head in library.store().records.heads_now() {
-            // Annotations are written next to the media, so only buckets with media are read.
-            if !matches!(head.bucket, BucketId::Collection(_)) {
-                continue;
+        match look_at_new(library, analyser, &mut seen).await {
+            Ok(()) => {
+                wait = retry_first;
+                tokio::select! {
+                    () = library.closed() => return,
+                    heard = heads.recv() => if matches!(heard, Err(RecvError::Closed)) { return },
+                }
             }
-            let mut at = seen.get(&head.bucket).copied().unwrap_or_default();
-            while at < head.head {
-                let rows = library.store().records.changes_since(head.bucket, at, ROWS_AT_ONCE).await?;
-                let full = rows.len() == ROWS_AT_ONCE;
-                for row in &rows {
-                    at = at.max(row.seq);
-                    if let Some(media) = Media::from_record(&row.record) {
-                        annotate(&library, &analyser, row.record.key, &media).await?;
-                    }
+            Err(error) => {
+                tracing::warn!(
+                    error = &error as &dyn std::error::Error,
+                    retry_s = wait.as_secs(),
+                    "pictures wait to be looked at"
+                );
+                failed.send_modify(|failed| *failed += 1);
+                tokio::select! {
+                    () = library.closed() => return,
+                    () = tokio::time::sleep(wait) => wait = (wait * 2).min(retry_longest),
                 }
-                if !full {
-                    at = at.max(head.head);
+            }
+        }
+    }
+}
+
+/// Looks at what no one has looked at, from where it was `seen` to.
+async fn look_at_new(
+    library: &Library,
+    analyser: &Arc<Analyser>,
+    seen: &mut BTreeMap<BucketId, Seq>,
+) -> Result<(), StoreError> {
+    for head in library.store().records.heads_now() {
+        // Annotations are written next to the media, so only buckets with media are read.
+        if !matches!(head.bucket, BucketId::Collection(_)) {
+            continue;
+        }
+        let mut at = seen.get(&head.bucket).copied().unwrap_or_default();
+        while at < head.head {
+            let rows = library.store().records.changes_since(head.bucket, at, ROWS_AT_ONCE).await?;
+            let full = rows.len() == ROWS_AT_ONCE;
+            for row in &rows {
+                at = at.max(row.seq);
+                if let Some(media) = Media::from_record(&row.record) {
+                    annotate(library, analyser, row.record.key, &media).await?;
                 }
+            }
+            if !full {
+                at = at.max(head.head);
             }
             seen.insert(head.bucket, at);
         }
-        tokio::select! {
-            () = library.closed() => return Ok(()),
-            heard = heads.recv() => if matches!(heard, Err(RecvError::Closed)) { return Ok(()) },
-        }
     }
+    Ok(())
 }
 
 async fn annotate(
@@ -122,4 +161,61 @@ async fn look_at(
 
 fn packed(colour: alexandria_ml::Rgb) -> u32 {
     u32::from_be_bytes([0, colour.red, colour.green, colour.blue])
+}
+
+#[cfg(test)]
+mod tests {
+    use alexandria_sync::chunk::Chunking;
+    use alexandria_sync::id::RecordId;
+
+    use super::*;
+    use crate::library::StoreConfig;
+    use crate::library::selection::SelectionConfig;
+    use crate::store::small_disk::SmallDisk;
+
+    /// Nothing that is waited for takes longer, unless it never comes.
+    const DEADLINE: Duration = Duration::from_secs(30);
+    const SOON: (Duration, Duration) = (Duration::from_millis(50), Duration::from_millis(200));
+    /// Room in which the store takes no more than deletes.
+    const FULL_BYTES: u64 = 20 << 20;
+    /// A picture of 8 by 8.
+    const PNG: &str = "89504e470d0a1a0a0000000d49484452000000080000000808020000004b6d29dc0000006c4944415478da0dc94101003008033194a0a4\
+                       4aaa84e7a940094aaa68cb375545172a5c4cb1c51529aa9a6ed4b899669b6bd23f440b098b112b4e443f4c1b199b316bcec43f861e3478\
+                       9861871b323f965eb4789965975bb23f8e3e74f898638f3b723f42070587091b2e243cb02c5481f9a60b790000000049454e44ae426082";
+
+    #[tokio::test]
+    async fn pictures_are_looked_at_once_a_full_disk_has_room_again() {
+        let Some(disk) = SmallDisk::mount() else { return };
+        let config = StoreConfig { min_free_bytes: 0, ..StoreConfig::default() };
+        let data = disk.path().join("data");
+        let (library, _) = Library::open(&data, &config, &SelectionConfig::default()).unwrap();
+        let png = hex::decode(PNG).unwrap();
+        let put = library.store().blobs.put_stream(Chunking::Fixed, Some(png.len() as u64), png.as_slice()).await;
+        let picture = put.unwrap().hash;
+        let (bucket, id) = (BucketId::Collection(RecordId::from_bytes([1; 16])), RecordId::from_bytes([2; 16]));
+        let media = Media { title: "Squares".into(), cover: Some(picture), ..Media::default() };
+        let mut heads = library.store().records.subscribe();
+        library.store().records.change_one(Change::create(bucket, id, media)).await.unwrap();
+        disk.fill(FULL_BYTES);
+
+        let (failed, mut failures) = watch::channel(0);
+        let looking = tokio::spawn({
+            let library = library.clone();
+            let analyser = Arc::new(Analyser::new(alexandria_ml::Config::default()).unwrap());
+            async move { follow(&library, &analyser, SOON, &failed).await }
+        });
+        let met = tokio::time::timeout(DEADLINE, failures.wait_for(|failed| *failed > 0)).await;
+        assert!(met.is_ok_and(|met| met.is_ok()), "it meets the full disk");
+        disk.empty();
+
+        let annotation = RecordKey { bucket, kind: Annotation::KIND, id: Annotation::record_id(id, picture) };
+        let annotated = async {
+            while library.store().records.get(annotation).unwrap().is_none() {
+                heads.recv().await.unwrap();
+            }
+        };
+        assert!(tokio::time::timeout(DEADLINE, annotated).await.is_ok(), "the picture is looked at in the end");
+        library.close();
+        assert!(tokio::time::timeout(DEADLINE, looking).await.is_ok_and(|ended| ended.is_ok()), "it ends");
+    }
 }
