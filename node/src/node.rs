@@ -1,6 +1,7 @@
 //! The composition root: puts a node together, starts it, and takes it apart again.
 //!
-//! [`serve`] runs one until it is told to stop. After a restore it takes the node apart and puts it together anew.
+//! [`serve`] runs one until it is told to stop. After a restore it takes the node apart and puts it together anew. A part of it
+//! that is lost before ends the process with an error (`workers`).
 
 mod backup;
 mod bundle;
@@ -9,9 +10,11 @@ mod local;
 mod quarantine;
 mod selection;
 mod status;
+mod workers;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use alexandria_api::serve::ServerLimits;
 use alexandria_ml::Analyser;
@@ -20,7 +23,6 @@ use futures::stream::{self, StreamExt};
 use tokio::net::{TcpListener, UnixListener};
 use tokio::sync::broadcast::error::RecvError;
 use tokio::sync::{Notify, mpsc, watch};
-use tokio::task::JoinHandle;
 
 use crate::config::Config;
 use crate::http;
@@ -34,9 +36,12 @@ use crate::replication::Replicator;
 use crate::search::follow;
 
 use self::local::LocalState;
+use self::workers::Workers;
 
 /// The command line may wait long without a word: for a large file to be imported, for a backup to be written.
 const LOCAL_STALL_TIMEOUT_S: u64 = 7 * 24 * 60 * 60;
+/// How long the rest of a node may take to stop once a part of it is lost.
+const STOPPED_WITHIN: Duration = Duration::from_secs(30);
 
 /// How much of a node is put together.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -47,12 +52,19 @@ pub enum Face {
     LocalOnly,
 }
 
+/// What a run of a node that ended in order is followed by.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum AfterRun {
+    /// By another one.
+    Again,
+    Over,
+}
+
 /// A node that runs.
 pub struct Node {
     library: Library,
     stop: watch::Sender<bool>,
-    servers: Vec<JoinHandle<()>>,
-    workers: Vec<JoinHandle<()>>,
+    workers: Workers,
     socket: PathBuf,
     restart: Arc<Notify>,
 }
@@ -61,22 +73,20 @@ pub struct Node {
 ///
 /// # Errors
 ///
-/// What kept it from starting, or from stopping in order.
+/// What kept it from starting, from going on, or from stopping in order.
 pub async fn serve(config: Config) -> anyhow::Result<()> {
     let mut terminate = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())?;
     loop {
         let node = Node::start(config.clone(), Face::Public).await?;
-        let again = tokio::select! {
-            signal = tokio::signal::ctrl_c() => {
-                signal.context("wait for a signal")?;
-                false
+        let told = async {
+            tokio::select! {
+                signal = tokio::signal::ctrl_c() => signal.context("wait for a signal"),
+                _ = terminate.recv() => Ok(()),
             }
-            _ = terminate.recv() => false,
-            () = node.restart.notified() => true,
         };
-        node.stop().await?;
-        if !again {
-            return Ok(());
+        match node.run(told).await? {
+            AfterRun::Again => {}
+            AfterRun::Over => return Ok(()),
         }
     }
 }
@@ -134,44 +144,63 @@ impl Node {
             restart: Arc::clone(&restart),
         };
         let limits = config.http.connections.clone();
-        let mut servers = vec![tokio::spawn({
+        let mut workers = Workers::default();
+        workers.spawn("the local socket", {
             let limits = ServerLimits { stall_timeout_s: LOCAL_STALL_TIMEOUT_S, ..limits.clone() };
             let stopped = stopped.clone();
             async move {
                 alexandria_api::serve::serve(local_listener, local::router(local_state), &limits, told(stopped)).await;
             }
-        })];
+        });
         if let Some(listener) = public {
             let router = http::router(&library, NodeWriteGuard::new(&token), &Metrics::default(), &config.http);
             let listener = alexandria_api::serve::without_delay(listener);
-            servers.push(tokio::spawn(async move {
+            workers.spawn("the web server", async move {
                 alexandria_api::serve::serve(listener, router, &limits, told(stopped)).await;
-            }));
+            });
         }
-        let mut workers = vec![spawn_search(library.clone(), indexed), tokio::spawn(erase::run(library.clone()))];
-        workers.push(tokio::spawn({
+        workers.spawn("search", follow_search(library.clone(), indexed));
+        workers.spawn("erasing", erase::run(library.clone()));
+        workers.spawn("replication", {
             let replicator = replicator.clone();
             async move { replicator.run().await }
-        }));
+        });
         if let Some(lan) = lan {
-            workers.push(tokio::spawn(async move { lan.run().await }));
+            // Done at once where no other nodes are looked for.
+            workers.spawn_errand("meeting other nodes", async move { lan.run().await });
         }
-        workers.push(tokio::spawn(align::run(library.clone())));
+        workers.spawn("aligning collections", align::run(library.clone()));
         if restored {
             // Content that lies in the folder is found again.
             let (lines, _) = mpsc::channel(1);
-            workers.push(tokio::spawn(verify::run(library.clone(), true, lines)));
+            workers.spawn_errand("finding content again", verify::run(library.clone(), true, lines));
         }
         if face == Face::Public {
             offer_builtin(&library, &importer).await;
-            workers.push(tokio::spawn(analyse::run(library.clone(), analyser)));
+            workers.spawn("looking at pictures", analyse::run(library.clone(), analyser));
             let unclean_stop = library.store().unclean_stop;
-            workers.push(tokio::spawn(upkeep::run(library.clone(), config.upkeep.clone(), unclean_stop)));
+            workers.spawn("upkeep", upkeep::run(library.clone(), config.upkeep.clone(), unclean_stop));
         }
         if let Some(address) = &address {
             println!("listening on {address}");
         }
-        Ok(Self { library, stop, servers, workers, socket, restart })
+        Ok(Self { library, stop, workers, socket, restart })
+    }
+
+    /// Goes on until it is `told` to end, a restore wants it anew, or a part of it is lost; then stops.
+    async fn run(mut self, told: impl Future<Output = anyhow::Result<()>>) -> anyhow::Result<AfterRun> {
+        let ended = tokio::select! {
+            told = told => told.map(|()| AfterRun::Over),
+            () = self.restart.notified() => Ok(AfterRun::Again),
+            lost = self.workers.lost() => {
+                tracing::error!(error = &lost as &dyn std::error::Error, "the node cannot go on: start it anew");
+                // What is left may wait for what is lost. All that was acknowledged is on the disk.
+                let _ = tokio::time::timeout(STOPPED_WITHIN, self.stop()).await;
+                return Err(lost).context("the node cannot go on");
+            }
+        };
+        self.stop().await?;
+        ended
     }
 
     /// Lets requests and sessions end, and closes the store.
@@ -182,11 +211,9 @@ impl Node {
     pub async fn stop(self) -> anyhow::Result<()> {
         self.library.close();
         self.stop.send_replace(true);
-        for task in self.servers.into_iter().chain(self.workers) {
-            task.await.context("stop a part of the node")?;
-        }
+        let ended = self.workers.ended().await;
         let _ = std::fs::remove_file(&self.socket);
-        Ok(())
+        ended.context("stop a part of the node")
     }
 }
 
@@ -216,20 +243,18 @@ fn machine_name() -> String {
     if name.is_empty() { "alexandria".to_owned() } else { name.chars().take(100).collect() }
 }
 
-fn spawn_search(library: Library, indexed: crate::search::Indexed) -> JoinHandle<()> {
-    tokio::spawn(async move {
-        let heads = library.store().records.subscribe();
-        let changes = stream::unfold((heads, library.clone()), async |(mut heads, library)| {
-            let goes_on = tokio::select! {
-                () = library.closed() => false,
-                heard = heads.recv() => !matches!(heard, Err(RecvError::Closed)),
-            };
-            goes_on.then_some(((), (heads, library)))
-        });
-        let records = library.store().records.clone();
-        let waits = (follow::RETRY_FIRST, follow::RETRY_LONGEST);
-        follow::follow(&records, library.search(), indexed, changes.boxed(), waits).await;
-    })
+async fn follow_search(library: Library, indexed: crate::search::Indexed) {
+    let heads = library.store().records.subscribe();
+    let changes = stream::unfold((heads, library.clone()), async |(mut heads, library)| {
+        let goes_on = tokio::select! {
+            () = library.closed() => false,
+            heard = heads.recv() => !matches!(heard, Err(RecvError::Closed)),
+        };
+        goes_on.then_some(((), (heads, library)))
+    });
+    let records = library.store().records.clone();
+    let waits = (follow::RETRY_FIRST, follow::RETRY_LONGEST);
+    follow::follow(&records, library.search(), indexed, changes.boxed(), waits).await;
 }
 
 /// Puts the small library into an empty node. Without it the node works all the same.
@@ -262,5 +287,26 @@ async fn offer_builtin(library: &Library, importer: &Importer) {
     };
     if let Err(error) = offered.await {
         tracing::warn!(%error, "the small library could not be offered");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const DEADLINE: Duration = Duration::from_mins(1);
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn a_worker_that_panics_ends_the_run_with_an_error_that_names_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let config = Config { data: dir.path().to_owned(), ..Config::default() };
+        let mut node = Node::start(config.clone(), Face::LocalOnly).await.unwrap();
+        node.workers.spawn("frail work", async { panic!("a bug") });
+        let run = tokio::time::timeout(DEADLINE, node.run(std::future::pending())).await.expect("it ends");
+        let said = format!("{:#}", run.expect_err("it ends with an error"));
+        assert!(said.contains("frail work failed") && said.contains("a bug"), "{said}");
+
+        let again = Node::start(config, Face::LocalOnly).await.expect("it has let go of its folder");
+        assert_eq!(again.run(async { Ok(()) }).await.unwrap(), AfterRun::Over);
     }
 }
