@@ -96,8 +96,10 @@ impl Library {
         }
         let library = self.clone();
         tokio::task::spawn_blocking(move || {
-            library.inner.search.forget_deleted()?;
             remove_copies(&library.inner.data_dir)?;
+            // Before anything is written that would be written again at the next try.
+            library.inner.store.records.check_room_to_rewrite()?;
+            library.inner.search.forget_deleted()?;
             if backup::dump_path(&library.inner.data_dir).exists() {
                 backup::dump(&library.inner.store.records)?;
             }
@@ -160,4 +162,42 @@ fn remove_copies(data_dir: &Path) -> Result<(), ForgetError> {
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::MetadataExt;
+
+    use alexandria_sync::domain::Media;
+    use alexandria_sync::id::BucketId;
+    use futures::stream;
+
+    use super::*;
+    use crate::library::StoreConfig;
+    use crate::library::selection::SelectionConfig;
+    use crate::search::follow;
+    use crate::store::small_disk::SmallDisk;
+
+    #[tokio::test]
+    async fn where_there_is_no_room_to_forget_nothing_is_written_for_it() {
+        let Some(disk) = SmallDisk::mount() else { return };
+        let config = StoreConfig { min_free_bytes: 0, ..StoreConfig::default() };
+        let data = disk.path().join("data");
+        let (library, indexed) = Library::open(&data, &config, &SelectionConfig::default()).unwrap();
+        let records = &library.store().records;
+        let (shelf, id) = (BucketId::Collection(RecordId::from_bytes([1; 16])), RecordId::from_bytes([2; 16]));
+        let media = Media { title: "to be erased".into(), ..Media::default() };
+        records.change_one(Change::create(shelf, id, media)).await.unwrap();
+        backup::dump(records).unwrap();
+        library.erase(Media::KIND, id).await.unwrap();
+        let waits = (Duration::from_millis(1), Duration::from_millis(1));
+        follow::follow(records, library.search(), indexed, stream::empty(), waits).await;
+
+        let dump = || std::fs::metadata(backup::dump_path(&data)).unwrap().ino();
+        let before = dump();
+        let outcome = library.forget_erased().await;
+        assert!(matches!(outcome, Err(ForgetError::Store(StoreError::Full))), "{outcome:?}");
+        assert_eq!(dump(), before, "the dump is not written anew");
+        assert_eq!(records.pending_erasures().unwrap().len(), 1, "it is still owed");
+    }
 }

@@ -20,10 +20,10 @@ use std::time::{Duration, Instant};
 use super::engine::{Direction, Engine, EngineError};
 use super::error::StoreError;
 use super::keys;
+use super::rebuild;
 use super::records::{Records, blocking};
 use super::row::Totals;
-use super::writer::Shared;
-use super::{disk, rebuild};
+use super::writer::{Shared, check_room_for_copy};
 
 /// A tree that takes more than this many times what its rows need is to be written anew (docs/adr/0001-record-store.md).
 const BLOAT_RATIO_MAX: u64 = 3;
@@ -167,11 +167,7 @@ impl Records {
     ///
     /// [`EngineError::Busy`] if it was written to too fast or another copy was wanted; nothing was changed, and it can be tried again.
     pub async fn compact(&self) -> Result<Space, StoreError> {
-        // The copy is no larger than what it is made of. What is kept for deletes is not touched for it.
-        let needed_bytes = self.space()?.disk_bytes + 2 * super::writer::DELETE_RESERVE_BYTES;
-        if disk::free_bytes(&self.shared().dir).unwrap_or(u64::MAX) < needed_bytes {
-            return Err(StoreError::Full);
-        }
+        check_room_for_copy(self.shared())?;
         self.inner.writer.begin_copy().await?;
         let mut copy = Copy { shared: Arc::clone(&self.inner.shared), engine: None };
         let stop = Arc::new(AtomicBool::new(false));

@@ -22,7 +22,7 @@ use super::quarantine;
 use super::records::{ROWS_MAX, Records};
 use super::row::Quarantined;
 use super::tables::{self, FROM_LEFT};
-use super::writer::{Room, Transaction};
+use super::writer::{Room, Transaction, check_room_for_copy};
 
 /// Why a record was not erased.
 #[derive(Debug, thiserror::Error)]
@@ -93,6 +93,15 @@ impl Records {
     /// for a part of it, writers for all.
     pub async fn rewrite(&self) -> Result<(), StoreError> {
         self.inner.writer.rewrite().await
+    }
+
+    /// Whether there is room to write the tree's files anew.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::Full`] if there is not.
+    pub fn check_room_to_rewrite(&self) -> Result<(), StoreError> {
+        check_room_for_copy(self.shared())
     }
 
     /// Gives the receipts for erasures of which nothing is left on this disk.

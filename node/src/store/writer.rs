@@ -380,12 +380,15 @@ fn rewrite_tree(shared: &Shared) -> Result<(), StoreError> {
         // Its thread is about to notice; both would write to the same place.
         return Err(EngineError::Busy.into());
     }
-    // The copy is no larger than what it is made of. What is kept for deletes is not touched for it.
-    let needed_bytes = shared.engine.size_on_disk_bytes()? + 2 * DELETE_RESERVE_BYTES;
-    if disk::free_bytes(&shared.dir).unwrap_or(u64::MAX) < needed_bytes {
-        return Err(StoreError::Full);
-    }
+    check_room_for_copy(shared)?;
     tell_rewritten(rebuild::rewrite_in_use(&shared.engine, &shared.dir))
+}
+
+/// Whether there is room for a copy of the tree: it is no larger than what it is made of. What is kept for deletes is not
+/// touched for it.
+pub(crate) fn check_room_for_copy(shared: &Shared) -> Result<(), StoreError> {
+    let needed_bytes = shared.engine.size_on_disk_bytes()? + 2 * DELETE_RESERVE_BYTES;
+    if disk::free_bytes(&shared.dir).unwrap_or(u64::MAX) < needed_bytes { Err(StoreError::Full) } else { Ok(()) }
 }
 
 fn finish_copy(shared: &Shared, copy: Copy) -> Result<(), StoreError> {
