@@ -173,20 +173,25 @@ impl Blobs {
     /// Removes files whose rows went before a crash. Blocks; for the start.
     pub(super) fn finish_going(&self) -> Result<(), BlobError> {
         let engine = &self.inner.records.shared().engine;
-        let mut gone = Vec::new();
-        for row in engine.scan_prefix(&[keys::GOING]).take(ROWS_MAX) {
-            let (key, _) = row.map_err(StoreError::from)?;
-            let hash = keys::blob_of(&key).ok_or(StoreError::DamagedRow { what: "blob that goes" })?;
-            if self.held(hash)?.is_none() {
-                self.unlink(hash)?;
+        loop {
+            let mut gone = Vec::new();
+            for row in engine.scan_prefix(&[keys::GOING]).take(ROWS_MAX) {
+                let (key, _) = row.map_err(StoreError::from)?;
+                let hash = keys::blob_of(&key).ok_or(StoreError::DamagedRow { what: "blob that goes" })?;
+                if self.held(hash)?.is_none() {
+                    self.unlink(hash)?;
+                }
+                gone.push((key, None));
             }
-            gone.push((key, None));
+            let is_last = gone.len() < ROWS_MAX;
+            if !gone.is_empty() {
+                // No writer works yet on what was left over; a crash here only does it again.
+                engine.apply(gone).map_err(StoreError::from)?;
+            }
+            if is_last {
+                return Ok(());
+            }
         }
-        if !gone.is_empty() {
-            // No writer works yet on what was left over; a crash here only does it again.
-            engine.apply(gone).map_err(StoreError::from)?;
-        }
-        Ok(())
     }
 
     fn candidates(&self, need: Need) -> Result<Candidates, StoreError> {
@@ -314,4 +319,31 @@ pub(super) fn register_in(
 
 fn read_use(rows: &Overlay<'_>, hash: BlobHash) -> Result<UseRow, StoreError> {
     rows.get(&keys::usage(hash))?.map_or(Ok(UseRow::default()), |value| UseRow::decode(&value))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::{Config, Store};
+
+    #[tokio::test]
+    async fn however_much_was_left_of_what_made_way_is_gone_after_a_start() {
+        let dir = tempfile::tempdir().unwrap();
+        let config = Config { min_free_bytes: 0, ..Config::new(dir.path().join("data")) };
+        let store = Store::open(&config).unwrap();
+        let going: Vec<BlobHash> = (0..=2 * ROWS_MAX as u64).map(|at| BlobHash::of(&at.to_be_bytes())).collect();
+        let engine = &store.records.shared().engine;
+        engine.apply(going.iter().map(|hash| (keys::going(*hash), Some(Vec::new())))).unwrap();
+        engine.flush().unwrap();
+        // The last of them has its file still.
+        let last = keys::blob_of(&engine.scan_prefix(&[keys::GOING]).last().unwrap().unwrap().0).unwrap();
+        let file = store.blobs.inner.layout.blob(last);
+        disk::create_dir_durably(file.parent().unwrap()).unwrap();
+        disk::write_durably(&file, b"what made way").unwrap();
+        drop(store);
+
+        let store = Store::open(&config).unwrap();
+        assert_eq!(store.records.shared().engine.scan_prefix(&[keys::GOING]).count(), 0);
+        assert!(!file.exists());
+    }
 }
