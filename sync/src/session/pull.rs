@@ -65,6 +65,8 @@ struct Applying {
 struct Pulled {
     /// Last row that the peer said it has.
     head: Seq,
+    /// The row after which it may be asked at most; `None` for a bucket that came up late.
+    bound: Option<Seq>,
     /// Last row received; `None` until the cursor was looked up.
     received: Option<Seq>,
     /// Last row applied.
@@ -126,6 +128,7 @@ impl Puller {
     }
 
     pub(super) fn take_offer(&mut self, offered: &[Offered]) -> Result<(), Violation> {
+        let is_late = self.offers_seen > 0 && !self.more_offers;
         self.offers_seen += 1;
         self.more_offers = offered.len() >= OFFER_BUCKETS_MAX;
         self.dealt_with += 1;
@@ -136,8 +139,9 @@ impl Puller {
             if self.buckets.len() == BUCKETS_MAX {
                 return Err(Violation::new(format!("more than {BUCKETS_MAX} buckets offered")));
             }
-            let pulled =
-                Pulled { head, received: None, applied: Seq::default(), more: true, pending: Pending::default() };
+            let bound = (!is_late).then_some(head);
+            let (applied, pending) = (Seq::default(), Pending::default());
+            let pulled = Pulled { head, bound, received: None, applied, more: true, pending };
             self.buckets.insert(bucket, pulled);
             self.behind.insert(bucket);
             self.to_look_up.push_back(bucket);
@@ -162,6 +166,8 @@ impl Puller {
         let Some(pulled) = self.buckets.get_mut(&bucket) else { return true };
         // A cursor of another life of the peer's store says nothing about this one.
         let after = cursor.filter(|cursor| cursor.epoch == self.peer.epoch).map_or(Seq::default(), |cursor| cursor.seq);
+        // A bundle that was written after the offer may have brought more meanwhile.
+        let after = pulled.bound.map_or(after, |bound| after.min(bound));
         pulled.received = Some(after);
         pulled.applied = after;
         let (epoch, page_bytes) = (self.peer.epoch, self.page_bytes);

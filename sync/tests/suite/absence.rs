@@ -8,6 +8,7 @@ use alexandria_sync::id::{BucketId, RecordId, Seq};
 use alexandria_sync::record::RecordKey;
 use alexandria_sync::session::{Closed, Collections, Config, Input, Output, Scope, Selection, Session};
 use alexandria_sync::sim::{SimBlobs, SimRecords, carry_out};
+use alexandria_sync::store::{Peer, RecordStore as _};
 use alexandria_sync::wire::{CloseReason, Hello, Lane, Message, Offered};
 
 use crate::fleet::{Site, node_id};
@@ -157,6 +158,28 @@ fn records_from_one_whose_lease_has_run_out_are_a_violation() {
     end.hears(Lane::Records, page());
     assert_eq!(end.reason(), Some(CloseReason::Violation), "{:?}", end.closed);
     assert_eq!(end.records.feed(BucketId::Catalogue).len(), 3);
+}
+
+/// A bundle that was written after the offer may have brought more meanwhile: to ask for what follows that would be a lie.
+#[tokio::test]
+async fn nothing_is_asked_for_after_the_end_that_was_offered() {
+    let mut end = End::new(standing(100, 0), Selection::default());
+    let (bucket, peer) = (BucketId::Catalogue, Peer { node: node_id(2), epoch: Site::new(2).hello().epoch });
+    end.records.apply(peer, bucket, Vec::new(), Seq(9)).await.unwrap();
+    end.hears_hello(standing(100, 0));
+    end.hears(Lane::Control, Message::Offer(vec![Offered { bucket, head: Seq(7) }]));
+    let late = BucketId::Collection(RecordId::mint(1, [7; 10]));
+    end.records.apply(peer, late, Vec::new(), Seq(3)).await.unwrap();
+    end.hears(Lane::Control, Message::Offer(vec![Offered { bucket: late, head: Seq(0) }]));
+    let asked: Vec<(BucketId, Seq)> = end
+        .sent
+        .iter()
+        .filter_map(|message| match message {
+            Message::Pull { bucket, after, .. } => Some((*bucket, *after)),
+            _ => None,
+        })
+        .collect();
+    assert_eq!(asked, [(bucket, Seq(7)), (late, Seq(3))], "the offer of a bucket that comes up later bounds nothing");
 }
 
 /// Whoever counts as in step must know of every bucket.

@@ -297,6 +297,13 @@ fn regression_what_waits_for_a_delete_is_held_back_whoever_sends_it() {
     is_good_with_absences(161_061_094);
 }
 
+/// A node took a bundle in, which its bridge had written after it had offered the node less in a session that was just beginning: the
+/// node asked for what came after the bundle, and was called a liar.
+#[test]
+fn regression_a_bundle_that_brings_more_than_was_offered_ends_no_session() {
+    is_good_with(230_476_315, &Addition::ALL);
+}
+
 /// The card of a node that never reaches the bridge was put back; what it had written for its own site before came there on a stick, and the judge
 /// took the bridge for one that had met it since.
 #[test]
