@@ -100,9 +100,7 @@ impl Library {
             // Before anything is written that would be written again at the next try.
             library.inner.store.records.check_room_to_rewrite()?;
             library.inner.search.forget_deleted()?;
-            if backup::dump_path(&library.inner.data_dir).exists() {
-                backup::dump(&library.inner.store.records)?;
-            }
+            backup::dump_anew(&library.inner.store.records)?;
             Ok::<_, ForgetError>(())
         })
         .await??;

@@ -198,7 +198,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn records_that_somebody_uses_are_not_replaced_under_him() {
+    async fn records_that_are_in_use_are_not_replaced() {
         let dir = tempfile::tempdir().unwrap();
         let (data, file) = changed_since_its_backup(dir.path()).await;
         let user = open(&data);

@@ -16,6 +16,7 @@
 use std::fs::File;
 use std::io::{self, BufReader, BufWriter, Read, Write};
 use std::path::{Path, PathBuf};
+use std::sync::PoisonError;
 use std::time::{Duration, Instant};
 
 use alexandria_sync::hlc::HlcTime;
@@ -93,9 +94,7 @@ pub struct BackupSummary {
 /// Writes all records of a running store to `path`, whole or not at all. Blocks.
 pub fn export(records: &Records, path: &Path) -> Result<BackupSummary, BackupError> {
     let on = |source| BackupError::Io { path: path.to_owned(), source };
-    let mut name = path.file_name().unwrap_or_default().to_owned();
-    name.push(".partial");
-    let partial = path.with_file_name(name);
+    let partial = partial_path(path);
     let choices = records.selection_changes();
     for _ in 0..ATTEMPTS_MAX {
         let before = *choices.borrow();
@@ -107,6 +106,13 @@ pub fn export(records: &Records, path: &Path) -> Result<BackupSummary, BackupErr
         }
     }
     Err(BackupError::Unsettled)
+}
+
+/// Where a backup is written before it is whole.
+fn partial_path(path: &Path) -> PathBuf {
+    let mut name = path.file_name().unwrap_or_default().to_owned();
+    name.push(".partial");
+    path.with_file_name(name)
 }
 
 fn write(records: &Records, path: &Path, partial: &Path) -> Result<BackupSummary, BackupError> {
@@ -156,9 +162,24 @@ fn write(records: &Records, path: &Path, partial: &Path) -> Result<BackupSummary
 }
 
 /// Writes a backup into the data folder itself. If the tree is ever damaged, what can be read of it is joined with the
-/// newest dump; so call it when the node is idle, and not too rarely. Blocks.
+/// newest dump; so call it when the node is idle, and not too rarely. One at a time. Blocks.
 pub fn dump(records: &Records) -> Result<BackupSummary, BackupError> {
+    let _turn = records.shared().dumping.lock().unwrap_or_else(PoisonError::into_inner);
     export(records, &dump_path(&records.shared().dir))
+}
+
+/// Takes out of the dump what has left the records, and what a dump left that was cut off. Blocks.
+pub fn dump_anew(records: &Records) -> Result<(), BackupError> {
+    let _turn = records.shared().dumping.lock().unwrap_or_else(PoisonError::into_inner);
+    let path = dump_path(&records.shared().dir);
+    if path.exists() {
+        return export(records, &path).map(|_| ());
+    }
+    let partial = partial_path(&path);
+    match std::fs::remove_file(&partial) {
+        Err(source) if source.kind() != io::ErrorKind::NotFound => Err(BackupError::Io { path: partial, source }),
+        _ => Ok(()),
+    }
 }
 
 /// Where [`dump`] writes.

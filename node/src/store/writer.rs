@@ -78,6 +78,8 @@ pub(crate) struct Shared {
     pub(crate) noting: Noting,
     /// Buckets that are not evicted meanwhile.
     pub(crate) staying: Readers<BucketId>,
+    /// Held by whoever writes the dump.
+    pub(crate) dumping: Mutex<()>,
     pub(crate) dir: PathBuf,
     pub(crate) quarantine_limits: QuarantineLimits,
     /// Dropped last, once the engine is closed.
@@ -126,6 +128,7 @@ impl Shared {
             bridge: Mutex::default(),
             noting: Noting::default(),
             staying: Readers::default(),
+            dumping: Mutex::default(),
             dir,
             quarantine_limits,
             _lock: lock,

@@ -76,6 +76,22 @@ fn files_with(dir: &Path, wanted: &[&[u8]]) -> BTreeSet<PathBuf> {
     files_below(dir).into_iter().filter(|path| std::fs::read(path).is_ok_and(|bytes| has(&bytes))).collect()
 }
 
+/// Starts a node, has it erase medium 1, and waits until nothing is owed. The erasure.
+async fn erase_first(data: &Path, wanted: &[&[u8]]) -> RecordId {
+    let node = Node::start(Config { data: data.to_owned(), ..Config::default() }, Face::LocalOnly).await.unwrap();
+    let client = Client::new(socket_path(&std::path::absolute(data).unwrap()));
+    let ordered = client.erase(&EraseRequest { kind: "media".into(), id: id(1) }).await.unwrap();
+    assert_eq!(ordered.erasures.len(), 1);
+    let start = Instant::now();
+    while client.status().await.unwrap().erasures_pending > 0 {
+        assert!(start.elapsed() < DEADLINE, "it is never gone: {:?}", files_with(data, wanted));
+        // tidy-allow(sleep): this is the wait for a condition with a deadline.
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    node.stop().await.unwrap();
+    ordered.erasures[0].id
+}
+
 /// Invariant 7, on a real disk.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn erased_bytes_are_in_no_file_of_the_data_folder_once_the_receipt_is_given() {
@@ -107,17 +123,7 @@ async fn erased_bytes_are_in_no_file_of_the_data_folder_once_the_receipt_is_give
     let before = files_with(&data, &wanted);
     assert!(before.len() >= 3, "the test sees what is there: {before:?}");
 
-    let node = Node::start(Config { data: data.clone(), ..Config::default() }, Face::LocalOnly).await.unwrap();
-    let client = Client::new(socket_path(&std::path::absolute(&data).unwrap()));
-    let ordered = client.erase(&EraseRequest { kind: "media".into(), id: id(1) }).await.unwrap();
-    assert_eq!(ordered.erasures.len(), 1);
-    let start = Instant::now();
-    while client.status().await.unwrap().erasures_pending > 0 {
-        assert!(start.elapsed() < DEADLINE, "it is never gone: {:?}", files_with(&data, &wanted));
-        // tidy-allow(sleep): this is the wait for a condition with a deadline.
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    }
-    node.stop().await.unwrap();
+    let ordered = erase_first(&data, &wanted).await;
     assert_eq!(files_with(&data, &wanted), BTreeSet::new());
 
     let store = open(&dir);
@@ -129,7 +135,49 @@ async fn erased_bytes_are_in_no_file_of_the_data_folder_once_the_receipt_is_give
     let node_id = store.records.identity().node;
     let receipts = store.records.changes_since(BucketId::Site(node_id), Seq(0), 10).await.unwrap();
     let acknowledged: Vec<_> = receipts.iter().filter_map(|stored| erase::acknowledged(&stored.record)).collect();
-    assert_eq!(acknowledged, [(shelf(), ordered.erasures[0].id, node_id)]);
+    assert_eq!(acknowledged, [(shelf(), ordered, node_id)]);
+}
+
+/// The node was killed in the middle of its first dump.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_dump_that_was_cut_off_goes_with_what_was_erased() {
+    let dir = folder();
+    let data = config(&dir).data_dir;
+    let store = open(&dir);
+    medium(&store, 1, &noise(1000, 1), &noise(1000, 2)).await;
+    drop(store);
+    std::fs::write(data.join("records.dump.partial"), SECRET).unwrap();
+    erase_first(&data, &[SECRET.as_bytes()]).await;
+    assert_eq!(files_with(&data, &[SECRET.as_bytes()]), BTreeSet::new());
+}
+
+/// That of upkeep may have read what is erased just now: the other one waits for it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn dumps_at_the_same_time_leave_a_whole_one() {
+    let dir = folder();
+    let store = open(&dir);
+    medium(&store, 1, &noise(1000, 1), &noise(1000, 2)).await;
+    for number in 2..400 {
+        store
+            .records
+            .change_one(Change::create(shelf(), id(number), media(&format!("medium {number}"))))
+            .await
+            .unwrap();
+    }
+    for round in 0..20 {
+        let dumps: Vec<_> = (0..4)
+            .map(|_| {
+                let records = store.records.clone();
+                tokio::task::spawn_blocking(move || backup::dump(&records))
+            })
+            .collect();
+        for dump in dumps {
+            dump.await.unwrap().unwrap();
+        }
+        let copy = folder();
+        backup::import(&backup::dump_path(&config(&dir).data_dir), copy.path(), 4 << 20)
+            .unwrap_or_else(|error| panic!("round {round}: {error}"));
+    }
 }
 
 /// What anybody asks for and nobody has is refused in words, and nothing changes.
