@@ -13,7 +13,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use alexandria_sync::sim::{Figures, Plan, Sweep, judge, shrink};
 
 const USAGE: &str = "\
-usage: tests/simulate [HOW LONG] [--seeds N] [--from SEED] [--jobs N] [--tries N] [--cards | --absences | --dense]
+usage: tests/simulate [HOW LONG] [--seeds N] [--from SEED] [--jobs N] [--tries N] [--cards | --absences | --dense | --sticks]
 
   HOW LONG      30s, 20m, 2h or 2h30m; without it and without --seeds, 1m
   --seeds N     so many worlds instead
@@ -22,6 +22,7 @@ usage: tests/simulate [HOW LONG] [--seeds N] [--from SEED] [--jobs N] [--tries N
   --cards       worlds without additions, in all of which cards are put back and copied
   --absences    worlds in which nodes stay away for longer than their leases, most of them with neighbours, sticks and cards
   --dense       worlds with most additions at once
+  --sticks      worlds in all of which sticks are carried, most of them beside links and with others of the additions
   --tries N     worlds that are lived through to make a failing one small, at most; without it, 2000
 
 Ends with 1 if a promise was broken, after the first world in which one was.";
@@ -47,6 +48,7 @@ enum Worlds {
     Cards,
     Absences,
     Dense,
+    Sticks,
 }
 
 impl Options {
@@ -56,6 +58,7 @@ impl Options {
             Worlds::Cards => Plan::with_cards(seed),
             Worlds::Absences => Plan::with_absences(seed),
             Worlds::Dense => Plan::dense(seed),
+            Worlds::Sticks => Plan::with_sticks(seed),
         }
     }
 }
@@ -81,6 +84,7 @@ fn main() -> ExitCode {
         Worlds::Cards => " --cards",
         Worlds::Absences => " --absences",
         Worlds::Dense => " --dense",
+        Worlds::Sticks => " --sticks",
     };
     println!("replay: tests/simulate --from {} --seeds 1{worlds}", broken.seed);
     println!("making it small ...");
@@ -111,6 +115,7 @@ fn parse(arguments: impl Iterator<Item = String>) -> Result<Options, String> {
             "--cards" => options.worlds = Worlds::Cards,
             "--absences" => options.worlds = Worlds::Absences,
             "--dense" => options.worlds = Worlds::Dense,
+            "--sticks" => options.worlds = Worlds::Sticks,
             "--tries" => tries = number()?,
             "--jobs" => options.jobs = number()?.clamp(1, 1024) as usize,
             text => options.until = Some(duration(text).ok_or(format!("`{text}` is not understood"))?),

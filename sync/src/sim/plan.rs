@@ -225,6 +225,13 @@ impl Plan {
         plan
     }
 
+    /// A world of `seed` in which sticks are carried, most often beside links and with others of the additions.
+    pub fn with_sticks(seed: u64) -> Self {
+        let mut plan = Self::without_additions(seed);
+        plan.add_with(&Addition::ALL, &Odds::OF_STICKS);
+        plan
+    }
+
     /// The same with only these of its additions, in the order of [`Addition`]: a seed that failed by them stays the world
     /// that it was, whatever is added later.
     pub fn with_additions(seed: u64, additions: &[Addition]) -> Self {

@@ -51,6 +51,9 @@ impl Odds {
     const USUAL: Self = Self { budgets: 8, carriers: 15, want_of_room: 15, choices: 15, secrets: 15, cards: 15 };
     /// Where nodes stay away for longer than their leases.
     pub(super) const OF_ABSENCES: Self = Self { carriers: 50, cards: 85, ..Self::USUAL };
+    /// Where sticks are carried.
+    pub(super) const OF_STICKS: Self =
+        Self { budgets: 10, carriers: 100, want_of_room: 30, choices: 40, secrets: 40, cards: 40 };
     /// Where most befalls a world at once.
     pub(super) const DENSE: Self =
         Self { budgets: 15, carriers: 40, want_of_room: 50, choices: 60, secrets: 30, cards: 60 };
