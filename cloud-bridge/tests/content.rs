@@ -148,6 +148,31 @@ async fn a_late_owner_is_fenced_off() {
     assert!(object(&aws, &bucket, &format!("blobs/{}", manifest.blob())).await.unwrap() == bytes);
 }
 
+/// Whoever erases a blob holds its row while S3 is asked.
+#[tokio::test]
+async fn a_blob_that_is_held_up_costs_no_other_its_lease() {
+    let (Some(database), Some(aws)) = (Database::new().await, Aws::shared()) else { return };
+    let bucket = aws.bucket().await;
+    let records = database.records().await;
+    let content = aws.content(&records, &bucket).await;
+    let manifests = [6, 7].map(|seed| manifest(&noise(MIB, seed), Chunking::Fixed));
+    for manifest in &manifests {
+        content.begin(manifest).await.unwrap();
+    }
+    let [held_up, other] = manifests.map(|manifest| manifest.blob().as_bytes().to_vec());
+    let pool = records.pool();
+    sqlx::query("UPDATE blob_upload SET lease_until = now()").execute(pool).await.unwrap();
+    let mut tx = pool.begin().await.unwrap();
+    sqlx::query("SELECT FROM blob_upload WHERE hash = $1 FOR UPDATE").bind(held_up).execute(&mut *tx).await.unwrap();
+    tokio::time::timeout(crate::fixture::DEADLINE / 4, content.renew_leases())
+        .await
+        .expect("it waits for none")
+        .unwrap();
+    let is_renewed = sqlx::query_scalar("SELECT lease_until > now() FROM blob_upload WHERE hash = $1").bind(other);
+    assert!(is_renewed.fetch_one(pool).await.unwrap_or(false));
+    tx.rollback().await.unwrap();
+}
+
 #[tokio::test]
 async fn bytes_that_are_not_the_blob_are_discarded_whole() {
     let (Some(database), Some(aws)) = (Database::new().await, Aws::shared()) else { return };

@@ -210,9 +210,10 @@ impl Content {
             self.release_blob(blob).await;
         }
         if !held.is_empty() {
+            // What is finished or erased just now is locked meanwhile, for as long as S3 takes. It needs no lease, and the others do not wait.
             sqlx::query(
-                "UPDATE blob_upload SET lease_until = now() + $3 * interval '1 second' \
-                 WHERE owner = $1 AND hash = ANY ($2)",
+                "UPDATE blob_upload SET lease_until = now() + $3 * interval '1 second' WHERE hash IN ( \
+                    SELECT hash FROM blob_upload WHERE owner = $1 AND hash = ANY ($2) FOR UPDATE SKIP LOCKED)",
             )
             .bind(self.shared.owner)
             .bind(held)

@@ -186,6 +186,10 @@ impl Publisher {
                 outcome.failure = Some(reason);
             }
         }
+        let settled = outcome.published.len() + outcome.refused.len();
+        if outcome.failure.is_none() && settled < events.len() {
+            outcome.failure = Some(format!("the answer says nothing of {} events", events.len() - settled));
+        }
         outcome
     }
 
