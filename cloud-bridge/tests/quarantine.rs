@@ -129,3 +129,17 @@ async fn what_stays_set_aside_keeps_nothing_else_from_its_replay() {
     assert_eq!(released, 1);
     assert_eq!(records.quarantine_use().await.unwrap().records, 501, "and nothing is dropped");
 }
+
+/// Its sender was told that it is here, and may have given it up since.
+#[tokio::test]
+async fn what_was_set_aside_and_comes_again_is_not_taken_for_its_senders_own() {
+    let Some(database) = Database::new().await else { return };
+    let records = database.records().await;
+    let bucket = a_collection();
+    let ahead = ahead(bucket, 1, "ahead");
+    let [again, fine] = [ahead.key.id, new_id()].map(|id| media(bucket, id, "fine", stamp(1, 0)));
+    records.apply(peer(1), bucket, vec![ahead, fine], Seq(2)).await.unwrap();
+    records.apply(peer(1), bucket, vec![again.clone()], Seq(3)).await.unwrap();
+    let page = records.page(bucket, Seq(0), Some(peer(1)), (100, u32::MAX)).await.unwrap();
+    assert_eq!(page.records, [again]);
+}

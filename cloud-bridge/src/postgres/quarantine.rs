@@ -4,13 +4,15 @@
 //! Nothing here ever touches a record or the clock. A version is kept once, however often it is sent. The limits are
 //! those of one sender, so that one wrong clock fills its own share and keeps no other node's records out.
 
+use std::collections::BTreeSet;
+
 use alexandria_sync::domain::kind_name;
 use alexandria_sync::hlc::Stamp;
 use alexandria_sync::id::{BucketId, Epoch, NodeId, RecordId};
 use alexandria_sync::merge::{QuarantineReason, merge};
 use alexandria_sync::quarantine::{QuarantineId, QuarantineLimits, QuarantineUse, Release, Released};
 use alexandria_sync::record::encoding::RecordTooLarge;
-use alexandria_sync::record::{Body, Record};
+use alexandria_sync::record::{Body, Kind, Record};
 use alexandria_sync::store::Peer;
 use serde::Serialize;
 use sqlx::{PgConnection, Row};
@@ -125,6 +127,30 @@ pub(super) async fn set_aside(
         limits.check(kept).map_err(|full| RecordStoreError::QuarantineFull { node: from, full })?;
     }
     Ok(())
+}
+
+/// Of some records those of which a version is set aside.
+pub(super) async fn aside_of(
+    tx: &mut PgConnection,
+    bucket_no: i32,
+    records: &[Record],
+) -> Result<BTreeSet<(Kind, RecordId)>, sqlx::Error> {
+    let (kinds, ids): (Vec<i32>, Vec<Uuid>) = records
+        .iter()
+        .map(|record| (i32::from(record.key.kind.0), Uuid::from_bytes(*record.key.id.as_bytes())))
+        .unzip();
+    let found: Vec<(i32, Uuid)> = sqlx::query_as(
+        "SELECT kind, id FROM unnest($2::integer[], $3::uuid[]) AS received (kind, id) \
+         WHERE EXISTS (SELECT FROM quarantine WHERE quarantine.bucket_no = $1 AND quarantine.kind = received.kind \
+            AND quarantine.id = received.id)",
+    )
+    .bind(bucket_no)
+    .bind(kinds)
+    .bind(ids)
+    .fetch_all(tx)
+    .await?;
+    let key = |(kind, id): (i32, Uuid)| Some((Kind(kind.try_into().ok()?), RecordId::from_bytes(id.into_bytes())));
+    Ok(found.into_iter().filter_map(key).collect())
 }
 
 /// A row of the quarantine.

@@ -10,7 +10,7 @@
 //! Two writers that both bring a record which neither finds here meet in step 4: the second sees that it lost and
 //! starts over, now with a version to merge with.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use alexandria_sync::domain::{Erasure, Typed};
 use alexandria_sync::erase::{Order, overtaken};
@@ -196,7 +196,8 @@ impl Records {
         let keys = records.iter().map(|record| (record.key.kind, record.key.id));
         let held = lock_held(&mut tx, (bucket, bucket_no), keys).await?;
         let orders = erase::orders_for(&mut tx, (bucket, bucket_no), records).await?;
-        let decided = self.decide(from, &held, records, &orders);
+        let aside = quarantine::aside_of(&mut tx, bucket_no, records).await?;
+        let decided = self.decide(from, (&held, &aside), records, &orders);
         let limits = self.shared.quarantine_limits;
         quarantine::set_aside(&mut tx, bucket_no, from.node, &decided.quarantined, limits).await?;
         if let Some(page) = page {
@@ -232,7 +233,13 @@ impl Records {
         Ok(())
     }
 
-    fn decide(&self, from: Peer, held: &Held, records: &[Record], orders: &[Order]) -> Decided {
+    fn decide(
+        &self,
+        from: Peer,
+        (held, aside): (&Held, &BTreeSet<(Kind, RecordId)>),
+        records: &[Record],
+        orders: &[Order],
+    ) -> Decided {
         let clock = self.clock();
         let mut decided = Decided::default();
         // A peer may send one record twice in a page; the later version meets the earlier one here.
@@ -251,7 +258,9 @@ impl Records {
             match admission {
                 Admission::Apply { record: after, equals_received } => {
                     decided.applied.applied += 1;
-                    let arrived = (equals_received && overtaken.is_none()).then_some(from);
+                    // Who sent it may have given it up since, and was told that it is here when it was set aside.
+                    let is_as_sent = equals_received && overtaken.is_none() && !aside.contains(&key);
+                    let arrived = is_as_sent.then_some(from);
                     let change = Change { before: before.cloned(), after, arrived };
                     if let Some(&at) = changed.get(&key) {
                         decided.changes[at] = change;

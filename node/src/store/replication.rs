@@ -230,7 +230,9 @@ pub(super) fn receive(transaction: &mut Transaction<'_>, from: Peer, record: Rec
             if merged.is_tombstone() && transaction.rows.contains(&held_back)? {
                 transaction.rows.remove(held_back);
             }
-            transaction.put(merged, (equals_received && !is_overtaken).then_some(from))?;
+            // Who sent it may have given it up since, and was told that it is here when it was set aside.
+            let was_set_aside = quarantine::is_aside(&transaction.rows, merged.key)?;
+            transaction.put(merged, (equals_received && !is_overtaken && !was_set_aside).then_some(from))?;
             Ok(Received::Applied)
         }
     }

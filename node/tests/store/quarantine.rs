@@ -138,3 +138,16 @@ async fn what_is_set_aside_is_listed_in_pages_and_survives_a_restart_and_a_backu
         assert_eq!(seen, (1..=5).map(ahead).collect::<Vec<_>>());
     }
 }
+
+/// Its sender was told that it is here, and may have given it up since.
+#[tokio::test]
+async fn what_was_set_aside_and_comes_again_is_not_taken_for_its_senders_own() {
+    let dir = folder();
+    let store = open(&dir);
+    store.records.set_trusted_time(NOW);
+    let fine = |number| media_record(number, "fine", stamp(NOW, 1));
+    receive(&store, vec![ahead(1), fine(2)], 2).await.unwrap();
+    receive(&store, vec![fine(1)], 3).await.unwrap();
+    let page = store.records.page(shelf(), Seq(0), peer(1, 1), 1 << 20).await.unwrap();
+    assert_eq!(page.records, [fine(1)]);
+}

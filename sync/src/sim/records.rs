@@ -76,10 +76,6 @@ pub(super) enum Change {
         bytes: Arc<[u8]>,
         origin: Option<Peer>,
     },
-    Origin {
-        key: RecordKey,
-        origin: Option<Peer>,
-    },
     Cursor(NodeId, BucketId, Cursor),
     Evict(BucketId),
     EvictRows(Vec<RecordKey>),
@@ -182,11 +178,6 @@ impl Tables {
                     && !self.keep_old_rows
                 {
                     feed.remove(&before.seq);
-                }
-            }
-            Change::Origin { key, origin } => {
-                if let Some(row) = self.records.get_mut(&key) {
-                    row.origin = origin;
                 }
             }
             Change::Cursor(node, bucket, cursor) => {
@@ -503,7 +494,9 @@ impl Inner {
             match admission {
                 Admission::Apply { record, equals_received } => {
                     applied.applied += 1;
-                    let origin = from.filter(|_| equals_received);
+                    // Who sent it may have given it up since, and was told that it is here when it was set aside.
+                    let was_set_aside = self.tables.quarantine.iter().any(|version| version.key == key);
+                    let origin = from.filter(|_| equals_received && !was_set_aside);
                     let bytes = record.encode().into();
                     joined.insert(held.as_ref(), record.clone());
                     changes.push(Change::Put { bucket: key.bucket, bytes, origin });
@@ -513,13 +506,7 @@ impl Inner {
                     }
                     self.carry_out_erasure(record, &mut joined, changes);
                 }
-                Admission::Superseded { equals_received } => {
-                    applied.superseded += 1;
-                    if equals_received && from.is_some() {
-                        changes.push(Change::Origin { key, origin: from });
-                    }
-                }
-                Admission::Buried => applied.superseded += 1,
+                Admission::Superseded { .. } | Admission::Buried => applied.superseded += 1,
                 Admission::Quarantine(_) if self.sabotage == Some(Sabotage::QuarantinedIsDropped) => {}
                 Admission::Quarantine(_) => {
                     applied.quarantined += 1;

@@ -297,6 +297,15 @@ fn regression_what_waits_for_a_delete_is_held_back_whoever_sends_it() {
     is_good_with_absences(161_061_094);
 }
 
+/// A bridge had set a record aside when its node gave the collection up, and got it again, in a bundle of before, once the node had the
+/// collection again: it took it for the node's own, and never sent it.
+#[test]
+fn regression_what_was_set_aside_and_comes_again_goes_back_to_who_gave_it_up() {
+    is_good_with(230_553_725, &Addition::ALL);
+    let violations = live(&Plan::with_sticks(260_038_642), None).violations;
+    assert!(violations.is_empty(), "{violations:?}");
+}
+
 /// A node took a bundle in, which its bridge had written after it had offered the node less in a session that was just beginning: the
 /// node asked for what came after the bundle, and was called a liar.
 #[test]
