@@ -57,8 +57,12 @@ async fn an_offline_node_serves_what_it_imported_and_replicates_it_to_postgres_s
     let received = Shelf::of(&second).await;
     assert_eq!(received.titles, shelf.titles);
     serves_in_ranges(&second, shelf.contents.keys()).await;
-    let found = second.get("/v1/media?query=handbook").ok().await.json();
-    assert!(!found["items"].as_array().unwrap().is_empty(), "what was received can be searched: {found}");
+    // The index follows the records.
+    wait_until("what was received to be found", SOON, async || {
+        let found = second.get("/v1/media?query=handbook").ok().await.json();
+        !found["items"].as_array().unwrap().is_empty()
+    })
+    .await;
 }
 
 #[tokio::test]

@@ -84,7 +84,9 @@ struct Taken<'o> {
 impl Drop for Taken<'_> {
     fn drop(&mut self) {
         let taken = std::mem::take(&mut self.counted);
-        taken.into_iter().for_each(|(media, count)| self.opens.add(media, count));
+        for (media, count) in taken {
+            self.opens.add(media, count);
+        }
     }
 }
 
