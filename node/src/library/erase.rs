@@ -174,10 +174,13 @@ mod tests {
     use crate::library::StoreConfig;
     use crate::library::selection::SelectionConfig;
     use crate::search::follow;
-    use crate::store::small_disk::SmallDisk;
+    use crate::store::small_disk::{SmallDisk, is_alone};
 
     #[tokio::test]
     async fn where_there_is_no_room_to_forget_nothing_is_written_for_it() {
+        if !is_alone("library::erase::tests::where_there_is_no_room_to_forget_nothing_is_written_for_it") {
+            return;
+        }
         let Some(disk) = SmallDisk::mount() else { return };
         let config = StoreConfig { min_free_bytes: 0, ..StoreConfig::default() };
         let data = disk.path().join("data");

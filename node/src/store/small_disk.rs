@@ -48,3 +48,16 @@ impl Drop for SmallDisk {
         let _ = Command::new("umount").arg("--lazy").arg(self.dir.path()).status();
     }
 }
+
+/// Whether this is a process in which nothing but `test` runs; if not, it has run in one, and was well. What sled has of threads is
+/// shared by all stores of a process, and a full disk may take it from the others.
+pub(crate) fn is_alone(test: &str) -> bool {
+    const ALONE: &str = "ALEXANDRIA_TEST_ALONE";
+    if std::env::var_os(ALONE).is_some_and(|alone| alone == test) {
+        return true;
+    }
+    let itself = std::env::current_exe().expect("a test has a file");
+    let ended = std::process::Command::new(itself).args(["--exact", test, "--nocapture"]).env(ALONE, test).status();
+    assert!(ended.is_ok_and(|ended| ended.success()), "{test} fails in a process of its own");
+    false
+}
