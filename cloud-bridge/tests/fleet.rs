@@ -1,11 +1,10 @@
-//! Enrolment, revocation, the authority's key, and AWS IoT.
+//! Enrolment, revocation, and the authority's key.
 
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
 use alexandria_cloud_bridge::fleet::authority::AuthorityError;
 use alexandria_cloud_bridge::fleet::enrolment::{EnrolError, Enrolled, Request};
-use alexandria_cloud_bridge::fleet::iot::Reconciler;
 use alexandria_cloud_bridge::fleet::token::CreateTokenError;
 use alexandria_cloud_bridge::fleet::{Config, Fleet};
 use alexandria_cloud_bridge::metrics::{Metrics, Refusal};
@@ -16,15 +15,14 @@ use alexandria_sync::id::{BucketId, Epoch, Incarnation, NodeId, Seq};
 use alexandria_sync::identity::{Identity, PeerIdentity, PeerRole, SigningRequest};
 use alexandria_sync::record::{Record, RecordKey};
 use alexandria_sync::store::Peer;
-use aws_sdk_iot::types::CertificateStatus;
 
-use crate::fixture::{Aws, DEADLINE, Database, Outage, media, new_id, now_ms, stamp, wait_for};
+use crate::fixture::{Database, media, new_id, now_ms, stamp};
 
 pub(crate) fn config(folder: &Path) -> Config {
     Config { ca_key_file: folder.join("ca.key"), ..Config::default() }
 }
 
-async fn fleet(database: &Database, folder: &Path) -> Fleet {
+pub(crate) async fn fleet(database: &Database, folder: &Path) -> Fleet {
     Fleet::open(database.pool(), config(folder), Metrics::new()).await.unwrap()
 }
 
@@ -36,8 +34,14 @@ fn request(token: &str, node: NodeId, csr: &SigningRequest) -> Request {
     Request { token: token.into(), csr_pem: csr.request_pem.clone(), node_id: node, name: "Ship".into() }
 }
 
-fn a_node() -> NodeId {
+pub(crate) fn a_node() -> NodeId {
     NodeId::from_bytes(rand::random())
+}
+
+/// Lets a node in, with a token of its own.
+pub(crate) async fn enrol(fleet: &Fleet, node: NodeId) {
+    let token = fleet.create_token("Harbour", None).await.unwrap();
+    fleet.enrol(&request(&token, node, &signing_request(node))).await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
@@ -111,8 +115,7 @@ async fn all_nodes_are_told_once_who_was_revoked() {
     let (fleet, records) = (fleet(&database, folder.path()).await, database.records().await);
     let (stays, goes) = (a_node(), a_node());
     for node in [stays, goes] {
-        let token = fleet.create_token("Harbour", None).await.unwrap();
-        fleet.enrol(&request(&token, node, &signing_request(node))).await.unwrap();
+        enrol(&fleet, node).await;
     }
     assert_eq!(fleet.tell_of_revoked(&records).await.unwrap(), 0);
     fleet.revoke(goes).await.unwrap();
@@ -165,8 +168,7 @@ async fn a_replacement_takes_over_the_site_and_the_replaced_node_is_shut_out() {
     let (old, new) = (a_node(), a_node());
     let unknown = fleet.create_replacement_token("Harbour", None, old).await;
     assert!(matches!(unknown, Err(CreateTokenError::NoSuchNode(_))));
-    let token = fleet.create_token("Harbour", None).await.unwrap();
-    fleet.enrol(&request(&token, old, &signing_request(old))).await.unwrap();
+    enrol(&fleet, old).await;
 
     let (from, to) = (BucketId::Site(old), BucketId::Site(new));
     let medium = new_id();
@@ -242,107 +244,6 @@ async fn the_authoritys_key_stays_its_owners_and_is_never_replaced_by_another() 
     assert!(matches!(exposed.err(), Some(AuthorityError::KeyExposed(_))));
 }
 
-/// AWS IoT is away while a node enrols, and again while it is revoked; in the end it knows both.
-#[tokio::test]
-async fn aws_iot_is_told_later_what_it_missed() {
-    let (Some(database), Some(aws)) = (Database::new().await, Aws::shared()) else { return };
-    let folder = tempfile::tempdir().unwrap();
-    let fleet = fleet(&database, folder.path()).await;
-    let relay = Outage::before(&aws.address).await;
-    let client = aws_sdk_iot::Client::new(&Aws::at(&relay.address).sdk().await);
-    let reconciler = Reconciler::new(fleet.clone(), client, Metrics::new());
-    let node = a_node();
-    let token = fleet.create_token("Harbour", None).await.unwrap();
-
-    relay.away();
-    fleet.enrol(&request(&token, node, &signing_request(node))).await.unwrap();
-    assert!(reconciler.reconcile_one().await.unwrap());
-    let known = fleet.nodes(None, 10).await.unwrap();
-    assert_eq!(known[0].iot_state, "register");
-    assert!(known[0].iot_error.is_some(), "the operator sees why");
-
-    // Its answers are lost in the middle: steps are done twice.
-    relay.lose_answers();
-    due_now(&database).await;
-    assert!(reconciler.reconcile_one().await.unwrap());
-    relay.over();
-    reconcile(&database, &reconciler, "registered").await;
-    let iot = aws_sdk_iot::Client::new(&aws.sdk().await);
-    let principals = iot.list_thing_principals().thing_name(node.to_string()).send().await.unwrap();
-    assert_eq!(principals.principals().len(), 1);
-    let fingerprint: String = database.value("SELECT encode(certificate_fingerprint, 'hex') FROM node").await;
-    assert!(principals.principals()[0].ends_with(&fingerprint), "{principals:?}");
-    assert_eq!(status(&iot, &fingerprint).await, CertificateStatus::Active);
-
-    relay.away();
-    fleet.revoke(node).await.unwrap();
-    assert!(reconciler.reconcile_one().await.unwrap());
-    assert_eq!(status(&iot, &fingerprint).await, CertificateStatus::Active);
-    relay.over();
-    reconcile(&database, &reconciler, "revoked").await;
-    assert_eq!(status(&iot, &fingerprint).await, CertificateStatus::Inactive);
-    assert!(!reconciler.reconcile_one().await.unwrap(), "nothing is left to tell");
-}
-
-/// Whoever connects or is to be shut out does not wait for AWS, which may take its time.
-#[tokio::test]
-async fn while_aws_iot_takes_its_time_nodes_are_let_in_and_shut_out() {
-    let (Some(database), Some(aws)) = (Database::new().await, Aws::shared()) else { return };
-    let folder = tempfile::tempdir().unwrap();
-    let fleet = fleet(&database, folder.path()).await;
-    let relay = Outage::before(&aws.address).await;
-    let client = aws_sdk_iot::Client::new(&Aws::at(&relay.address).sdk().await);
-    let reconciler = Reconciler::new(fleet.clone(), client, Metrics::new());
-    let node = a_node();
-    let token = fleet.create_token("Harbour", None).await.unwrap();
-    fleet.enrol(&request(&token, node, &signing_request(node))).await.unwrap();
-    relay.hold();
-    let registers = tokio::spawn({
-        let reconciler = reconciler.clone();
-        async move { reconciler.reconcile_one().await.unwrap() }
-    });
-    relay.holds_one().await;
-    let soon = DEADLINE / 12;
-    let admitted = tokio::time::timeout(soon, fleet.admit(node)).await.expect("it is let in at once").unwrap();
-    assert_eq!(admitted.map(drop), Ok(()));
-    assert!(tokio::time::timeout(soon, fleet.revoke(node)).await.expect("it is shut out at once").unwrap());
-
-    // What the registration still does would undo what is told before it has ended.
-    let other = Reconciler::new(fleet.clone(), aws_sdk_iot::Client::new(&aws.sdk().await), Metrics::new());
-    assert!(!other.reconcile_one().await.unwrap(), "the revocation waits");
-    relay.over();
-    assert!(registers.await.unwrap());
-    let iot = aws_sdk_iot::Client::new(&aws.sdk().await);
-    let fingerprint: String = database.value("SELECT encode(certificate_fingerprint, 'hex') FROM node").await;
-    assert_eq!(status(&iot, &fingerprint).await, CertificateStatus::Active);
-    assert!(other.reconcile_one().await.unwrap(), "it is due at once");
-    assert_eq!(status(&iot, &fingerprint).await, CertificateStatus::Inactive);
-    assert_eq!(database.value::<String>("SELECT iot_state FROM node").await, "revoked");
-}
-
-/// A process that is killed while it tells AWS IoT leaves a claim behind; it runs out.
-#[tokio::test]
-async fn what_a_killed_process_was_telling_aws_iot_is_told_by_another() {
-    let (Some(database), Some(aws)) = (Database::new().await, Aws::shared()) else { return };
-    let folder = tempfile::tempdir().unwrap();
-    let fleet = fleet(&database, folder.path()).await;
-    let relay = Outage::before(&aws.address).await;
-    let killed =
-        Reconciler::new(fleet.clone(), aws_sdk_iot::Client::new(&Aws::at(&relay.address).sdk().await), Metrics::new());
-    let node = a_node();
-    let token = fleet.create_token("Harbour", None).await.unwrap();
-    fleet.enrol(&request(&token, node, &signing_request(node))).await.unwrap();
-    relay.hold();
-    let registers = tokio::spawn(async move { killed.reconcile_one().await });
-    relay.holds_one().await;
-    registers.abort();
-    let other = Reconciler::new(fleet.clone(), aws_sdk_iot::Client::new(&aws.sdk().await), Metrics::new());
-    let later = "UPDATE node SET iot_claimed_until = iot_claimed_until - interval '1 hour'";
-    sqlx::raw_sql(later).execute(&database.pool()).await.unwrap();
-    assert!(other.reconcile_one().await.unwrap());
-    assert_eq!(database.value::<String>("SELECT iot_state FROM node").await, "registered");
-}
-
 /// What one node tells is written in one statement with what others tell.
 #[tokio::test]
 async fn a_node_that_is_in_step_with_the_future_spoils_nothing_for_others() {
@@ -351,8 +252,7 @@ async fn a_node_that_is_in_step_with_the_future_spoils_nothing_for_others() {
     let fleet = fleet(&database, folder.path()).await;
     let nodes: Vec<NodeId> = (0..6).map(|_| a_node()).collect();
     for &node in &nodes {
-        let token = fleet.create_token("Harbour", None).await.unwrap();
-        fleet.enrol(&request(&token, node, &signing_request(node))).await.unwrap();
+        enrol(&fleet, node).await;
     }
     let told = |in_step_ms| Some(Standing { in_step_ms, ..Standing::FRESH });
     let tomorrow_ms = now_ms() + 24 * 3600 * 1000;
@@ -369,22 +269,4 @@ async fn a_node_that_is_in_step_with_the_future_spoils_nothing_for_others() {
     let known = fleet.nodes(None, 10).await.unwrap();
     let is_noted = |node: &NodeId| known.iter().any(|known| known.id == *node && known.in_step_at.is_some());
     assert_eq!(nodes.iter().map(is_noted).collect::<Vec<_>>(), [true, false, false, false, true, true]);
-}
-
-async fn reconcile(database: &Database, reconciler: &Reconciler, state: &'static str) {
-    wait_for(state, || async {
-        due_now(database).await;
-        reconciler.reconcile_one().await.unwrap();
-        (database.value::<String>("SELECT iot_state FROM node").await == state).then_some(())
-    })
-    .await;
-}
-
-async fn due_now(database: &Database) {
-    sqlx::query("UPDATE node SET iot_next_attempt_at = '-infinity'").execute(&database.pool()).await.unwrap();
-}
-
-async fn status(iot: &aws_sdk_iot::Client, certificate_id: &str) -> CertificateStatus {
-    let found = iot.describe_certificate().certificate_id(certificate_id).send().await.unwrap();
-    found.certificate_description().and_then(|found| found.status()).unwrap().clone()
 }

@@ -12,6 +12,7 @@ mod events;
 mod feed;
 mod fixture;
 mod fleet;
+mod iot;
 mod outages;
 mod quarantine;
 mod serving;
