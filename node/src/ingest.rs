@@ -43,6 +43,7 @@ use std::{
     thread,
 };
 
+pub(crate) use epub::resolve;
 pub use refusal::{InspectError, Refusal};
 pub use sniff::Format;
 pub use walk::{Found, Skipped, WalkError, walk};

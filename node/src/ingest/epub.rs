@@ -6,6 +6,8 @@ mod contents;
 
 use std::collections::HashMap;
 
+use percent_encoding::percent_decode_str;
+
 use super::{
     Cover, Inspection, MediaKind,
     archive::Archive,
@@ -212,8 +214,8 @@ impl Package {
 }
 
 /// The archive path that `href` means inside the document at `base`; a path that climbs out stops at the root.
-fn resolve(base: &str, href: &str) -> String {
-    let decoded = percent_decode(href);
+pub(crate) fn resolve(base: &str, href: &str) -> String {
+    let decoded = percent_decode_str(href).decode_utf8_lossy();
     let folder = base.rsplit_once('/').map_or("", |(folder, _)| folder);
     let mut parts: Vec<&str> = folder.split('/').filter(|part| !part.is_empty()).collect();
     for part in decoded.split('/') {
@@ -226,27 +228,6 @@ fn resolve(base: &str, href: &str) -> String {
     parts.join("/")
 }
 
-fn percent_decode(text: &str) -> String {
-    let mut bytes = Vec::with_capacity(text.len());
-    let mut rest = text.as_bytes();
-    while let [byte, tail @ ..] = rest {
-        let escaped = tail.get(..2).and_then(|hex| hex_byte(std::str::from_utf8(hex).ok()?));
-        if let (b'%', Some(value)) = (byte, escaped) {
-            bytes.push(value);
-            rest = &tail[2..];
-        } else {
-            bytes.push(*byte);
-            rest = tail;
-        }
-    }
-    String::from_utf8_lossy(&bytes).into_owned()
-}
-
-fn hex_byte(digits: &str) -> Option<u8> {
-    // `from_str_radix` would take a sign.
-    digits.bytes().all(|byte| byte.is_ascii_hexdigit()).then(|| u8::from_str_radix(digits, 16).ok())?
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -257,6 +238,7 @@ mod tests {
             ("OEBPS/package.opf", "text/ch%201.xhtml", "OEBPS/text/ch 1.xhtml"),
             ("OEBPS/nav/toc.xhtml", "../a.xhtml", "OEBPS/a.xhtml"),
             ("package.opf", "../../../etc/passwd", "etc/passwd"),
+            ("a/b.opf", "%2e%2e/%2e%2e/etc/passwd", "etc/passwd"),
             ("a/b.opf", "%zz%", "a/%zz%"),
             ("a/b.opf", "%C3%A9.xhtml", "a/é.xhtml"),
         ] {

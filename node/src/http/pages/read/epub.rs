@@ -10,8 +10,8 @@ use quick_xml::Reader;
 use quick_xml::events::{BytesStart, Event};
 
 use super::archive::Archive;
-use super::clean::resolve;
 use super::{ReadError, text};
+use crate::ingest::resolve;
 
 const CONTAINER: &str = "META-INF/container.xml";
 /// Of the container or the package, unpacked.
