@@ -1,6 +1,7 @@
 use std::time::Duration;
 
 use alexandria_e2e::{
+    catalogue::{create, patch},
     deadline::wait_until,
     fleet::Fleet,
     http::Request,
@@ -16,18 +17,18 @@ async fn edits_made_apart_on_two_nodes_and_in_the_cloud_come_together_everywhere
     let world = World::start().await;
     let World { fleet, one, other } = &world;
     let media = json!({ "title": "Soil", "description": "first" });
-    let media = world.created(one.request(Method::POST, "/v1/media").json(&media)).await;
+    let media = create(one, "/v1/media", &media).await;
     let path = format!("/v1/media/{media}");
     world.meet().await;
     world.all_hold_the_same(&path).await;
 
     // Apart: three sides write different fields, and two of them the same one.
-    patch(one.request(Method::PATCH, &path), &json!({ "title": "Soil and water", "publisher": "The node" })).await;
-    patch(other.request(Method::PATCH, &path), &json!({ "languages": ["sw"], "publisher": "The other node" })).await;
+    patch(one, &path, &json!({ "title": "Soil and water", "publisher": "The node" })).await;
+    patch(other, &path, &json!({ "languages": ["sw"], "publisher": "The other node" })).await;
     let last = json!({ "description": "from the cloud", "publisher": "The cloud" });
-    patch(fleet.bridge.request(Method::PATCH, &path), &last).await;
-    let only_here = world.created(one.request(Method::POST, "/v1/authors").json(&json!({ "name": "One" }))).await;
-    let only_there = world.created(other.request(Method::POST, "/v1/authors").json(&json!({ "name": "Other" }))).await;
+    patch(&fleet.bridge, &path, &last).await;
+    let only_here = create(one, "/v1/authors", &json!({ "name": "One" })).await;
+    let only_there = create(other, "/v1/authors", &json!({ "name": "Other" })).await;
     one.request(Method::PUT, &format!("{path}/authors/{only_here}")).ok().await;
 
     world.meet().await;
@@ -54,13 +55,13 @@ async fn edits_made_apart_on_two_nodes_and_in_the_cloud_come_together_everywhere
 async fn a_delete_a_restore_and_a_delete_for_good_reach_every_side() {
     let world = World::start().await;
     let World { fleet, one, other } = &world;
-    let category = world.created(one.request(Method::POST, "/v1/categories").json(&json!({ "name": "Farming" }))).await;
+    let category = create(one, "/v1/categories", &json!({ "name": "Farming" })).await;
     let path = format!("/v1/categories/{category}");
     world.meet().await;
 
     one.request(Method::DELETE, &path).ok().await;
     // While it is hidden there, it is edited here: neither is lost.
-    patch(other.request(Method::PATCH, &path), &json!({ "description": "Fields and gardens" })).await;
+    patch(other, &path, &json!({ "description": "Fields and gardens" })).await;
     world.meet().await;
     world.all_answer(&path, StatusCode::NOT_FOUND).await;
     let hidden = world.all_hold_the_same(&format!("{path}?show_disabled=true")).await;
@@ -74,7 +75,7 @@ async fn a_delete_a_restore_and_a_delete_for_good_reach_every_side() {
 
     fleet.bridge.request(Method::DELETE, &format!("{path}?hard=true")).ok().await;
     // An edit that nobody had seen when it was deleted does not bring it back.
-    patch(one.request(Method::PATCH, &path), &json!({ "description": "too late" })).await;
+    patch(one, &path, &json!({ "description": "too late" })).await;
     world.meet().await;
     world.all_answer(&format!("{path}?show_disabled=true"), StatusCode::NOT_FOUND).await;
 }
@@ -104,11 +105,6 @@ impl World {
         }
     }
 
-    async fn created(&self, request: Request) -> String {
-        let created = request.ok().await.json();
-        created["id"].as_str().unwrap_or_else(|| panic!("no id: {created}")).to_owned()
-    }
-
     /// The same GET to all three.
     fn sides(&self, path: &str) -> [Request; 3] {
         [self.one.get(path), self.other.get(path), self.fleet.bridge.get(path)]
@@ -131,8 +127,4 @@ impl World {
             assert_eq!(answer.status, status, "{answer:?}");
         }
     }
-}
-
-async fn patch(request: Request, changes: &Value) {
-    request.header("content-type", "application/merge-patch+json").body(changes.to_string()).ok().await;
 }

@@ -4,6 +4,7 @@
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use alexandria_e2e::{
+    catalogue::create_film,
     datagrams::UdpLossyProxy,
     deadline::{wait_for, wait_until},
     files::noise,
@@ -16,8 +17,6 @@ use alexandria_e2e::{
 use hyper::{Method, StatusCode};
 use serde_json::{Value, json};
 
-use crate::cuts::make_medium;
-
 const DEADLINE: Duration = Duration::from_mins(3);
 const BUDGET_BYTES: u64 = 6_000_000;
 const RESERVE_PERCENT: u64 = 40;
@@ -29,7 +28,7 @@ async fn replication_keeps_to_the_days_budget_says_so_and_counts_on_after_a_kill
     let fleet = Fleet::start().await;
     let line = line(&fleet, 8_000_000).await;
     let bytes = noise(BLOB_BYTES, seed());
-    let content = make_medium(|method, path| fleet.bridge.request(method, path), &bytes).await;
+    let content = create_film(&fleet.bridge, &bytes).await;
     let link = |settings: NodeSettings, key: &str, value: String| {
         settings.environment(format!("ALEXANDRIA_REPLICATION__LINK__{key}"), value)
     };
@@ -95,7 +94,7 @@ async fn content_is_read_while_it_comes_from_where_the_reader_is() {
     let fleet = Fleet::start().await;
     let line = line(&fleet, 6_000_000).await;
     let bytes = noise(BLOB_BYTES, seed());
-    let content = make_medium(|method, path| fleet.bridge.request(method, path), &bytes).await;
+    let content = create_film(&fleet.bridge, &bytes).await;
     let node = settings(&line).start().await;
     let nobody = get(&node, &content, None).await;
     assert_eq!(nobody.status, StatusCode::NOT_FOUND, "no fleet, no record");

@@ -10,6 +10,7 @@ use std::{
 
 use alexandria_e2e::{
     authority::FleetAuthority,
+    catalogue::{create_film, patch},
     deadline::wait_until,
     files::{content_name, noise, real, real_folder},
     node::{NodeProcess, NodeSettings},
@@ -17,7 +18,6 @@ use alexandria_e2e::{
     reaper,
     seed::seed,
 };
-use hyper::Method;
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -87,7 +87,7 @@ async fn an_import_that_is_killed_goes_on_and_ends_whole() {
     let (one, mut other) = (bare().start().await, bare().start().await);
     fleet.admit(&one).await;
     fleet.admit(&other).await;
-    let film = add_film(&one, &noise(FILM_BYTES, seed())).await;
+    let film = create_film(&one, &noise(FILM_BYTES, seed())).await;
     one.done("import", &[real_folder(one.scratch()).to_str().unwrap()]).await;
     let bundle = stick.file("library.bundle");
     one.done("bundle", &["export", &bundle]).await;
@@ -120,7 +120,7 @@ async fn what_is_foreign_expired_unsigned_or_changed_is_refused() {
     let (here, elsewhere) = (FleetAuthority::make(), FleetAuthority::make());
     let (node, stranger, alone) = (bare().start().await, bare().start().await, bare().start().await);
     here.admit(&node).await;
-    add_film(&stranger, b"a film").await;
+    create_film(&stranger, b"a film").await;
     elsewhere.admit(&stranger).await;
     let foreign = stick.file("foreign.bundle");
     stranger.done("bundle", &["export", &foreign]).await;
@@ -134,7 +134,7 @@ async fn what_is_foreign_expired_unsigned_or_changed_is_refused() {
     let said = node.fails("bundle", &["import", expired.to_str().unwrap(), "--yes", "--unsigned"]).await;
     assert!(said.contains("expired on 2026-04-01"), "{said}");
 
-    add_film(&alone, b"another film").await;
+    create_film(&alone, b"another film").await;
     let unsigned = stick.file("unsigned.bundle");
     let said = alone.done("bundle", &["export", &unsigned]).await;
     assert!(said.contains("not signed"), "{said}");
@@ -173,7 +173,7 @@ async fn a_stick_pulled_too_early_and_a_full_disk_keep_what_is_whole() {
     let seed = seed();
     let films = [noise(6_000_000, seed), noise(6_000_001, seed + 1), noise(6_000_002, seed + 2)];
     for film in &films {
-        add_film(&one, film).await;
+        create_film(&one, film).await;
     }
     let bundle = stick.file("library.bundle");
     one.done("bundle", &["export", &bundle]).await;
@@ -232,22 +232,6 @@ impl Stick {
 
 fn bare() -> NodeSettings {
     NodeSettings::default().bare().by_hand()
-}
-
-/// Adds a medium with one file. Returns the content's name.
-async fn add_film(node: &NodeProcess, bytes: &[u8]) -> String {
-    let content = content_name(bytes);
-    let upload = node.request(Method::POST, "/v1/blobs").header("content-type", "video/mp4");
-    upload.body(bytes.to_vec()).deadline(SOON).ok().await;
-    let file = json!({ "blob": content, "media_type": "video/mp4", "name": "film.mp4", "size_bytes": bytes.len(), "role": "main" });
-    let media = json!({ "title": "A long film", "media_kind": "video", "files": [file] });
-    node.request(Method::POST, "/v1/media").json(&media).ok().await;
-    content
-}
-
-async fn patch(node: &NodeProcess, path: &str, changes: &Value) {
-    let request = node.request(Method::PATCH, path).header("content-type", "application/merge-patch+json");
-    request.body(changes.to_string()).ok().await;
 }
 
 /// Every medium.

@@ -4,18 +4,16 @@
 use std::time::Duration;
 
 use alexandria_e2e::{
+    catalogue::create_film,
     datagrams::UdpLossyProxy,
     deadline::wait_until,
-    files::{content_name, noise},
+    files::noise,
     fleet::Fleet,
-    http::Request,
     line::{Profile, Traffic},
     node::{NodeProcess, NodeSettings},
     seed::{generator, seed},
 };
-use hyper::Method;
 use rand::{Rng, rngs::StdRng};
-use serde_json::json;
 
 const BLOB_BYTES: usize = 24_000_000;
 const RATE_BITS_PER_S: u64 = 16_000_000;
@@ -63,7 +61,7 @@ async fn an_upload_goes_on_where_it_was_when_the_bridge_is_killed() {
 #[tokio::test]
 async fn a_download_goes_on_where_it_was_when_the_node_is_killed() {
     let mut crossing = Crossing::start().await;
-    let content = make_medium(|method, path| crossing.fleet.bridge.request(method, path), &crossing.bytes).await;
+    let content = create_film(&crossing.fleet.bridge, &crossing.bytes).await;
     let mut node = crossing.node().await;
     for _ in 0..CUTS {
         crossing.wait_for_a_moment(UdpLossyProxy::to_client).await;
@@ -113,7 +111,7 @@ impl Crossing {
     /// A node with a medium that starts to cross. Returns the content's name too.
     async fn upload(&self) -> (String, NodeProcess) {
         let node = self.node().await;
-        let content = make_medium(|method, path| node.request(method, path), &self.bytes).await;
+        let content = create_film(&node, &self.bytes).await;
         (content, node)
     }
 
@@ -136,15 +134,4 @@ fn carried_little_more_than_the_blob(carried: Traffic) {
     let most = once + CUTS * RESENT_BYTES_MAX;
     println!("carried {} bytes of at most {most}, lost {}", carried.bytes, carried.lost_bytes);
     assert!(carried.bytes <= most, "{CUTS} cuts cost {} bytes", carried.bytes.saturating_sub(once));
-}
-
-/// Makes a medium with one file at the side that `request` asks. Returns the content's name.
-pub(crate) async fn make_medium(request: impl Fn(Method, &str) -> Request, bytes: &[u8]) -> String {
-    let content = content_name(bytes);
-    let upload = request(Method::POST, "/v1/blobs").header("content-type", "video/mp4");
-    upload.body(bytes.to_vec()).deadline(DEADLINE).ok().await;
-    let file = json!({ "blob": content, "media_type": "video/mp4", "name": "film.mp4", "size_bytes": bytes.len(), "role": "main" });
-    let media = json!({ "title": "A long film", "media_kind": "video", "files": [file] });
-    request(Method::POST, "/v1/media").json(&media).ok().await;
-    content
 }

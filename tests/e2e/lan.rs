@@ -4,6 +4,7 @@
 use std::time::Duration;
 
 use alexandria_e2e::{
+    catalogue::patch,
     deadline::{wait_for, wait_until},
     files::{content_name, noise, write},
     fleet::Fleet,
@@ -50,8 +51,8 @@ async fn without_a_bridge_two_nodes_hold_the_same_and_afterwards_the_cloud_holds
 
     // What is changed there comes back here; nothing needs a bridge.
     let path = format!("/v1/media/{media}");
-    patch(other.request(Method::PATCH, &path), &json!({ "title": "Rain and soil" })).await;
-    patch(one.request(Method::PATCH, &path), &json!({ "description": "from the first node" })).await;
+    patch(&other, &path, &json!({ "title": "Rain and soil" })).await;
+    patch(&one, &path, &json!({ "description": "from the first node" })).await;
     for node in [&one, &other] {
         wait_until("both edits to be everywhere", SOON, async || {
             let media = node.get(&path).ok().await.json();
@@ -165,8 +166,4 @@ fn text(noise: &[u8]) -> Vec<u8> {
 
 async fn is_found(request: Request) -> bool {
     request.send().await.is_ok_and(|answer| answer.status == StatusCode::OK)
-}
-
-async fn patch(request: Request, change: &Value) {
-    request.header("content-type", "application/merge-patch+json").body(change.to_string()).ok().await;
 }

@@ -1,4 +1,5 @@
 use alexandria_e2e::{
+    catalogue::create,
     fleet::Fleet,
     node::{NodeProcess, NodeSettings},
 };
@@ -12,8 +13,7 @@ async fn a_replacement_node_takes_over_what_belongs_to_the_site_and_the_old_one_
     let old = enrolled(&fleet, &fleet.token().await).await;
     let collection = old.request(Method::POST, "/v1/collections").json(&json!({ "title": "School" })).ok().await.json();
     let media = json!({ "title": "Lesson", "collection": collection["id"] });
-    let media =
-        old.request(Method::POST, "/v1/media").json(&media).ok().await.json()["id"].as_str().unwrap().to_owned();
+    let media = create(&old, "/v1/media", &media).await;
     for _ in 0..3 {
         opens(&old, &media).await;
     }

@@ -149,12 +149,9 @@ impl BridgeProcess {
         self.process.take().expect("the bridge is running").kill_9();
     }
 
-    /// A polite end: SIGTERM, and the bridge must leave with success.
+    /// See [`Process::stop`].
     pub async fn stop(&mut self) {
-        let mut process = self.process.take().expect("the bridge is running");
-        process.signal(Signal::SIGTERM);
-        let status = process.wait(DEADLINE).await;
-        assert!(status.success(), "the bridge stopped with {status}:\n{}", process.log_tail());
+        self.process.take().expect("the bridge is running").stop(DEADLINE).await;
     }
 
     /// `alexandria-bridge SUBCOMMAND`, to be given its other arguments.

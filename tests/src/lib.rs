@@ -12,7 +12,7 @@
 //! - [`process`], [`reaper`]: servers as child processes, gone when the test is
 //! - [`http`]: a small client
 //! - [`postgres`], [`aws`]: the bridge's neighbours
-//! - [`node`], [`bridge`]: the product
+//! - [`node`], [`bridge`]: the product; [`catalogue`]: what an app makes and changes at either
 //! - [`fleet`]: a bridge with all that it needs, and nodes that join it; [`authority`]: a fleet without a bridge
 //! - [`files`]: what a test imports; [`clock`]: wrong clocks
 //! - [`line`]: how a bad line treats what it carries, used by [`datagrams`] (a UDP relay) and [`link`] (a TAP relay)
@@ -24,6 +24,7 @@ pub mod authority;
 pub mod aws;
 pub mod bridge;
 pub mod browser;
+pub mod catalogue;
 pub mod clock;
 pub mod datagrams;
 pub mod deadline;

@@ -143,12 +143,9 @@ impl NodeProcess {
         self.process.take().expect("the node is running").kill_9();
     }
 
-    /// A polite end: SIGTERM, and the node must leave with success.
+    /// See [`Process::stop`].
     pub async fn stop(&mut self) {
-        let mut process = self.process.take().expect("the node is running");
-        process.signal(Signal::SIGTERM);
-        let status = process.wait(DEADLINE).await;
-        assert!(status.success(), "the node stopped with {status}:\n{}", process.log_tail());
+        self.process.take().expect("the node is running").stop(DEADLINE).await;
     }
 
     /// `alexandria SUBCOMMAND --data … `, to be given its other arguments: works beside a running node.

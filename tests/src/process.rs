@@ -96,6 +96,13 @@ impl Process {
         wait_for(&what, deadline, async || self.ended()).await
     }
 
+    /// A polite end: SIGTERM, and the process must leave with success.
+    pub async fn stop(mut self, deadline: Duration) {
+        self.signal(Signal::SIGTERM);
+        let status = self.wait(deadline).await;
+        assert!(status.success(), "{} stopped with {status}:\n{}", self.name, self.log_tail());
+    }
+
     /// Ends the process as a power cut would, and waits until it is gone.
     pub fn kill_9(&mut self) {
         self.child.kill().expect("a child can be killed");

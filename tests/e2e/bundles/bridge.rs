@@ -4,6 +4,7 @@ use std::fs;
 
 use alexandria_e2e::{
     authority::FleetAuthority,
+    catalogue::{create_film, create_titled, patch},
     deadline::wait_until,
     files::{content_name, noise, real, real_folder},
     fleet::Fleet,
@@ -11,11 +12,10 @@ use alexandria_e2e::{
     process::Process,
     seed::seed,
 };
-use hyper::Method;
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 
-use super::{FILM_BYTES, SOON, Stick, add_film, bare, patch};
+use super::{FILM_BYTES, SOON, Stick, bare};
 
 #[tokio::test]
 async fn a_node_without_a_link_gets_the_library_on_a_stick_and_what_is_made_there_comes_home() {
@@ -45,7 +45,7 @@ async fn a_node_without_a_link_gets_the_library_on_a_stick_and_what_is_made_ther
     let edited = media(&away).await[0]["id"].as_str().unwrap().to_owned();
     patch(&away, &format!("/v1/media/{edited}"), &json!({ "publisher": "Named far away" })).await;
     let bytes = noise(3_000_000, seed());
-    let film = add_film(&away, &bytes).await;
+    let film = create_film(&away, &bytes).await;
     let (bridge_id, back) = (bridge_in(&said), stick.file("back.bundle"));
     away.done("bundle", &["export", "--for", &bridge_id, &back]).await;
     assert!(stick.size("back.bundle") < 4_000_000, "nothing goes back to where it came from");
@@ -70,8 +70,7 @@ async fn a_node_without_a_link_gets_the_library_on_a_stick_and_what_is_made_ther
     // The bridge's receipt, and the next bundle: what is new, and no more.
     let receipt = stick.file(&format!("back.bundle.{bridge_id}.receipt"));
     away.done("bundle", &["import", &receipt]).await;
-    let made = json!({ "title": "Made in town" });
-    town.request(Method::POST, "/v1/media").json(&made).ok().await;
+    create_titled(&town, "Made in town").await;
     town.sync_once().await;
     let second = stick.file("second.bundle");
     let said = done(&fleet, &["export", "--for", &away_id, &second]).await;
@@ -102,7 +101,7 @@ async fn an_import_at_the_bridge_that_is_killed_goes_on_and_ends_whole() {
     let away = bare().start().await;
     fleet.enrol(&away).await;
     let bytes = noise(FILM_BYTES, seed());
-    let film = add_film(&away, &bytes).await;
+    let film = create_film(&away, &bytes).await;
     let carried = stick.file("film.bundle");
     away.done("bundle", &["export", &carried]).await;
 
@@ -136,7 +135,7 @@ async fn what_is_foreign_unsigned_damaged_or_cut_off_is_refused_by_the_bridge() 
     fleet.enrol(&node).await;
     elsewhere.admit(&stranger).await;
     for (at, name) in [(&node, "ours"), (&stranger, "foreign"), (&alone, "unsigned")] {
-        add_film(at, &noise(6_000_000, seed())).await;
+        create_film(at, &noise(6_000_000, seed())).await;
         at.done("bundle", &["export", &stick.file(name)]).await;
     }
     let whole = fs::read(stick.path("ours")).unwrap();
