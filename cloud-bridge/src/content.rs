@@ -10,6 +10,7 @@
 //! - [`publish`]: the last step: object, then manifest row, then event.
 //! - [`serve`]: reading, listing, and what is wanted.
 //! - [`intake`]: content that an operator uploads.
+//! - [`damage`]: what S3 has lost, and how it comes again.
 //! - `erase`: what was erased.
 //! - [`sweep`]: what nobody came back for.
 //!
@@ -22,6 +23,7 @@
 
 mod assembly;
 mod basis;
+pub mod damage;
 mod erase;
 pub mod intake;
 mod known;
@@ -39,7 +41,7 @@ use std::time::Duration;
 
 use alexandria_sync::chunk::{BlobHash, ManifestError};
 use sqlx::PgPool;
-use tokio::sync::broadcast;
+use tokio::sync::{broadcast, watch};
 use uuid::Uuid;
 
 use self::objects::{ObjectError, Objects};
@@ -136,6 +138,8 @@ struct Shared {
     owner: Uuid,
     /// Names each blob that this process has made whole.
     completed: broadcast::Sender<BlobHash>,
+    /// Rings when what was whole is wanted again.
+    wanted_again: watch::Sender<()>,
     /// Blobs that this process is receiving.
     open: Mutex<HashMap<BlobHash, Slot>>,
     swept_to: Mutex<SweptTo>,
@@ -148,8 +152,10 @@ impl Content {
         let objects = Objects::new(client, config.bucket.clone());
         let owner = Uuid::from_bytes(rand::random());
         let (completed, _) = broadcast::channel(COMPLETED_MAX);
+        let (wanted_again, _) = watch::channel(());
         let (open, swept_to) = (Mutex::default(), Mutex::default());
-        Self { shared: Arc::new(Shared { records, objects, config, owner, completed, open, swept_to, metrics }) }
+        let shared = Shared { records, objects, config, owner, completed, wanted_again, open, swept_to, metrics };
+        Self { shared: Arc::new(shared) }
     }
 
     /// Hears of each blob that becomes whole through this process.

@@ -5,6 +5,7 @@
 //!
 //! Not here: the API itself (`alexandria_api`), enrolment (`fleet::listener`).
 
+mod damage;
 mod erasures;
 mod fleet;
 mod health;
@@ -52,7 +53,9 @@ pub fn router(served: &Served, operator_token: &str) -> Router {
         .merge(openapi_route(&document))
         .merge(fleet::routes(served.fleet.clone()))
         .nest("/v1", fleet::routes(served.fleet.clone()))
-        .nest("/v1/fleet", quarantine::routes(served.records.clone()).merge(erasures::routes(served.records.clone())))
+        .nest("/v1/fleet", quarantine::routes(served.records.clone()))
+        .nest("/v1/fleet", erasures::routes(served.records.clone()))
+        .nest("/v1/fleet", damage::routes(served.content.clone()))
         .merge(health::metrics_route(served.metrics.clone()))
         .fallback(problem::not_found)
         .layer(middleware::from_fn_with_state(OperatorToken::new(operator_token), check_token));

@@ -329,6 +329,11 @@ pub fn may_access(node: NodeId, bucket: BucketId) -> bool {
     }
 }
 
+/// What selects a time as text, to the second (RFC 3339).
+pub(crate) fn rfc3339(time: &str) -> String {
+    format!("to_char(({time}) AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS\"Z\"')")
+}
+
 /// Milliseconds since 1970.
 pub(crate) fn now_unix_ms() -> u64 {
     let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);

@@ -218,6 +218,7 @@ impl Replication {
     async fn tell(self, node: NodeId, host: mpsc::Sender<HostInput>, stop: CancellationToken) {
         let mut grown = self.shared.records.grown();
         let mut completed = self.shared.content.completed();
+        let mut wanted_again = self.shared.content.wanted_again();
         loop {
             let inputs = tokio::select! {
                 bucket = grown.recv() => match bucket {
@@ -235,6 +236,7 @@ impl Replication {
                     Err(RecvError::Lagged(_)) => continue,
                     Err(RecvError::Closed) => return,
                 },
+                Ok(()) = wanted_again.changed() => vec![HostInput::MoreWanted],
                 () = stop.cancelled() => {
                     let _ = host.send(HostInput::Stop(CloseReason::GoingAway, "the bridge stops".into())).await;
                     // The session ends when it has told its peer; letting go of `host` now would say it again.

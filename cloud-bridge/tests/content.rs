@@ -1,5 +1,6 @@
 //! The blob store on S3: resume, verification, and what is left behind.
 
+use alexandria_cloud_bridge::content::damage::Repair;
 use alexandria_cloud_bridge::content::intake::Intake;
 use alexandria_cloud_bridge::content::{Config, Content};
 use alexandria_sync::chunk::{Bases, BlobHash, Chunk, ChunkHash, Chunker, Chunking, Manifest, patch};
@@ -457,4 +458,68 @@ async fn content_that_s3_lost_or_damaged_is_not_here_and_no_failure() {
     assert!(content.manifest(peer(1).node, hash).await.unwrap().is_some());
     sqlx::query("UPDATE manifest SET encoding = 'nonsense'").execute(&database.pool()).await.unwrap();
     assert_eq!(content.manifest(peer(1).node, hash).await.unwrap(), None);
+}
+
+/// What was lost comes again from whoever has it, once an operator says so; what was not is left alone.
+#[tokio::test]
+async fn damaged_content_is_listed_and_wanted_again_when_an_operator_says_so() {
+    let (Some(database), Some(aws)) = (Database::new().await, Aws::shared()) else { return };
+    let bucket = aws.bucket().await;
+    let records = database.records().await;
+    let content = aws.content(&records, &bucket).await;
+    let bytes = noise(3 * MIB, 31);
+    let manifest = manifest(&bytes, Chunking::Fixed);
+    let hash = manifest.blob();
+    content.begin(&manifest).await.unwrap();
+    write_all(&content, &manifest, &bytes, 0..3).await;
+    content.finish(&manifest).await.unwrap();
+    let record = Blob { hash: Some(hash), ..Blob::default() };
+    let record = record.to_record(BucketId::Catalogue, Blob::record_id(hash), stamp(1, 0));
+    records.apply(peer(1), BucketId::Catalogue, vec![record], Seq(1)).await.unwrap();
+    assert!(content.damaged(None, 10).await.unwrap().is_empty());
+    assert_eq!(content.repair(hash).await.unwrap(), None, "nothing is known of it");
+
+    let key = format!("blobs/{hash}");
+    let s3 = aws.s3().await;
+    let put = |bytes: Vec<u8>| s3.put_object().bucket(&bucket).key(&key).body(bytes.into()).send();
+    let mut damaged = bytes.clone();
+    damaged[MIB + 5] ^= 1;
+    put(damaged.clone()).await.unwrap();
+    assert_eq!(content.read(&manifest, 1).await.unwrap(), None);
+    let shown = content.damaged(None, 10).await.unwrap();
+    assert_eq!((shown[0].blob, shown[0].wanted_since.is_some()), (hash, false));
+    assert!(shown[0].what.contains("chunk 1"), "{shown:?}");
+    assert!(content.wanted(peer(1).node, None, 10).await.unwrap().is_empty(), "not by itself");
+    put(bytes.clone()).await.unwrap();
+    assert_eq!(content.repair(hash).await.unwrap(), Some(Repair::Sound));
+    assert!(content.damaged(None, 10).await.unwrap().is_empty());
+
+    put(damaged).await.unwrap();
+    assert_eq!(content.read(&manifest, 1).await.unwrap(), None);
+    let told = content.wanted_again();
+    assert_eq!(content.repair(hash).await.unwrap(), Some(Repair::Wanted));
+    assert!(told.has_changed().unwrap(), "those that are connected hear of it");
+    assert_eq!(content.wanted(peer(1).node, None, 10).await.unwrap()[0].blob, hash);
+    assert_eq!(content.manifest(peer(1).node, hash).await.unwrap(), None, "it is not here");
+    assert!(content.damaged(None, 10).await.unwrap()[0].wanted_since.is_some());
+    assert_eq!(content.repair(hash).await.unwrap(), Some(Repair::Wanted), "again changes nothing");
+    // As a record leaves it that came in while it was repaired.
+    let as_stored =
+        "UPDATE blob SET stored = true; INSERT INTO damaged_blob (hash, what, wanted_since) VALUES ('x', '', now())";
+    sqlx::raw_sql(as_stored).execute(&database.pool()).await.unwrap();
+    content.sweep().await.unwrap();
+    assert_eq!(
+        database.value::<i64>("SELECT count(*) FROM damaged_blob").await,
+        1,
+        "what no record names is forgotten"
+    );
+    assert_eq!(content.wanted(peer(1).node, None, 10).await.unwrap()[0].blob, hash);
+
+    assert_eq!(content.begin(&manifest).await.unwrap().count(), 0, "all of it comes again");
+    write_all(&content, &manifest, &bytes, 0..3).await;
+    content.finish(&manifest).await.unwrap();
+    assert!(object(&aws, &bucket, &key).await.unwrap() == bytes, "byte for byte");
+    assert!(content.damaged(None, 10).await.unwrap().is_empty());
+    assert!(content.wanted(peer(1).node, None, 10).await.unwrap().is_empty());
+    assert_nothing_left(&aws, &bucket, &database).await;
 }

@@ -101,6 +101,31 @@ async fn nothing_is_lost_while_sns_is_away() {
     assert!(kept.is_subset(&sent), "every event went out under the id that it was kept under");
 }
 
+#[tokio::test]
+async fn content_that_s3_has_lost_comes_again_from_a_node_when_an_operator_says_so() {
+    let fleet = Fleet::start().await;
+    let node = joined(&fleet).await;
+    let work = Work::of(&node, "before").await;
+    work.arrives(&fleet).await;
+    let bucket = &fleet.bridge.settings().neighbours.bucket;
+    fleet.aws.s3().delete(bucket, &format!("blobs/{}", work.content)).await;
+
+    let lost = fleet.bridge.get(&format!("/v1/blobs/{}", work.content)).send().await;
+    assert!(lost.is_err(), "the answer breaks off: {lost:?}");
+    let known = fleet.bridge.get("/v1/fleet/damaged").ok().await.json();
+    assert_eq!(known["blobs"][0]["blob"], work.content, "{known}");
+    assert_eq!(known["blobs"][0]["what"], "its object: there is none", "{known}");
+    let path = format!("/v1/fleet/damaged/{}/repair", work.content);
+    let repair = fleet.bridge.request(hyper::Method::POST, &path).ok().await.json();
+    assert_eq!(repair["outcome"], "wanted");
+
+    work.arrives(&fleet).await;
+    let known = fleet.bridge.get("/v1/fleet/damaged").ok().await.json();
+    assert_eq!(known, json!({ "blobs": [] }));
+    let again = fleet.bridge.request(hyper::Method::POST, &path).send().await.unwrap();
+    assert_eq!(again.status, hyper::StatusCode::NOT_FOUND, "nothing is left to repair");
+}
+
 /// A node that replicates by itself.
 async fn joined(fleet: &Fleet) -> NodeProcess {
     let settings = NodeSettings::default().bare().environment("ALEXANDRIA_REPLICATION__RETRY_MAX_S", "2");

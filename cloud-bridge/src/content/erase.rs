@@ -107,6 +107,7 @@ impl Content {
                 "DELETE FROM blob_upload WHERE hash = $1",
                 "DELETE FROM stored_blob WHERE hash = $1",
                 "DELETE FROM removed_blob WHERE hash = $1",
+                "DELETE FROM damaged_blob WHERE hash = $1",
                 "UPDATE blob SET stored = false WHERE hash = $1",
             ] {
                 sqlx::query(rows).bind(hash).execute(&mut *tx).await?;

@@ -6,6 +6,7 @@ use alexandria_sync::store::WriteBlobError;
 use blake3::hazmat::ChainingValue;
 use sqlx::PgConnection;
 
+use super::damage::forget_damage;
 use super::erase::Maker;
 use super::receive::{Receiving, UploadState};
 use super::{Content, ContentError, blob_key};
@@ -130,6 +131,7 @@ impl Content {
             .await?;
         note_chunk_places(tx, manifest).await?;
         sqlx::query("DELETE FROM removed_blob WHERE hash = $1").bind(hash).execute(&mut *tx).await?;
+        forget_damage(tx, blob).await?;
         sqlx::query("UPDATE blob SET stored = true WHERE hash = $1").bind(hash).execute(&mut *tx).await?;
         if self.shared.records.is_announced() {
             outbox::announce_blob(tx, blob, manifest.size_bytes(), media_type, &blob_key(blob)).await?;

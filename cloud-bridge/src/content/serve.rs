@@ -1,14 +1,19 @@
 //! Reading blobs, and what is wanted: the blob store as sessions see it.
 
+use std::ops::Range;
+
 use alexandria_sync::chunk::{Bases, BlobHash, ChunkHash, Have, Manifest};
 use alexandria_sync::id::{BucketId, NodeId};
 use alexandria_sync::store::{BlobStore, Wanted, WriteBlobError};
 use alexandria_sync::wire::Class;
+use aws_sdk_s3::primitives::ByteStream;
 use bytes::Bytes;
 use futures::stream::BoxStream;
 use futures::{StreamExt, stream};
 
+use super::damage::forget_damage;
 use super::erase::is_content;
+use super::objects::ObjectError;
 use super::{Content, ContentError, blob_key};
 
 /// What content is if no record says.
@@ -71,7 +76,7 @@ impl BlobStore for Content {
         match encoding.map(|encoding| Manifest::from_bytes(&encoding)).transpose() {
             Ok(manifest) => Ok(manifest),
             Err(cause) => {
-                self.note_damage(blob, &format!("its manifest: {cause}"));
+                self.note_damage(blob, None, &format!("its manifest: {cause}")).await;
                 Ok(None)
             }
         }
@@ -83,10 +88,12 @@ impl BlobStore for Content {
         let blob = manifest.blob();
         match self.objects().read(&blob_key(blob), offset, chunk.len.into()).await {
             Ok(Some(bytes)) if manifest.verifies(index, &bytes) => return Ok(Some(bytes)),
-            Ok(Some(_)) => self.note_damage(blob, &format!("chunk {index}: its bytes have another hash")),
-            Ok(None) => self.note_damage(blob, "its object: there is none"),
+            Ok(Some(_)) => {
+                self.note_damage(blob, Some(index), &format!("chunk {index}: its bytes have another hash")).await;
+            }
+            Ok(None) => self.note_damage(blob, None, "its object: there is none").await,
             Err(error) if error.is_too_short() => {
-                self.note_damage(blob, &format!("chunk {index}: the object is too short"));
+                self.note_damage(blob, None, &format!("chunk {index}: the object is too short")).await;
             }
             Err(error) => return Err(error.into()),
         }
@@ -123,11 +130,6 @@ impl BlobStore for Content {
 }
 
 impl Content {
-    fn note_damage(&self, blob: BlobHash, what: &str) {
-        self.shared.metrics.blob_reads_damaged.inc();
-        tracing::error!(blob.hash = %blob, damaged = what, "content cannot be given: it is lost or damaged in S3");
-    }
-
     /// What is known of a blob; `None` unless it is whole in S3.
     ///
     /// # Errors
@@ -173,35 +175,10 @@ impl Content {
             .collect())
     }
 
-    /// Streams bytes of a blob that is whole.
-    pub fn stream(
-        &self,
-        hash: BlobHash,
-        range: std::ops::Range<u64>,
-    ) -> BoxStream<'static, Result<Bytes, ContentError>> {
-        let content = self.clone();
-        if range.is_empty() {
-            return stream::empty().boxed();
-        }
-        let opened = async move {
-            let key = blob_key(hash);
-            let body = content.objects().open(&key, range.start, range.end - range.start).await?;
-            Ok::<_, ContentError>((key, body.ok_or(ContentError::Incomplete(hash))?))
-        };
-        stream::once(opened)
-            .flat_map(|opened| match opened {
-                Ok((key, body)) => stream::unfold(Some((key, body)), async |open| {
-                    let (key, mut body) = open?;
-                    match body.try_next().await {
-                        Ok(Some(bytes)) => Some((Ok(bytes), Some((key, body)))),
-                        Ok(None) => None,
-                        Err(error) => Some((Err(super::objects::ObjectError::broken_off(&key, error).into()), None)),
-                    }
-                })
-                .boxed(),
-                Err(error) => stream::once(async { Err(error) }).boxed(),
-            })
-            .boxed()
+    /// Streams bytes of a blob that is whole. What S3 has lost of them is noted, and ends the stream with an error.
+    pub fn stream(&self, hash: BlobHash, range: Range<u64>) -> BoxStream<'static, Result<Bytes, ContentError>> {
+        let reading = Reading { content: self.clone(), hash, left: range, body: None };
+        stream::try_unfold(reading, Reading::next).boxed()
     }
 
     /// Takes a blob out of the store, unless a record shows it; `None` if one does, else whether it was here.
@@ -235,6 +212,7 @@ impl Content {
         .execute(&mut *tx)
         .await?;
         sqlx::query("UPDATE blob SET stored = false WHERE hash = $1").bind(bytes).execute(&mut *tx).await?;
+        forget_damage(&mut tx, hash).await?;
         tx.commit().await?;
         Ok(Some(true))
     }
@@ -253,6 +231,47 @@ impl Content {
         // It becomes a header of the object: only what may stand in one.
         let fits = |text: &String| text.len() <= 255 && text.bytes().all(|byte| (0x20..0x7f).contains(&byte));
         Ok(media_type.filter(fits).unwrap_or_else(|| UNKNOWN_MEDIA_TYPE.into()))
+    }
+}
+
+/// A download under way.
+struct Reading {
+    content: Content,
+    hash: BlobHash,
+    /// The bytes that are still to come.
+    left: Range<u64>,
+    /// Where they come from, once it is open.
+    body: Option<ByteStream>,
+}
+
+impl Reading {
+    async fn next(mut self) -> Result<Option<(Bytes, Self)>, ContentError> {
+        if self.left.is_empty() {
+            return Ok(None);
+        }
+        let key = blob_key(self.hash);
+        let mut body = match self.body.take() {
+            Some(body) => body,
+            None => match self.content.objects().open(&key, self.left.start, self.left.end - self.left.start).await {
+                Ok(Some(body)) => body,
+                Ok(None) => return Err(self.lost("its object: there is none").await),
+                Err(error) if error.is_too_short() => return Err(self.lost("its object: it is too short").await),
+                Err(error) => return Err(error.into()),
+            },
+        };
+        match body.try_next().await {
+            Ok(Some(bytes)) => {
+                self.left.start += bytes.len() as u64;
+                Ok(Some((bytes, Self { body: Some(body), ..self })))
+            }
+            Ok(None) => Err(self.lost("its object: it is too short").await),
+            Err(error) => Err(ObjectError::broken_off(&key, error).into()),
+        }
+    }
+
+    async fn lost(&self, what: &str) -> ContentError {
+        self.content.note_damage(self.hash, None, what).await;
+        ContentError::Incomplete(self.hash)
     }
 }
 

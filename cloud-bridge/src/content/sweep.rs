@@ -30,7 +30,8 @@ impl Content {
         let abandoned_after = Duration::from_secs(u64::from(self.shared.config.abandoned_after_hours) * 3600);
         self.sweep_uploads(abandoned_after).await?;
         self.sweep_orphans(abandoned_after).await?;
-        self.sweep_removed().await
+        self.sweep_removed().await?;
+        self.sweep_damaged().await
     }
 
     /// Unfinished blobs without progress.

@@ -9,7 +9,7 @@ use uuid::Uuid;
 
 use super::Fleet;
 use crate::metrics::Refusal;
-use crate::postgres::now_unix_ms;
+use crate::postgres::{now_unix_ms, rfc3339};
 
 /// Nodes in one page of the list, at most.
 pub const PAGE_SIZE_MAX: i64 = 1000;
@@ -124,11 +124,6 @@ struct Noted {
     told_ms: Option<i64>,
     is_fresh: bool,
     in_step_ms: Option<i64>,
-}
-
-/// A time in a row, as RFC 3339.
-fn rfc3339(column: &str) -> String {
-    format!("to_char(({column}) AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS\"Z\"')")
 }
 
 impl Fleet {

@@ -106,6 +106,6 @@ async fn create_token(
 }
 
 pub(super) fn store_failed(error: &(dyn std::error::Error + 'static)) -> Problem {
-    tracing::error!(error, "the fleet cannot be read or written");
+    tracing::error!(error, "the stores cannot be read or written");
     Problem::new(ProblemKind::Internal, "the cause is in the server's log")
 }

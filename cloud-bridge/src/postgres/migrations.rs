@@ -4,7 +4,7 @@ use sqlx::PgPool;
 use sqlx::SqlSafeStr;
 use sqlx::migrate::{MigrateError, Migration, MigrationType, Migrator};
 
-const STEPS: [(&str, &str); 17] = [
+const STEPS: [(&str, &str); 18] = [
     ("records", include_str!("../../migrations/0001_records.sql")),
     ("content", include_str!("../../migrations/0002_content.sql")),
     ("events and fleet", include_str!("../../migrations/0003_events_and_fleet.sql")),
@@ -22,6 +22,7 @@ const STEPS: [(&str, &str); 17] = [
     ("bucket limits", include_str!("../../migrations/0015_bucket_limits.sql")),
     ("events by subject", include_str!("../../migrations/0016_events_by_subject.sql")),
     ("set aside by record", include_str!("../../migrations/0017_set_aside_by_record.sql")),
+    ("damaged content", include_str!("../../migrations/0018_damaged_content.sql")),
 ];
 
 /// Whether the database has everything that this version needs.

@@ -19,7 +19,7 @@ use sqlx::{PgConnection, Row};
 use uuid::Uuid;
 
 use super::write::{Edit, EditError, Held};
-use super::{RecordStoreError, Records, now_unix_ms};
+use super::{RecordStoreError, Records, now_unix_ms, rfc3339};
 
 /// Records replayed in one go, at most.
 const REPLAY_BATCH: i64 = 500;
@@ -172,13 +172,13 @@ impl Records {
         from: Option<NodeId>,
         limit: i64,
     ) -> Result<Vec<Quarantined>, RecordStoreError> {
-        let rows = sqlx::query(
-            "SELECT digest, bucket.name, from_node, encoding, reason, \
-                to_char(received_at AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS\"Z\"') AS received_at \
+        let received_at = rfc3339("received_at");
+        let rows = sqlx::query(sqlx::AssertSqlSafe(format!(
+            "SELECT digest, bucket.name, from_node, encoding, reason, {received_at} AS received_at \
              FROM quarantine JOIN bucket ON bucket.no = quarantine.bucket_no \
              WHERE ($1::bytea IS NULL OR digest > $1) AND ($2::uuid IS NULL OR from_node = $2) \
              ORDER BY digest LIMIT $3",
-        )
+        )))
         .bind(after.map(last_with))
         .bind(from.map(|node| Uuid::from_bytes(*node.as_bytes())))
         .bind(limit.min(PAGE_SIZE_MAX))

@@ -18,6 +18,10 @@ impl S3<'_> {
         self.0.request("s3", Method::PUT, &path(bucket, key)).body(body).ok().await;
     }
 
+    pub async fn delete(&self, bucket: &str, key: &str) {
+        self.0.request("s3", Method::DELETE, &path(bucket, key)).ok().await;
+    }
+
     /// The whole object, if it is there.
     pub async fn object(&self, bucket: &str, key: &str) -> Option<Bytes> {
         Some(self.read(Method::GET, bucket, key).await?.body)

@@ -8,7 +8,7 @@ use sqlx::Row;
 use uuid::Uuid;
 
 use super::{record_id, uuid};
-use crate::postgres::{RecordStoreError, Records};
+use crate::postgres::{RecordStoreError, Records, rfc3339};
 
 /// Erasures of one page of the list, and nodes that one of them names, at most.
 pub const PAGE_SIZE_MAX: i64 = 1_000;
@@ -88,6 +88,7 @@ impl Records {
         id: Option<RecordId>,
         limit: i64,
     ) -> Result<Vec<ShownErasure>, RecordStoreError> {
+        let ordered_at = rfc3339("updated_at");
         let statement = format!(
             "WITH shown AS (SELECT erasure.*, bucket.name AS bucket_name FROM erasure \
                 JOIN bucket ON bucket.no = erasure.bucket_no WHERE {which} \
@@ -95,7 +96,7 @@ impl Records {
              counted AS (SELECT erasure.bucket_no, erasure.id, count(erasure_receipt.id) AS receipts, count(*) AS obliged \
                 {OBLIGED} WHERE (erasure.bucket_no, erasure.id) IN (SELECT bucket_no, id FROM shown) GROUP BY 1, 2) \
              SELECT shown.id, bucket_name, kind, record, coalesce(cardinality(blobs), 0)::bigint AS blobs, \
-                to_char(updated_at AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS\"Z\"') AS ordered_at, \
+                {ordered_at} AS ordered_at, \
                 NOT EXISTS (SELECT FROM erased_blob WHERE erased_blob.bucket_no = shown.bucket_no \
                     AND erased_blob.erasure = shown.id AND settled_at IS NULL) AS bridge_done, \
                 coalesce(receipts, 0) AS receipts, coalesce(obliged - receipts, 0) AS owing \
@@ -136,10 +137,10 @@ impl Records {
         after: Option<NodeId>,
         limit: i64,
     ) -> Result<Vec<Obligation>, RecordStoreError> {
+        let [session, receipt] = ["node.last_session_at", "erasure_receipt.updated_at"].map(rfc3339);
         let statement = format!(
             "SELECT DISTINCT ON (node.id) node.id, node.name, node.site, \
-                to_char(node.last_session_at AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS\"Z\"') AS last_session_at, \
-                to_char(erasure_receipt.updated_at AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS\"Z\"') AS receipt_at \
+                {session} AS last_session_at, {receipt} AS receipt_at \
              {OBLIGED} WHERE erasure.id = $1 AND ($2::uuid IS NULL OR node.id > $2) \
              ORDER BY node.id, erasure_receipt.updated_at NULLS FIRST LIMIT $3"
         );
