@@ -159,9 +159,11 @@ async fn list_nodes(fleet: &Fleet, json: bool) -> anyhow::Result<()> {
                 Some(until) => until,
                 None => "none",
             };
+            let certificate = node.certificate_until.as_deref().unwrap_or("unknown");
             let seen = node.last_session_at.as_deref().unwrap_or("never");
             println!(
-                "{}  {state:8}  iot {:10}  seen {seen:20}  lease {lease:20}  {}  {}",
+                "{}  {state:8}  iot {:10}  seen {seen:20}  lease {lease:20}  \
+                 certificate {certificate:20}  {}  {}",
                 node.id, node.iot_state, node.site, node.name
             );
         }

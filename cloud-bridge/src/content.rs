@@ -48,7 +48,7 @@ use self::objects::{ObjectError, Objects};
 use self::receive::Slot;
 use self::sweep::SweptTo;
 use crate::metrics::Metrics;
-use crate::postgres::Records;
+use crate::postgres::{Records, Unanswered};
 
 /// Completed blobs that a listener may be behind.
 const COMPLETED_MAX: usize = 256;
@@ -111,13 +111,16 @@ pub enum ContentError {
     /// Content that no manifest can describe.
     #[error(transparent)]
     Manifest(#[from] ManifestError),
+    /// PostgreSQL or S3 is gone without a word.
+    #[error("PostgreSQL or S3: {0}")]
+    Unanswered(#[from] Unanswered),
 }
 
 impl ContentError {
     /// Whether what was noted as durable is gone from S3, so that the blob has to start over.
     fn is_lost_progress(&self) -> bool {
         match self {
-            Self::Object(error) => error.is_missing(),
+            Self::Object(error) => error.is_missing() || error.refuses_parts(),
             Self::UploadGone(_) => true,
             _ => false,
         }

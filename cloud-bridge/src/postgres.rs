@@ -68,6 +68,8 @@ pub(crate) const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(10);
 const STATEMENT_TIMEOUT_MS: &str = "30000";
 /// Waiting for a connection and then for a statement takes no longer, unless the server is gone without a word.
 pub(crate) const STATEMENT_PATIENCE: Duration = Duration::from_secs(45);
+/// All that a session asks of the database at once takes no longer, with the same exception.
+pub(crate) const STORE_PATIENCE: Duration = Duration::from_mins(5);
 /// How long a connection that is given back may take to show that it still works.
 const RELEASE_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -172,6 +174,23 @@ pub enum RecordStoreError {
     /// Other writers were faster, too many times in a row.
     #[error("gave up after {0} collisions with other writers")]
     Contention(u32),
+    /// The server is gone without a word.
+    #[error("PostgreSQL: {0}")]
+    Unanswered(#[from] Unanswered),
+}
+
+/// A call that did not end in a time that is enough wherever its servers answer. What it would have changed is undone by them, or done: as after
+/// a connection that broke.
+#[derive(Clone, Copy, Debug, thiserror::Error)]
+#[error("no answer within {} s", .0.as_secs())]
+pub struct Unanswered(Duration);
+
+/// Ends a call that takes longer: nothing else notices that the other machine is gone, as long as nothing is sent to it.
+pub(crate) async fn in_time<T, E: From<Unanswered>>(
+    max: Duration,
+    call: impl Future<Output = Result<T, E>>,
+) -> Result<T, E> {
+    tokio::time::timeout(max, call).await.unwrap_or_else(|_| Err(Unanswered(max).into()))
 }
 
 /// The record store: one for each process, shared by everything in it.

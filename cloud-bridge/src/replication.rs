@@ -28,12 +28,14 @@ use crate::config::QuicConfig;
 use crate::content::Content;
 use crate::fleet::Fleet;
 use crate::metrics::{Metrics, Refusal};
-use crate::postgres::{RecordStoreError, Records, STATEMENT_PATIENCE, may_access, now_unix_ms};
+use crate::postgres::{RecordStoreError, Records, STATEMENT_PATIENCE, in_time, may_access, now_unix_ms};
 
 /// Events of a session that may wait to be read.
 const EVENTS_MAX: usize = 64;
 /// Nodes that took each other's places without a session in between, at most.
 const REPLACED_IN_A_ROW_MAX: usize = 16;
+/// How long it may take to hand over what belongs to a site, unless PostgreSQL is gone without a word.
+const HANDOVER_MAX: Duration = Duration::from_mins(5);
 /// How often running sessions are compared with the revoked nodes.
 pub(crate) const REVOCATION_INTERVAL: Duration = Duration::from_secs(5);
 /// How long running sessions may take to end at shutdown.
@@ -122,12 +124,13 @@ impl Replication {
                 return;
             }
         };
-        if admitted.is_heir
-            && let Err(error) = hand_over_site(&self.shared.records, &self.shared.fleet, node).await
-        {
-            tracing::warn!(node.id = %node, error = &error as &dyn std::error::Error, "a site could not be handed over");
-            link.refuse("come again later");
-            return;
+        if admitted.is_heir {
+            let handed_over = hand_over_site(&self.shared.records, &self.shared.fleet, node);
+            if let Err(error) = in_time(HANDOVER_MAX, handed_over).await {
+                tracing::warn!(node.id = %node, error = &error as &dyn std::error::Error, "a site could not be handed over");
+                link.refuse("come again later");
+                return;
+            }
         }
         let over = link.transport();
         let span = tracing::info_span!("session", peer.id = %node, peer.address = %address, transport = %over);
@@ -142,7 +145,7 @@ impl Replication {
             let standing = shared.records.present().await?;
             Ok::<_, RecordStoreError>((standing, shared.records.remembered(node).await?))
         };
-        let (standing, remembered) = match looked_up.await {
+        let (standing, remembered) = match in_time(STATEMENT_PATIENCE, looked_up).await {
             Ok(found) => found,
             Err(error) => {
                 tracing::warn!(error = &error as &dyn std::error::Error, "a session could not begin");

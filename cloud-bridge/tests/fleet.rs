@@ -26,11 +26,11 @@ pub(crate) async fn fleet(database: &Database, folder: &Path) -> Fleet {
     Fleet::open(database.pool(), config(folder), Metrics::new()).await.unwrap()
 }
 
-fn signing_request(node: NodeId) -> SigningRequest {
+pub(crate) fn signing_request(node: NodeId) -> SigningRequest {
     SigningRequest::make(PeerIdentity { role: PeerRole::Node, id: node }).unwrap()
 }
 
-fn request(token: &str, node: NodeId, csr: &SigningRequest) -> Request {
+pub(crate) fn request(token: &str, node: NodeId, csr: &SigningRequest) -> Request {
     Request { token: token.into(), csr_pem: csr.request_pem.clone(), node_id: node, name: "Ship".into() }
 }
 

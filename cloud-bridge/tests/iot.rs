@@ -7,7 +7,7 @@ use alexandria_sync::id::NodeId;
 use aws_sdk_iot::types::CertificateStatus;
 
 use crate::fixture::{Aws, DEADLINE, Database, Outage, wait_for};
-use crate::fleet::{a_node, enrol, fleet};
+use crate::fleet::{a_node, enrol, fleet, request, signing_request};
 
 /// A fleet that reaches AWS IoT through a relay, and a node that comes.
 struct World {
@@ -62,7 +62,11 @@ impl World {
     }
 
     async fn certificate_status(&self) -> CertificateStatus {
-        let found = self.iot.describe_certificate().certificate_id(self.fingerprint().await).send().await.unwrap();
+        self.status_of(&self.fingerprint().await).await
+    }
+
+    async fn status_of(&self, certificate_id: &str) -> CertificateStatus {
+        let found = self.iot.describe_certificate().certificate_id(certificate_id).send().await.unwrap();
         found.certificate_description().and_then(|found| found.status()).unwrap().clone()
     }
 }
@@ -96,6 +100,34 @@ async fn aws_iot_is_told_later_what_it_missed() {
     world.reconcile_to("revoked").await;
     assert_eq!(world.certificate_status().await, CertificateStatus::Inactive);
     assert!(!world.reconciler.reconcile_one().await.unwrap(), "nothing is left to tell");
+}
+
+/// A node that is enrolled again, with the key that it has, gets another certificate; the one before is worth nothing.
+#[tokio::test]
+async fn only_the_latest_certificate_of_a_node_is_active_and_none_once_it_is_revoked() {
+    let Some(world) = World::new().await else { return };
+    let csr = signing_request(world.node);
+    let enrolled = async || {
+        let token = world.fleet.create_token("Harbour", None).await.unwrap();
+        world.fleet.enrol(&request(&token, world.node, &csr)).await.unwrap();
+        world.reconcile_to("registered").await;
+        world.fingerprint().await
+    };
+    let (first, second) = (enrolled().await, enrolled().await);
+    assert_ne!(first, second);
+    assert_eq!(world.status_of(&first).await, CertificateStatus::Inactive);
+    assert_eq!(world.status_of(&second).await, CertificateStatus::Active);
+    let known = world.fleet.nodes(None, 10).await.unwrap();
+    assert!(known[0].certificate_until.as_ref().is_some_and(|until| *until > known[0].enrolled_at), "{known:?}");
+
+    // As an earlier version of the bridge has left it.
+    let again = world.iot.update_certificate().certificate_id(&first).new_status(CertificateStatus::Active);
+    again.send().await.unwrap();
+    world.fleet.revoke(world.node).await.unwrap();
+    world.reconcile_to("revoked").await;
+    for certificate in [&first, &second] {
+        assert_eq!(world.status_of(certificate).await, CertificateStatus::Inactive);
+    }
 }
 
 /// Whoever connects or is to be shut out does not wait for AWS, which may take its time.

@@ -108,6 +108,8 @@ impl Content {
         if marked.rows_affected() > 0 {
             sqlx::query("DELETE FROM stored_blob WHERE hash = $1").bind(hash).execute(&mut *tx).await?;
             sqlx::query("UPDATE blob SET stored = false WHERE hash = $1").bind(hash).execute(&mut *tx).await?;
+            // Before the commit, after which another process may put a sound one in its place.
+            self.objects().delete(&[blob_key(blob)]).await?;
         }
         tx.commit().await?;
         self.shared.wanted_again.send_replace(());

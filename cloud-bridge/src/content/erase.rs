@@ -17,17 +17,28 @@ const BITE: i64 = 100;
 /// How long a call to S3 may be under way, in seconds: longer than its timeout and all its tries.
 const CALLS_END_WITHIN_S: f64 = 300.0;
 
-/// That a row of `blob` says of content that its bucket has: no erasure of the bucket lists the blob, or a record there
-/// names it all the same (`alexandria_sync::erase::content`).
-macro_rules! is_content {
+/// That a record of its bucket names what a row of `blob` speaks of.
+macro_rules! is_named {
     () => {
-        "(NOT EXISTS (SELECT FROM erased_blob \
-                WHERE erased_blob.hash = blob.hash AND erased_blob.bucket_no = blob.bucket_no) \
-            OR EXISTS (SELECT FROM author WHERE bucket_no = blob.bucket_no AND portrait = blob.hash) \
+        "(EXISTS (SELECT FROM author WHERE bucket_no = blob.bucket_no AND portrait = blob.hash) \
             OR EXISTS (SELECT FROM collection WHERE bucket_no = blob.bucket_no AND cover = blob.hash) \
             OR EXISTS (SELECT FROM annotation WHERE bucket_no = blob.bucket_no AND annotation.blob = blob.hash) \
             OR EXISTS (SELECT FROM media WHERE bucket_no = blob.bucket_no AND (cover = blob.hash \
                 OR files @> jsonb_build_array(jsonb_build_object('blob', encode(blob.hash, 'hex'))))))"
+    };
+}
+pub(super) use is_named;
+
+/// That a row of `blob` says of content that its bucket has: no erasure of the bucket lists the blob, or a record there
+/// names it all the same (`alexandria_sync::erase::content`).
+macro_rules! is_content {
+    () => {
+        concat!(
+            "(NOT EXISTS (SELECT FROM erased_blob \
+                WHERE erased_blob.hash = blob.hash AND erased_blob.bucket_no = blob.bucket_no) OR ",
+            $crate::content::erase::is_named!(),
+            ")"
+        )
     };
 }
 pub(super) use is_content;
@@ -101,6 +112,8 @@ impl Content {
         .await?;
         // What is ordered from here on is for the next time.
         let settle = if is_kept {
+            // Of a record that came in while the blob was removed it may have been noted that the blob is here.
+            mark_unless_stored(&mut tx, blob).await?;
             "UPDATE erased_blob SET settled_at = now() WHERE hash = $1 AND erasure = ANY ($2) AND settled_at IS NULL"
         } else {
             for rows in [
@@ -153,4 +166,14 @@ impl Content {
         }
         Ok(())
     }
+}
+
+/// Has a blob wanted again that is not here, whatever was noted of it: its row in `stored_blob` may have gone while a record
+/// came in that names it.
+pub(super) async fn mark_unless_stored(tx: &mut PgConnection, blob: BlobHash) -> Result<(), sqlx::Error> {
+    let marked = sqlx::query(
+        "UPDATE blob SET stored = false WHERE hash = $1 AND stored \
+            AND NOT EXISTS (SELECT FROM stored_blob WHERE stored_blob.hash = $1)",
+    );
+    marked.bind(blob.as_bytes().as_slice()).execute(tx).await.map(drop)
 }

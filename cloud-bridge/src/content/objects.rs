@@ -61,6 +61,11 @@ impl ObjectError {
         matches!(self.code.as_deref(), Some("NotImplemented" | "MethodNotAllowed"))
     }
 
+    /// Whether an upload cannot be completed with the parts that were noted: one is gone, or not what it was.
+    pub fn refuses_parts(&self) -> bool {
+        matches!(self.code.as_deref(), Some("InvalidPart" | "InvalidPartOrder" | "EntityTooSmall"))
+    }
+
     /// Whether there is no such object or upload.
     pub fn is_missing(&self) -> bool {
         matches!(self.code.as_deref(), Some("NoSuchKey" | "NoSuchUpload" | "NotFound"))

@@ -19,7 +19,7 @@ impl Content {
             "INSERT INTO blob_upload (hash, manifest, claim, owner, lease_until) \
              VALUES ($1, $2, 1, $3, now() + $4 * interval '1 second') \
              ON CONFLICT (hash) DO UPDATE SET claim = blob_upload.claim + 1, owner = excluded.owner, \
-                lease_until = excluded.lease_until, updated_at = now() WHERE blob_upload.lease_until < now() \
+                lease_until = excluded.lease_until WHERE blob_upload.lease_until < now() \
              RETURNING claim, manifest, upload_id, completing",
         )
         .bind(blob.as_bytes().as_slice())

@@ -1,6 +1,7 @@
 //! Reading blobs, and what is wanted: the blob store as sessions see it.
 
 use std::ops::Range;
+use std::time::Duration;
 
 use alexandria_sync::chunk::{Bases, BlobHash, ChunkHash, Have, Manifest};
 use alexandria_sync::id::{BucketId, NodeId};
@@ -9,13 +10,19 @@ use alexandria_sync::wire::Class;
 use aws_sdk_s3::primitives::ByteStream;
 use bytes::Bytes;
 use futures::stream::BoxStream;
-use futures::{StreamExt, stream};
+use futures::{StreamExt, TryFutureExt, stream};
 
 use super::damage::forget_damage;
-use super::erase::is_content;
+use super::erase::{is_content, is_named};
 use super::objects::ObjectError;
 use super::{Content, ContentError, blob_key};
+use crate::postgres::{STORE_PATIENCE, in_time};
 
+/// What goes to S3 before a call is done takes no longer, unless PostgreSQL is gone without a word: all that may wait of one blob, with
+/// every try.
+const WRITE_PATIENCE: Duration = Duration::from_mins(15);
+/// The same where chunks that are known already are copied first. What was copied by then stays.
+const BEGIN_PATIENCE: Duration = Duration::from_hours(1);
 /// What content is if no record says.
 const UNKNOWN_MEDIA_TYPE: &str = "application/octet-stream";
 
@@ -39,14 +46,15 @@ impl BlobStore for Content {
     }
 
     async fn wanted(&self, peer: NodeId, after: Option<BlobHash>, limit: usize) -> Result<Vec<Wanted>, ContentError> {
-        let rows: Vec<(Vec<u8>, i64)> = sqlx::query_as(concat!(
+        let rows = sqlx::query_as::<_, (Vec<u8>, i64)>(concat!(
             "SELECT blob.hash, coalesce(max(blob.size_bytes), 0) FROM blob \
              JOIN bucket ON bucket.no = blob.bucket_no AND (bucket.name NOT LIKE 'site/%' OR bucket.name = $1) \
              WHERE NOT blob.stored AND blob.hash IS NOT NULL AND ($2::bytea IS NULL OR blob.hash > $2) \
                 AND NOT EXISTS (SELECT FROM stored_blob WHERE stored_blob.hash = blob.hash) \
-                AND NOT EXISTS (SELECT FROM removed_blob WHERE removed_blob.hash = blob.hash \
-                    AND removed_blob.removed_at >= blob.updated_at) \
-                AND ",
+                AND (NOT EXISTS (SELECT FROM removed_blob WHERE removed_blob.hash = blob.hash \
+                        AND removed_blob.removed_at >= blob.updated_at) OR ",
+            is_named!(),
+            ") AND ",
             is_content!(),
             " GROUP BY blob.hash ORDER BY blob.hash LIMIT $3",
         ))
@@ -54,7 +62,8 @@ impl BlobStore for Content {
         .bind(after.map(|hash| hash.as_bytes().to_vec()))
         .bind(limit as i64)
         .fetch_all(self.pool())
-        .await?;
+        .map_err(ContentError::from);
+        let rows = in_time(STORE_PATIENCE, rows).await?;
         let wanted = rows.into_iter().filter_map(|(hash, size)| Some((hash_of(hash)?, size.unsigned_abs())));
         Ok(wanted
             .map(|(blob, size_bytes)| Wanted { blob, class: Class::by_size(size_bytes), size_bytes, from_bytes: 0 })
@@ -62,7 +71,7 @@ impl BlobStore for Content {
     }
 
     async fn manifest(&self, reader: NodeId, blob: BlobHash) -> Result<Option<Manifest>, ContentError> {
-        let encoding: Option<Vec<u8>> = sqlx::query_scalar(concat!(
+        let encoding = sqlx::query_scalar::<_, Vec<u8>>(concat!(
             "SELECT encoding FROM manifest WHERE blob = $1 AND EXISTS ( \
                 SELECT FROM blob JOIN bucket ON bucket.no = blob.bucket_no \
                 WHERE blob.hash = $1 AND (bucket.name NOT LIKE 'site/%' OR bucket.name = $2) AND ",
@@ -72,8 +81,8 @@ impl BlobStore for Content {
         .bind(blob.as_bytes().as_slice())
         .bind(BucketId::Site(reader).to_string())
         .fetch_optional(self.pool())
-        .await?;
-        match encoding.map(|encoding| Manifest::from_bytes(&encoding)).transpose() {
+        .map_err(ContentError::from);
+        match in_time(STORE_PATIENCE, encoding).await?.map(|encoding| Manifest::from_bytes(&encoding)).transpose() {
             Ok(manifest) => Ok(manifest),
             Err(cause) => {
                 self.note_damage(blob, None, &format!("its manifest: {cause}")).await;
@@ -101,31 +110,31 @@ impl BlobStore for Content {
     }
 
     async fn begin(&self, manifest: &Manifest) -> Result<Have, WriteBlobError<ContentError>> {
-        self.begin_blob(manifest).await
+        write_in_time(BEGIN_PATIENCE, self.begin_blob(manifest)).await
     }
 
     async fn bases(&self, peer: NodeId, manifest: &Manifest, have: &Have) -> Result<Bases, ContentError> {
-        self.bases_of(peer, manifest, have).await
+        in_time(STORE_PATIENCE, self.bases_of(peer, manifest, have)).await
     }
 
     async fn known_chunk(&self, reader: Option<NodeId>, chunk: ChunkHash) -> Result<Option<Bytes>, ContentError> {
-        self.chunk_of_any(reader, chunk).await
+        in_time(STORE_PATIENCE, self.chunk_of_any(reader, chunk)).await
     }
 
     async fn write(&self, manifest: &Manifest, index: u32, bytes: Bytes) -> Result<(), WriteBlobError<ContentError>> {
-        self.write_chunk(manifest, index, bytes).await
+        write_in_time(WRITE_PATIENCE, self.write_chunk(manifest, index, bytes)).await
     }
 
     async fn sync(&self, manifest: &Manifest) -> Result<(), WriteBlobError<ContentError>> {
-        self.sync_blob(manifest).await
+        write_in_time(WRITE_PATIENCE, self.sync_blob(manifest)).await
     }
 
     async fn finish(&self, manifest: &Manifest) -> Result<(), WriteBlobError<ContentError>> {
-        self.finish_blob(manifest).await
+        write_in_time(WRITE_PATIENCE, self.finish_blob(manifest)).await
     }
 
     async fn release(&self, blob: BlobHash) {
-        self.release_blob(blob).await;
+        let _ = tokio::time::timeout(STORE_PATIENCE, self.release_blob(blob)).await;
     }
 }
 
@@ -232,6 +241,15 @@ impl Content {
         let fits = |text: &String| text.len() <= 255 && text.bytes().all(|byte| (0x20..0x7f).contains(&byte));
         Ok(media_type.filter(fits).unwrap_or_else(|| UNKNOWN_MEDIA_TYPE.into()))
     }
+}
+
+/// [`in_time`], of a write.
+async fn write_in_time<T>(
+    max: Duration,
+    call: impl Future<Output = Result<T, WriteBlobError<ContentError>>>,
+) -> Result<T, WriteBlobError<ContentError>> {
+    // What the call itself says is none of this one's.
+    in_time(max, async { Ok(call.await) }).await.unwrap_or_else(|late: ContentError| Err(WriteBlobError::Store(late)))
 }
 
 /// A download under way.

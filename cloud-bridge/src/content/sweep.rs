@@ -6,8 +6,10 @@ use std::time::Duration;
 
 use alexandria_sync::chunk::BlobHash;
 
+use super::erase::mark_unless_stored;
 use super::objects::OpenUpload;
 use super::receive::UploadState;
+use super::serve::hash_of;
 use super::{Content, ContentError, blob_key};
 
 /// Rows taken in one sweep, at most.
@@ -106,8 +108,9 @@ impl Content {
             .fetch_optional(&mut *tx)
             .await?;
             let Some(hash) = hash else { return Ok(()) };
-            if let Ok(bytes) = hash.clone().try_into() {
-                self.objects().delete(&[blob_key(BlobHash::from_bytes(bytes))]).await?;
+            if let Some(blob) = hash_of(hash.clone()) {
+                self.objects().delete(&[blob_key(blob)]).await?;
+                mark_unless_stored(&mut tx, blob).await?;
             }
             sqlx::query("UPDATE removed_blob SET object_deleted = true WHERE hash = $1")
                 .bind(hash)

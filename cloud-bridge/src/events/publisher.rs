@@ -34,6 +34,8 @@ const CALL_BYTES_MAX: usize = 240 * 1024;
 const FIFO_SUFFIX: &str = ".fifo";
 /// How often the outbox is looked at for events that another process wrote.
 const POLL_INTERVAL: Duration = Duration::from_secs(1);
+/// How long one round may take, unless a server is gone without a word.
+const ROUND_MAX: Duration = Duration::from_mins(5);
 /// The wait after the first failure; it doubles up to the maximum.
 const BACKOFF_FIRST: Duration = Duration::from_millis(500);
 const BACKOFF_MAX: Duration = Duration::from_mins(1);
@@ -71,12 +73,16 @@ impl Publisher {
     /// Publishes until told to stop.
     pub async fn run(self, stop: CancellationToken) {
         while !stop.is_cancelled() {
-            let waiting = match self.publish_due().await {
-                Ok(Round::Published(_) | Round::Failed) => continue,
-                Ok(Round::Idle) => POLL_INTERVAL,
-                Err(error) => {
+            let waiting = match tokio::time::timeout(ROUND_MAX, self.publish_due()).await {
+                Ok(Ok(Round::Published(_) | Round::Failed)) => continue,
+                Ok(Ok(Round::Idle)) => POLL_INTERVAL,
+                Ok(Err(error)) => {
                     tracing::warn!(error = &error as &dyn std::error::Error, "the outbox cannot be read");
                     POLL_INTERVAL * 5
+                }
+                Err(_) => {
+                    tracing::warn!("PostgreSQL or the topic did not answer in time; the events are kept");
+                    continue;
                 }
             };
             tokio::select! {

@@ -19,6 +19,7 @@ use uuid::Uuid;
 
 use super::Fleet;
 use crate::metrics::Metrics;
+use crate::postgres::STATEMENT_PATIENCE;
 
 /// How often the database is looked at for what another process left to be told.
 const POLL_INTERVAL: Duration = Duration::from_secs(5);
@@ -27,10 +28,14 @@ const BACKOFF_FIRST_S: f64 = 2.0;
 const BACKOFF_MAX_S: f64 = 300.0;
 /// How long all that AWS IoT is told of a node may take.
 const TELLING_MAX: Duration = Duration::from_mins(2);
+/// How long that takes with what is read and noted, unless PostgreSQL is gone without a word.
+const ROUND_MAX: Duration = TELLING_MAX.saturating_add(STATEMENT_PATIENCE.saturating_mul(2));
 /// How long nobody else tells of it, unless who does is done before. Longer than that takes, by what may still be on its way.
 const CLAIM: Duration = Duration::from_mins(3);
 /// Characters of an error that the operator is shown, at most.
 const ERROR_CHARS_MAX: usize = 500;
+/// Pages of certificates of one thing that are looked at, at most: a node has a few in its life.
+const PRINCIPAL_PAGES_MAX: usize = 20;
 /// AWS IoT takes attribute values of letters, digits and a few signs, and so many of them.
 const ATTRIBUTE_CHARS_MAX: usize = 800;
 
@@ -102,12 +107,13 @@ impl Reconciler {
     /// Reconciles until told to stop.
     pub async fn run(self, stop: CancellationToken) {
         while !stop.is_cancelled() {
-            match self.reconcile_one().await {
-                Ok(true) => continue,
-                Ok(false) => {}
-                Err(error) => {
+            match tokio::time::timeout(ROUND_MAX, self.reconcile_one()).await {
+                Ok(Ok(true)) => continue,
+                Ok(Ok(false)) => {}
+                Ok(Err(error)) => {
                     tracing::warn!(error = &error as &dyn std::error::Error, "the fleet cannot be read");
                 }
+                Err(_) => tracing::warn!("the fleet could not be read in time"),
             }
             tokio::select! {
                 () = self.fleet.shared.iot_waiting.notified() => {}
@@ -208,7 +214,32 @@ impl Reconciler {
         }
         let arn = self.certificate_arn(due).await?;
         let attached = self.client.attach_thing_principal().thing_name(&thing).principal(&arn).send().await;
-        attached.map(|_| ()).map_err(|error| IotError::new("attach certificate", error))
+        attached.map_err(|error| IotError::new("attach certificate", error))?;
+        // Those that it was enrolled with before.
+        for certificate in self.certificates_of(&thing).await?.into_iter().filter(|id| *id != due.certificate_id()) {
+            self.deactivate_certificate(&certificate).await?;
+        }
+        Ok(())
+    }
+
+    /// The ids of the certificates that a thing has; none if there is no such thing.
+    async fn certificates_of(&self, thing: &str) -> Result<Vec<String>, IotError> {
+        let (mut ids, mut next) = (Vec::new(), None);
+        for _ in 0..PRINCIPAL_PAGES_MAX {
+            let call = self.client.list_thing_principals().thing_name(thing).set_next_token(next.take());
+            let page = match call.send().await {
+                Err(error) if error.code() == Some("ResourceNotFoundException") => break,
+                answer => answer.map_err(|error| IotError::new("list certificates", error))?,
+            };
+            // A principal may be something else than a certificate: an identity of Cognito.
+            let certificates = page.principals().iter().filter_map(|arn| arn.rsplit_once(":cert/"));
+            ids.extend(certificates.map(|(_, id)| id.to_owned()));
+            next = page.next_token().map(str::to_owned);
+            if next.is_none() {
+                break;
+            }
+        }
+        Ok(ids)
     }
 
     /// Registers the certificate, or finds it registered.
@@ -234,7 +265,18 @@ impl Reconciler {
     }
 
     async fn deactivate(&self, due: &Due) -> Result<(), IotError> {
-        let call = self.client.update_certificate().certificate_id(due.certificate_id());
+        let mut certificates = self.certificates_of(&due.node.to_string()).await?;
+        certificates.push(due.certificate_id());
+        certificates.sort_unstable();
+        certificates.dedup();
+        for certificate in certificates {
+            self.deactivate_certificate(&certificate).await?;
+        }
+        Ok(())
+    }
+
+    async fn deactivate_certificate(&self, id: &str) -> Result<(), IotError> {
+        let call = self.client.update_certificate().certificate_id(id);
         match call.new_status(CertificateStatus::Inactive).send().await {
             // Never registered: nothing can connect with it.
             Err(error) if error.code() == Some("ResourceNotFoundException") => Ok(()),

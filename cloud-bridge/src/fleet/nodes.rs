@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use alexandria_sync::absence::Standing;
 use alexandria_sync::hlc::DRIFT_BOUND_MS;
 use alexandria_sync::id::NodeId;
+use time::format_description::well_known::Rfc3339;
 use uuid::Uuid;
 
 use super::Fleet;
@@ -27,6 +28,8 @@ pub struct Node {
     pub enrolled_at: String,
     /// When it was revoked.
     pub revoked_at: Option<String>,
+    /// Until when its certificate is good (RFC 3339); a new token renews it.
+    pub certificate_until: Option<String>,
     /// When its last session began.
     pub last_session_at: Option<String>,
     /// As of when it has met whatever the bridge held.
@@ -57,6 +60,7 @@ type Row = (
     String,
     String,
     Option<String>,
+    String,
     Option<String>,
     Option<String>,
     Option<String>,
@@ -73,6 +77,7 @@ impl From<Row> for Node {
             site,
             enrolled_at,
             revoked_at,
+            certificate_pem,
             last_session_at,
             in_step_at,
             lease_until,
@@ -86,6 +91,7 @@ impl From<Row> for Node {
             site,
             enrolled_at,
             revoked_at,
+            certificate_until: good_until(&certificate_pem),
             last_session_at,
             in_step_at,
             lease_until,
@@ -94,6 +100,12 @@ impl From<Row> for Node {
             iot_error,
         }
     }
+}
+
+fn good_until(certificate_pem: &str) -> Option<String> {
+    let (_, pem) = x509_parser::pem::parse_x509_pem(certificate_pem.as_bytes()).ok()?;
+    let until = pem.parse_x509().ok()?.validity().not_after.to_datetime();
+    until.format(&Rfc3339).ok()
 }
 
 /// What is found of a node whose session begins.
@@ -137,8 +149,8 @@ impl Fleet {
             ["enrolled_at", "revoked_at", "last_session_at", "in_step_at", "in_step_at + make_interval(secs => $3)"]
                 .map(rfc3339);
         let rows: Vec<Row> = sqlx::query_as(sqlx::AssertSqlSafe(format!(
-            "SELECT id, name, site, {enrolled} AS enrolled_at, {revoked} AS revoked_at, {session} AS last_session_at, \
-                {in_step} AS in_step_at, {lease} AS lease_until, \
+            "SELECT id, name, site, {enrolled} AS enrolled_at, {revoked} AS revoked_at, certificate_pem, \
+                {session} AS last_session_at, {in_step} AS in_step_at, {lease} AS lease_until, \
                 coalesce(in_step_at + make_interval(secs => $3) < now(), false) AS lapsed, iot_state, iot_error \
              FROM node WHERE $1::uuid IS NULL OR id > $1 ORDER BY id LIMIT $2",
         )))

@@ -103,7 +103,7 @@ async fn list(
     let Query(query) = query.map_err(|error| Problem::new(ProblemKind::InvalidQuery, error.body_text()))?;
     let page_size = page_size(query.page_size)?;
     let erasures = records.erasures(query.after, page_size).await.map_err(|error| store_failed(&error))?;
-    let next = (erasures.len() as i64 == page_size).then(|| erasures.last().map(|last| last.id)).flatten();
+    let next = (erasures.len() as i64 >= page_size).then(|| erasures.last().map(|last| last.id)).flatten();
     Ok(Json(ErasuresAnswer { erasures, next }))
 }
 

@@ -65,8 +65,11 @@ impl Records {
         }
         let names: Vec<String> = sqlx::query_scalar(
             // Of a record whose tombstone was forgotten it may still be known what it named.
-            "SELECT bucket.name FROM bucket WHERE no IN (SELECT bucket_no FROM record WHERE kind = $1 AND id = $2 \
-                UNION SELECT bucket_no FROM unnamed_blob WHERE kind = $1 AND id = $2) ORDER BY bucket.name",
+            // In each bucket by its key: they are fewer than the records.
+            "SELECT bucket.name FROM bucket WHERE \
+                (SELECT true FROM record WHERE bucket_no = bucket.no AND kind = $1 AND id = $2 LIMIT 1) \
+                OR (SELECT true FROM unnamed_blob WHERE bucket_no = bucket.no AND kind = $1 AND id = $2 LIMIT 1) \
+             ORDER BY bucket.name",
         )
         .bind(i32::from(kind.0))
         .bind(uuid(id))

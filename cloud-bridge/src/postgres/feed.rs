@@ -13,7 +13,7 @@ use sqlx::Row;
 use uuid::Uuid;
 
 use super::buckets::OFFERED_MAX;
-use super::{RecordStoreError, Records, may_access};
+use super::{RecordStoreError, Records, STORE_PATIENCE, in_time, may_access};
 
 /// Records of one page, at most, whatever their size.
 pub const PAGE_RECORDS_MAX: usize = 2_000;
@@ -47,7 +47,7 @@ impl RecordStore for NodeRecords {
     }
 
     async fn heads(&self) -> Result<Vec<BucketHead>, RecordStoreError> {
-        self.records.heads(Some(self.node)).await
+        in_time(STORE_PATIENCE, self.records.heads(Some(self.node))).await
     }
 
     async fn page(
@@ -58,12 +58,12 @@ impl RecordStore for NodeRecords {
         budget_bytes: u32,
     ) -> Result<Page, RecordStoreError> {
         self.check(bucket)?;
-        self.records.page(bucket, after, Some(reader), (PAGE_RECORDS_MAX, budget_bytes)).await
+        in_time(STORE_PATIENCE, self.records.page(bucket, after, Some(reader), (PAGE_RECORDS_MAX, budget_bytes))).await
     }
 
     async fn cursor(&self, node: NodeId, bucket: BucketId) -> Result<Option<Cursor>, RecordStoreError> {
         self.check(bucket)?;
-        self.records.cursor(node, bucket).await
+        in_time(STORE_PATIENCE, self.records.cursor(node, bucket)).await
     }
 
     async fn apply(
@@ -74,7 +74,7 @@ impl RecordStore for NodeRecords {
         next: Seq,
     ) -> Result<Applied, RecordStoreError> {
         self.check(bucket)?;
-        self.records.apply(from, bucket, records, next).await
+        in_time(STORE_PATIENCE, self.records.apply(from, bucket, records, next)).await
     }
 
     async fn apply_told(
@@ -86,11 +86,11 @@ impl RecordStore for NodeRecords {
         told: Told,
     ) -> Result<Option<Applied>, RecordStoreError> {
         self.check(bucket)?;
-        self.records.apply_told(from, bucket, records, next, told).await
+        in_time(STORE_PATIENCE, self.records.apply_told(from, bucket, records, next, told)).await
     }
 
     async fn remembered(&self, of: NodeId) -> Result<Vec<Remembered>, RecordStoreError> {
-        self.records.remembered(of).await
+        in_time(STORE_PATIENCE, self.records.remembered(of)).await
     }
 }
 

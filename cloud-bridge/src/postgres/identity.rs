@@ -23,6 +23,10 @@ const COPY: &str = "SELECT (SELECT system_identifier::text FROM pg_control_syste
 /// The same where the server keeps those functions to itself: a restore into another database still shows.
 const COPY_WITHOUT_CLUSTER: &str = "SELECT '-/-/' || oid::text FROM pg_database WHERE datname = current_database()";
 
+/// What such a server answers: no right to call them, no such function, not supported. Anything else may be over in a moment, and
+/// another answer would begin an epoch that nothing calls for.
+const KEPT_TO_ITSELF: [&str; 3] = ["42501", "42883", "0A000"];
+
 /// The bridge as one replica, seen from one of its processes.
 #[derive(Debug)]
 pub struct Identity {
@@ -115,7 +119,11 @@ async fn begin_epoch(pool: &PgPool, copy: &str) -> Result<i64, sqlx::Error> {
 
 async fn copy(pool: &PgPool) -> Result<String, sqlx::Error> {
     match sqlx::query_scalar(COPY).fetch_one(pool).await {
-        Err(sqlx::Error::Database(_)) => sqlx::query_scalar(COPY_WITHOUT_CLUSTER).fetch_one(pool).await,
+        Err(sqlx::Error::Database(error))
+            if error.code().is_some_and(|code| KEPT_TO_ITSELF.contains(&code.as_ref())) =>
+        {
+            sqlx::query_scalar(COPY_WITHOUT_CLUSTER).fetch_one(pool).await
+        }
         answer => answer,
     }
 }

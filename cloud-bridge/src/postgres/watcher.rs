@@ -4,7 +4,7 @@
 //! was slow, it is told to assume.
 
 use std::collections::HashMap;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use alexandria_sync::id::{BucketId, Seq};
 use tokio::sync::broadcast;
@@ -14,8 +14,10 @@ use super::{Records, STATEMENT_PATIENCE};
 
 /// How often the heads are looked at.
 const POLL_INTERVAL: Duration = Duration::from_secs(1);
-/// Commits here are gathered for this long before the heads are looked at.
+/// Commits here are gathered for this long before the heads are looked at, and for so many times as long as the last look took: one at
+/// all heads of a large fleet is not cheap.
 const GATHER: Duration = Duration::from_millis(20);
+const GATHER_LOOKS: u32 = 9;
 /// Buckets that a listener may be behind before it is told to look at all of them.
 pub(super) const BACKLOG_MAX: usize = 1024;
 
@@ -31,6 +33,7 @@ impl Records {
         let mut changes = self.changes();
         while !stop.is_cancelled() {
             changes.mark_unchanged();
+            let look = Instant::now();
             if self.shared.grown.receiver_count() > 0 {
                 match tokio::time::timeout(STATEMENT_PATIENCE, self.heads(None)).await {
                     Ok(Ok(heads)) => {
@@ -47,8 +50,9 @@ impl Records {
                     Err(_) => tracing::warn!("the heads could not be read in time"),
                 }
             }
+            let gather = GATHER.max(look.elapsed() * GATHER_LOOKS).min(POLL_INTERVAL);
             tokio::select! {
-                _ = changes.changed() => tokio::time::sleep(GATHER).await,
+                _ = changes.changed() => tokio::time::sleep(gather).await,
                 () = tokio::time::sleep(POLL_INTERVAL) => {}
                 () = stop.cancelled() => return,
             }

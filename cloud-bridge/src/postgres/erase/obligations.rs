@@ -52,24 +52,22 @@ pub struct Obligation {
     pub receipt_at: Option<String>,
 }
 
-/// Nodes that have to tell when they have erased it, with their receipts. A node that is enrolled later has never had it,
-/// one that was revoked gets nothing any more.
-const OBLIGED: &str = "FROM erasure JOIN bucket ON bucket.no = erasure.bucket_no \
-    JOIN node ON node.revoked_at IS NULL AND node.enrolled_at <= erasure.received_at \
-        AND (bucket.name NOT LIKE 'site/%' OR bucket.name = 'site/' || node.id) \
-    LEFT JOIN (erasure_receipt JOIN bucket AS site ON site.no = erasure_receipt.bucket_no) \
-        ON erasure_receipt.erasure = erasure.id AND erasure_receipt.bucket = bucket.name \
-        AND site.name = 'site/' || node.id";
+/// That a node has to tell when it has erased what `shown` says. One that is enrolled later has never had it, one that was revoked
+/// gets nothing any more.
+const IS_OBLIGED: &str = "node.revoked_at IS NULL AND node.enrolled_at <= shown.received_at \
+    AND (shown.bucket_name NOT LIKE 'site/%' OR shown.bucket_name = 'site/' || node.id)";
 
 impl Records {
-    /// The erasures that the bridge has heard of, the latest first, after one of them.
+    /// So many of the erasures that the bridge has heard of, the latest first, after one of them; each in every bucket that has it.
     ///
     /// # Errors
     ///
     /// If PostgreSQL is away.
     pub async fn erasures(&self, after: Option<RecordId>, limit: i64) -> Result<Vec<ShownErasure>, RecordStoreError> {
-        let which = "($1::uuid IS NULL OR (received_at, erasure.id) < \
-            (SELECT max(before.received_at), $1 FROM erasure AS before WHERE before.id = $1))";
+        // What was handed over with its site is there twice under one id; a page has both.
+        let which = "erasure.id IN (SELECT id FROM erasure GROUP BY id HAVING $1::uuid IS NULL OR \
+                (max(received_at), id) < (SELECT max(before.received_at), $1 FROM erasure AS before WHERE before.id = $1) \
+            ORDER BY max(received_at) DESC, id DESC LIMIT $2)";
         self.shown_erasures(which, after, limit.min(PAGE_SIZE_MAX)).await
     }
 
@@ -79,7 +77,7 @@ impl Records {
     ///
     /// If PostgreSQL is away.
     pub async fn erasure(&self, id: RecordId) -> Result<Vec<ShownErasure>, RecordStoreError> {
-        self.shown_erasures("erasure.id = $1", Some(id), PAGE_SIZE_MAX).await
+        self.shown_erasures("erasure.id = $1 AND $2 > 0", Some(id), PAGE_SIZE_MAX).await
     }
 
     async fn shown_erasures(
@@ -90,18 +88,21 @@ impl Records {
     ) -> Result<Vec<ShownErasure>, RecordStoreError> {
         let ordered_at = rfc3339("updated_at");
         let statement = format!(
-            "WITH shown AS (SELECT erasure.*, bucket.name AS bucket_name FROM erasure \
-                JOIN bucket ON bucket.no = erasure.bucket_no WHERE {which} \
-                ORDER BY received_at DESC, erasure.id DESC LIMIT $2), \
-             counted AS (SELECT erasure.bucket_no, erasure.id, count(erasure_receipt.id) AS receipts, count(*) AS obliged \
-                {OBLIGED} WHERE (erasure.bucket_no, erasure.id) IN (SELECT bucket_no, id FROM shown) GROUP BY 1, 2) \
+            "WITH shown AS MATERIALIZED (SELECT erasure.*, bucket.name AS bucket_name, \
+                    max(received_at) OVER (PARTITION BY erasure.id) AS latest FROM erasure \
+                JOIN bucket ON bucket.no = erasure.bucket_no WHERE {which}), \
+             obliged AS (SELECT bucket_no, shown.id, count(*) AS obliged FROM shown JOIN node ON {IS_OBLIGED} GROUP BY 1, 2), \
+             receipt AS (SELECT shown.bucket_no, shown.id, count(DISTINCT node.id) AS receipts FROM shown \
+                JOIN erasure_receipt ON erasure_receipt.erasure = shown.id AND erasure_receipt.bucket = bucket_name \
+                JOIN bucket AS site ON site.no = erasure_receipt.bucket_no \
+                JOIN node ON 'site/' || node.id = site.name AND {IS_OBLIGED} GROUP BY 1, 2) \
              SELECT shown.id, bucket_name, kind, record, coalesce(cardinality(blobs), 0)::bigint AS blobs, \
                 {ordered_at} AS ordered_at, \
                 NOT EXISTS (SELECT FROM erased_blob WHERE erased_blob.bucket_no = shown.bucket_no \
                     AND erased_blob.erasure = shown.id AND settled_at IS NULL) AS bridge_done, \
-                coalesce(receipts, 0) AS receipts, coalesce(obliged - receipts, 0) AS owing \
-             FROM shown LEFT JOIN counted USING (bucket_no, id) \
-             ORDER BY received_at DESC, shown.id DESC, bucket_name"
+                coalesce(receipts, 0) AS receipts, coalesce(obliged, 0) - coalesce(receipts, 0) AS owing \
+             FROM shown LEFT JOIN obliged USING (bucket_no, id) LEFT JOIN receipt USING (bucket_no, id) \
+             ORDER BY latest DESC, shown.id DESC, bucket_name"
         );
         let rows =
             sqlx::query(sqlx::AssertSqlSafe(statement)).bind(id.map(uuid)).bind(limit).fetch_all(self.pool()).await?;
@@ -139,9 +140,15 @@ impl Records {
     ) -> Result<Vec<Obligation>, RecordStoreError> {
         let [session, receipt] = ["node.last_session_at", "erasure_receipt.updated_at"].map(rfc3339);
         let statement = format!(
-            "SELECT DISTINCT ON (node.id) node.id, node.name, node.site, \
+            "WITH shown AS (SELECT erasure.*, bucket.name AS bucket_name FROM erasure \
+                JOIN bucket ON bucket.no = erasure.bucket_no WHERE erasure.id = $1) \
+             SELECT DISTINCT ON (node.id) node.id, node.name, node.site, \
                 {session} AS last_session_at, {receipt} AS receipt_at \
-             {OBLIGED} WHERE erasure.id = $1 AND ($2::uuid IS NULL OR node.id > $2) \
+             FROM shown JOIN node ON {IS_OBLIGED} \
+             LEFT JOIN (erasure_receipt JOIN bucket AS site ON site.no = erasure_receipt.bucket_no) \
+                ON erasure_receipt.erasure = shown.id AND erasure_receipt.bucket = shown.bucket_name \
+                AND site.name = 'site/' || node.id \
+             WHERE $2::uuid IS NULL OR node.id > $2 \
              ORDER BY node.id, erasure_receipt.updated_at NULLS FIRST LIMIT $3"
         );
         let rows = sqlx::query(sqlx::AssertSqlSafe(statement))
