@@ -186,11 +186,13 @@ pub enum RecordStoreError {
 pub struct Unanswered(Duration);
 
 /// Ends a call that takes longer: nothing else notices that the other machine is gone, as long as nothing is sent to it.
-pub(crate) async fn in_time<T, E: From<Unanswered>>(
+pub(crate) fn in_time<T, E: From<Unanswered>>(
     max: Duration,
-    call: impl Future<Output = Result<T, E>>,
-) -> Result<T, E> {
-    tokio::time::timeout(max, call).await.unwrap_or_else(|_| Err(Unanswered(max).into()))
+    call: impl Future<Output = Result<T, E>> + Send,
+) -> impl Future<Output = Result<T, E>> + Send {
+    // On the heap: sessions would hold what all of them need in turn.
+    let call = Box::pin(call);
+    async move { tokio::time::timeout(max, call).await.unwrap_or_else(|_| Err(Unanswered(max).into())) }
 }
 
 /// The record store: one for each process, shared by everything in it.

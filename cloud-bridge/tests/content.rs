@@ -4,14 +4,14 @@ use alexandria_cloud_bridge::content::damage::Repair;
 use alexandria_cloud_bridge::content::intake::Intake;
 use alexandria_cloud_bridge::content::{Config, Content};
 use alexandria_sync::chunk::{Bases, BlobHash, Chunk, ChunkHash, Chunker, Chunking, Manifest, patch};
-use alexandria_sync::domain::{Blob, Typed};
+use alexandria_sync::domain::{Author, Blob, Typed};
 use alexandria_sync::id::{BucketId, Seq};
 use alexandria_sync::store::{BlobStore, Wanted, WriteBlobError};
 use alexandria_sync::wire::Class;
 use bytes::Bytes;
 use futures::StreamExt;
 
-use crate::fixture::{Aws, Database, Outage, noise, peer, stamp, wait_for};
+use crate::fixture::{Aws, Database, Outage, new_id, noise, peer, stamp, wait_for};
 
 const MIB: usize = 1024 * 1024;
 
@@ -522,4 +522,39 @@ async fn damaged_content_is_listed_and_wanted_again_when_an_operator_says_so() {
     assert!(content.damaged(None, 10).await.unwrap().is_empty());
     assert!(content.wanted(peer(1).node, None, 10).await.unwrap().is_empty());
     assert_nothing_left(&aws, &bucket, &database).await;
+}
+
+/// A record that was written before the removal, or says nothing new, shows the content all the same.
+#[tokio::test]
+async fn content_that_an_operator_removed_is_wanted_once_a_record_shows_it() {
+    let (Some(database), Some(aws)) = (Database::new().await, Aws::shared()) else { return };
+    let bucket = aws.bucket().await;
+    let records = database.records().await;
+    let config = Config { bucket: bucket.clone(), removal_grace_minutes: 0, ..Config::default() };
+    let content = aws.content_of(&records, config).await;
+    let bytes = noise(1000, 32);
+    let manifest = manifest(&bytes, Chunking::Fixed);
+    let hash = manifest.blob();
+    content.begin(&manifest).await.unwrap();
+    write_all(&content, &manifest, &bytes, [0]).await;
+    content.finish(&manifest).await.unwrap();
+    let long_ago = stamp(1, -3_600_000);
+    let blob = Blob { hash: Some(hash), ..Blob::default() };
+    let blob = blob.to_record(BucketId::Catalogue, Blob::record_id(hash), long_ago);
+    records.apply(peer(1), BucketId::Catalogue, vec![blob], Seq(1)).await.unwrap();
+    let wanted = async || content.wanted(peer(1).node, None, 10).await.unwrap().len();
+
+    assert_eq!(content.remove(hash).await.unwrap(), Some(true));
+    assert_eq!(wanted().await, 0, "nothing shows it");
+    let author = Author { name: "Ana".into(), portrait: Some(hash), ..Author::default() };
+    let author = author.to_record(BucketId::Catalogue, new_id(), long_ago);
+    records.apply(peer(1), BucketId::Catalogue, vec![author], Seq(2)).await.unwrap();
+    assert_eq!(wanted().await, 1);
+
+    // As it is left where the record came in while the content was removed.
+    sqlx::query("UPDATE blob SET stored = true").execute(&database.pool()).await.unwrap();
+    assert_eq!(wanted().await, 0);
+    content.sweep().await.unwrap();
+    assert!(object(&aws, &bucket, &format!("blobs/{hash}")).await.is_none());
+    assert_eq!(wanted().await, 1);
 }

@@ -244,12 +244,13 @@ impl Content {
 }
 
 /// [`in_time`], of a write.
-async fn write_in_time<T>(
+fn write_in_time<T: Send>(
     max: Duration,
-    call: impl Future<Output = Result<T, WriteBlobError<ContentError>>>,
-) -> Result<T, WriteBlobError<ContentError>> {
+    call: impl Future<Output = Result<T, WriteBlobError<ContentError>>> + Send,
+) -> impl Future<Output = Result<T, WriteBlobError<ContentError>>> + Send {
     // What the call itself says is none of this one's.
-    in_time(max, async { Ok(call.await) }).await.unwrap_or_else(|late: ContentError| Err(WriteBlobError::Store(late)))
+    let ended = in_time(max, async { Ok::<_, ContentError>(call.await) });
+    async { ended.await.unwrap_or_else(|late| Err(WriteBlobError::Store(late))) }
 }
 
 /// A download under way.
