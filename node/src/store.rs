@@ -56,6 +56,7 @@ mod row;
 pub mod selection;
 #[cfg(test)]
 pub(crate) mod small_disk;
+mod stall;
 mod tables;
 pub mod time;
 mod usage;

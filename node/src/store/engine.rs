@@ -7,6 +7,7 @@
 //! - Damage never panics out: sled asserts on some damaged pages, and each of its calls is caught here. From then on
 //!   the engine is [`EngineError::Damaged`] for writes; what can still be read is read.
 //!
+//! - It never stands still for ever, as far as is known: see [`Engine::settle`]; `stall` looks after the rest.
 //! - Memory stays bounded while rows churn: sled collects its garbage at the pace of its flusher, hence
 //!   [`FLUSHER_PACE_MS`].
 //!
@@ -25,6 +26,7 @@ use std::time::{Duration, Instant};
 use parking_lot::{RwLock, RwLockReadGuard};
 
 use super::blocks::{Block, Held, INLINE_BYTES_MAX, LAST, Malformed};
+use super::stall;
 
 /// Longest value in one row. Sixteen of them and their keys fit well into a quarter of a sled segment (128 KiB).
 const PIECE_BYTES: usize = 4096;
@@ -77,6 +79,8 @@ pub(crate) struct Engine {
     dir: PathBuf,
     cache_bytes: u64,
     damaged: AtomicBool,
+    /// Whether something was applied since it last settled.
+    unsettled: AtomicBool,
 }
 
 /// The tree's open files.
@@ -139,7 +143,13 @@ impl Engine {
             }
         }
         let files = RwLock::new(Some(files));
-        Ok(Self { files, dir: dir.to_owned(), cache_bytes, damaged: AtomicBool::new(false) })
+        Ok(Self {
+            files,
+            dir: dir.to_owned(),
+            cache_bytes,
+            damaged: AtomicBool::new(false),
+            unsettled: AtomicBool::new(false),
+        })
     }
 
     /// Closes the tree, lets `exchange` put another one in its place, which must hold the same rows, and opens that.
@@ -238,14 +248,35 @@ impl Engine {
                 batch.insert(fence, block.encode());
             }
         }
+        if self.unsettled.load(Ordering::Acquire) {
+            self.settle()?;
+        }
+        let _watched = stall::watched();
+        self.unsettled.store(true, Ordering::Release);
         self.guarded(|db| db.apply_batch(batch))
     }
 
     /// Makes everything applied so far durable.
     pub(crate) fn flush(&self) -> Result<(), EngineError> {
-        self.guarded(|db| db.flush())?;
+        self.settle()?;
+        let _watched = stall::watched();
         let files = self.files.read_recursive();
         Ok(files.as_ref().ok_or_else(closed)?.log.sync_data()?)
+    }
+
+    /// Waits until sled has written what was applied, and until its threads have taken up what follows from that.
+    ///
+    /// sled 0.34 gives back the end of its log on the same seven threads that write it. A batch that needs a new segment waits
+    /// for that, and holds meanwhile what those threads wait for: if all of them are busy with batches before it, every store of the
+    /// process stands still for ever. So no batch begins before the one before it has settled.
+    fn settle(&self) -> Result<(), EngineError> {
+        let _watched = stall::watched();
+        self.unsettled.store(false, Ordering::Release);
+        self.guarded(|db| {
+            db.flush()?;
+            // Goes through the threads' queue, behind all that waits there.
+            futures::executor::block_on(db.flush_async()).map(drop)
+        })
     }
 
     /// What its files take on disk, in bytes.
