@@ -28,7 +28,7 @@ use crate::config::Config;
 use crate::http;
 use crate::http::guard::{NodeWriteGuard, load_or_make_token};
 use crate::http::health::Metrics;
-use crate::jobs::{Importer, align, analyse, erase, upkeep, verify};
+use crate::jobs::{Importer, align, analyse, erase, upkeep};
 use crate::lan::Lan;
 use crate::library::{Library, builtin};
 use crate::local::ImportLine;
@@ -103,13 +103,12 @@ impl Node {
         let opened = {
             let data = data.clone();
             tokio::task::spawn_blocking(move || {
-                let restored = backup::put_in_place(&data)?;
-                let (library, indexed) = Library::open(&data, &store, &selection)?;
-                anyhow::Ok((library, indexed, restored))
+                backup::put_in_place(&data)?;
+                Library::open(&data, &store, &selection).map_err(anyhow::Error::from)
             })
             .await?
         };
-        let (library, indexed, restored) = opened.with_context(|| format!("open the library in {}", data.display()))?;
+        let (library, indexed) = opened.with_context(|| format!("open the library in {}", data.display()))?;
         let token = load_or_make_token(&data).context("make the write token")?;
         let analyser = Arc::new(Analyser::new(alexandria_ml::Config::default()).context("start the image analyser")?);
         let importer = Importer::new(library.clone(), Arc::clone(&analyser), config.import.clone());
@@ -170,12 +169,8 @@ impl Node {
             workers.spawn_errand("meeting other nodes", async move { lan.run().await });
         }
         workers.spawn("aligning collections", align::run(library.clone()));
-        if restored {
-            // Content that lies in the folder is found again.
-            let (lines, _) = mpsc::channel(1);
-            workers.spawn_errand("finding content again", verify::run(library.clone(), true, lines));
-        }
         if face == Face::Public {
+            workers.spawn_errand("finding content again", backup::seek_content(library.clone()));
             offer_builtin(&library, &importer).await;
             workers.spawn("looking at pictures", analyse::run(library.clone(), analyser));
             let unclean_stop = library.store().unclean_stop;

@@ -36,7 +36,7 @@ mod blocks;
 pub mod change;
 pub mod compact;
 mod demand;
-mod disk;
+pub(crate) mod disk;
 mod engine;
 pub mod erase;
 pub mod error;

@@ -46,6 +46,9 @@ pub(super) async fn run(client: &Client, paths: Vec<PathBuf>, collection: Option
 }
 
 fn print_summary(summary: ImportSummary) {
-    let ImportSummary { imported, present, refused, bytes } = summary;
+    let ImportSummary { imported, present, hidden, refused, bytes } = summary;
     println!("{imported} imported ({}), {present} already there, {refused} refused", HumanBytes(bytes));
+    if hidden > 0 {
+        println!("{hidden} of those that are there were deleted, and readers do not see them; they can be restored");
+    }
 }

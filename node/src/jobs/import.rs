@@ -14,7 +14,7 @@ use tokio::task::JoinSet;
 
 use crate::ingest::{self, Inspection};
 use crate::library::Library;
-use crate::library::acquire::{AcquireError, Acquired, Picture};
+use crate::library::acquire::{AcquireError, Acquired, Held, Picture};
 use crate::local::ImportLine;
 use crate::local::messages::ImportSummary;
 use crate::store::ChangeError;
@@ -123,8 +123,8 @@ impl Importer {
     async fn import_file(&self, path: PathBuf, collection: RecordId) -> Outcome {
         let bytes = file_bytes(&path);
         match self.library.holds_file(&path, collection).await {
-            Ok(false) => {}
-            Ok(true) => return Outcome::Line(ImportLine::Present { path, bytes }),
+            Ok(None) => {}
+            Ok(Some(held)) => return Outcome::Line(present(path, bytes, held)),
             Err(error) => return refuse(path, error),
         }
         let inspected = {
@@ -145,7 +145,7 @@ impl Importer {
         };
         match self.library.acquire(&path, inspection, cover, collection).await {
             Ok(Acquired::New { media, title }) => Outcome::Line(ImportLine::Imported { path, bytes, media, title }),
-            Ok(Acquired::Present) => Outcome::Line(ImportLine::Present { path, bytes }),
+            Ok(Acquired::Present(held)) => Outcome::Line(present(path, bytes, held)),
             Err(error) => refuse(path, error),
         }
     }
@@ -185,13 +185,20 @@ fn refuse(path: PathBuf, error: AcquireError) -> Outcome {
     }
 }
 
+fn present(path: PathBuf, bytes: u64, held: Held) -> ImportLine {
+    ImportLine::Present { path, bytes, hidden: held == Held::Hidden }
+}
+
 fn count(summary: &mut ImportSummary, line: &ImportLine) {
     match line {
         ImportLine::Imported { bytes, .. } => {
             summary.imported += 1;
             summary.bytes += bytes;
         }
-        ImportLine::Present { .. } => summary.present += 1,
+        ImportLine::Present { hidden, .. } => {
+            summary.present += 1;
+            summary.hidden += u64::from(*hidden);
+        }
         ImportLine::Refused { .. } => summary.refused += 1,
         ImportLine::Found { .. } | ImportLine::Done(_) | ImportLine::Failed { .. } => {}
     }
@@ -199,4 +206,96 @@ fn count(summary: &mut ImportSummary, line: &ImportLine) {
 
 fn file_bytes(path: &std::path::Path) -> u64 {
     std::fs::metadata(path).map_or(0, |metadata| metadata.len())
+}
+
+#[cfg(test)]
+mod tests {
+    use alexandria_sync::domain::{Author, Media, Typed};
+    use alexandria_sync::id::{BucketId, Seq};
+    use alexandria_sync::record::{Kind, RecordKey};
+    use alexandria_sync::store::RecordStore;
+
+    use super::*;
+    use crate::library::StoreConfig;
+    use crate::library::selection::SelectionConfig;
+    use crate::store::Change;
+
+    struct World {
+        importer: Importer,
+        dir: tempfile::TempDir,
+    }
+
+    impl World {
+        fn new() -> Self {
+            let dir = tempfile::tempdir().unwrap();
+            let data = dir.path().join("data");
+            let config = StoreConfig { min_free_bytes: 0, ..StoreConfig::default() };
+            let (library, _) = Library::open(&data, &config, &SelectionConfig::default()).unwrap();
+            let analyser = Arc::new(Analyser::new(alexandria_ml::Config::default()).unwrap());
+            Self { importer: Importer::new(library, analyser, ImportConfig::default()), dir }
+        }
+
+        /// Imports a page of one author.
+        async fn import(&self, title: &str) -> ImportSummary {
+            let page = self.dir.path().join(format!("{title}.html"));
+            let html = format!(
+                "<html><head><title>{title}</title><meta name=author content='Jane Roe'></head><body><p>{title}</p></body></html>"
+            );
+            std::fs::write(&page, html).unwrap();
+            let (lines, mut told) = mpsc::channel(LINES_WAITING_MAX);
+            let watch = async {
+                let mut done = None;
+                while let Some(line) = told.recv().await {
+                    if let ImportLine::Done(summary) = line {
+                        done = Some(summary);
+                    }
+                }
+                done.expect("it is done")
+            };
+            tokio::join!(self.importer.run(vec![page], Some("Shelf".into()), lines), watch).1
+        }
+
+        async fn live(&self, kind: Kind) -> Vec<RecordKey> {
+            let records = &self.importer.library.store().records;
+            let mut live = Vec::new();
+            for head in records.heads().await.unwrap() {
+                for row in records.changes_since(head.bucket, Seq(0), 100).await.unwrap() {
+                    if row.record.key.kind == kind && !row.record.is_tombstone() {
+                        live.push(row.record.key);
+                    }
+                }
+            }
+            live
+        }
+    }
+
+    #[tokio::test]
+    async fn an_author_who_was_deleted_for_good_comes_again_once_however_many_files_follow() {
+        let world = World::new();
+        world.import("one").await;
+        let author = world.live(Author::KIND).await[0];
+        assert_eq!(author.bucket, BucketId::Catalogue);
+        world.importer.library.store().records.change_one(Change::delete(author, None)).await.unwrap();
+        for title in ["two", "three", "four"] {
+            assert_eq!(world.import(title).await.imported, 1);
+        }
+        assert_eq!(world.live(Author::KIND).await.len(), 1);
+    }
+
+    #[tokio::test]
+    async fn a_file_whose_medium_was_hidden_is_there_and_said_to_be_hidden() {
+        let world = World::new();
+        let first = world.import("one").await;
+        assert_eq!((first.imported, first.present, first.hidden), (1, 0, 0));
+        let again = world.import("one").await;
+        assert_eq!((again.imported, again.present, again.hidden), (0, 1, 0));
+        let media = world.live(Media::KIND).await[0];
+        let hide = Change::update(media.bucket, media.id, |media: &mut Media| {
+            media.disabled = true;
+            Ok(())
+        });
+        world.importer.library.store().records.change_one(hide).await.unwrap();
+        let hidden = world.import("one").await;
+        assert_eq!((hidden.imported, hidden.present, hidden.hidden), (0, 1, 1));
+    }
 }

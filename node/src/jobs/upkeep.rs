@@ -1,13 +1,22 @@
 //! What keeps a node sound over months: a copy of its records beside them, content and tombstones that nobody needs swept away, and
 //! content read again slowly, so that damage is found before a reader does.
 
-use std::time::Duration;
+use std::path::Path;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use alexandria_sync::chunk::BlobHash;
 use serde::{Deserialize, Serialize};
 
 use crate::library::Library;
-use crate::store::backup;
 use crate::store::blobs::scrub::Outcome;
+use crate::store::{backup, disk};
+
+/// How long after a start what has been due is begun with.
+const SETTLED_AFTER: Duration = Duration::from_mins(1);
+/// Where in the data folder it is kept how far content was read again.
+const SCRUBBED_FILE: &str = "scrubbed.json";
+/// And how often.
+const SCRUB_KEPT_EVERY: Duration = Duration::from_mins(5);
 
 /// How often things are looked after.
 #[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
@@ -46,7 +55,7 @@ pub async fn run(library: Library, config: UpkeepConfig, unclean_stop: bool) {
     let all = async {
         tokio::join!(
             check_records(&library, unclean_stop),
-            dump(&library, config.dump_every_s),
+            dump(&library, Duration::from_secs(config.dump_every_s)),
             compact(&library, config.compact_every_s),
             sweep(&library, &config),
             scrub(&library, &config),
@@ -74,9 +83,13 @@ async fn check_records(library: &Library, unclean_stop: bool) {
     }
 }
 
-async fn dump(library: &Library, every_s: u64) {
+async fn dump(library: &Library, every: Duration) {
+    let path = backup::dump_path(library.data_dir());
+    let last = std::fs::metadata(path).and_then(|dump| dump.modified()).ok();
+    let mut wait = due_in(last, every);
     loop {
-        tokio::time::sleep(Duration::from_secs(every_s)).await;
+        tokio::time::sleep(wait).await;
+        wait = every;
         let records = library.store().records.clone();
         match tokio::task::spawn_blocking(move || backup::dump(&records)).await {
             Ok(Ok(summary)) => tracing::debug!(summary.records, summary.size_bytes, "copied the records"),
@@ -129,13 +142,21 @@ async fn sweep(library: &Library, config: &UpkeepConfig) {
 }
 
 async fn scrub(library: &Library, config: &UpkeepConfig) {
+    let file = library.data_dir().join(SCRUBBED_FILE);
+    let every = Duration::from_secs(config.scrub_every_s);
+    let mut scrubbed = Scrubbed::read(&file);
+    let ended = UNIX_EPOCH.checked_add(Duration::from_millis(scrubbed.round_ended_unix_ms));
+    // A round that was broken off goes on.
+    let mut wait = due_in(ended.filter(|_| scrubbed.after.is_none()), every);
     loop {
-        tokio::time::sleep(Duration::from_secs(config.scrub_every_s)).await;
-        let mut scrub = library.store().blobs.scrub(None, Some(config.scrub_bytes_per_s), true);
+        tokio::time::sleep(wait).await;
+        wait = every;
+        let mut scrub = library.store().blobs.scrub(scrubbed.after, Some(config.scrub_bytes_per_s), true);
+        let mut kept = Instant::now();
         loop {
             match scrub.next_blob().await {
-                Ok(Some(scrubbed)) if scrubbed.outcome != Outcome::Sound => {
-                    tracing::warn!(blob.hash = %scrubbed.hash, outcome = ?scrubbed.outcome, "damaged content was set right or set aside");
+                Ok(Some(looked_at)) if looked_at.outcome != Outcome::Sound => {
+                    tracing::warn!(blob.hash = %looked_at.hash, outcome = ?looked_at.outcome, "damaged content was set right or set aside");
                 }
                 Ok(Some(_)) => {}
                 Ok(None) => break,
@@ -144,6 +165,73 @@ async fn scrub(library: &Library, config: &UpkeepConfig) {
                     break;
                 }
             }
+            if kept.elapsed() > SCRUB_KEPT_EVERY {
+                kept = Instant::now();
+                Scrubbed { after: scrub.place(), ..scrubbed }.keep(&file);
+            }
         }
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        scrubbed = Scrubbed { after: None, round_ended_unix_ms: u64::try_from(now.as_millis()).unwrap_or(u64::MAX) };
+        scrubbed.keep(&file);
+    }
+}
+
+/// How far content was read again, also by earlier lives of the node: it may be switched off each evening.
+#[derive(Clone, Copy, Debug, Default, Deserialize, Serialize)]
+struct Scrubbed {
+    /// The last blob of a round that has not ended.
+    after: Option<BlobHash>,
+    /// When the last round ended.
+    round_ended_unix_ms: u64,
+}
+
+impl Scrubbed {
+    /// What was kept; the beginning if nothing was, or nothing that can be read.
+    fn read(file: &Path) -> Self {
+        std::fs::read(file).ok().and_then(|kept| serde_json::from_slice(&kept).ok()).unwrap_or_default()
+    }
+
+    fn keep(self, file: &Path) {
+        let kept = serde_json::to_vec(&self).map_err(std::io::Error::from);
+        if let Err(error) = kept.and_then(|kept| disk::write_durably(file, &kept)) {
+            tracing::debug!(%error, "how far content was read again is not kept");
+        }
+    }
+}
+
+/// When what was done `last` is due again, if it is to be done every so often: not at once after a start, and no later than that
+/// from now, whatever the clock said then.
+fn due_in(last: Option<SystemTime>, every: Duration) -> Duration {
+    let since = last.map_or(Duration::MAX, |last| last.elapsed().unwrap_or_default());
+    every.saturating_sub(since).max(SETTLED_AFTER).min(every)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const DAY: Duration = Duration::from_hours(24);
+
+    #[test]
+    fn what_was_done_long_ago_is_due_soon_after_a_start_and_nothing_waits_longer_than_it_may() {
+        let ago = |wait: Duration| SystemTime::now().checked_sub(wait);
+        assert_eq!(due_in(None, DAY), SETTLED_AFTER);
+        assert_eq!(due_in(ago(DAY * 2), DAY), SETTLED_AFTER);
+        let left = due_in(ago(DAY / 4), DAY);
+        assert!(left <= DAY * 3 / 4 && left > DAY / 2, "{left:?}");
+        assert_eq!(due_in(SystemTime::now().checked_add(DAY * 400), DAY), DAY, "the clock was ahead then");
+        let short = Duration::from_secs(5);
+        assert_eq!(due_in(None, short), short);
+    }
+
+    #[test]
+    fn a_place_that_cannot_be_read_is_the_beginning() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join(SCRUBBED_FILE);
+        let place = Scrubbed { after: Some(BlobHash::from_bytes([7; 32])), round_ended_unix_ms: 5 };
+        place.keep(&file);
+        assert_eq!(Scrubbed::read(&file).after, place.after);
+        std::fs::write(&file, "{").unwrap();
+        assert_eq!(Scrubbed::read(&file).after, None);
     }
 }

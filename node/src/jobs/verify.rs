@@ -12,10 +12,11 @@ const PROGRESS_EVERY: u64 = 50;
 
 /// Checks everything; the last line sent is `Done` or `Failed`.
 pub async fn run(library: Library, repair: bool, lines: mpsc::Sender<VerifyLine>) {
-    let last = match check(&library, repair, &lines).await {
-        Ok(last) => last,
-        Err(reason) => VerifyLine::Failed { reason },
+    let checked = tokio::select! {
+        checked = check(&library, repair, &lines) => checked,
+        () = library.closed() => Err("the node stops; begin it again when it is back".into()),
     };
+    let last = checked.unwrap_or_else(|reason| VerifyLine::Failed { reason });
     let _ = lines.send(last).await;
 }
 

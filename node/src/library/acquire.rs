@@ -21,6 +21,8 @@ use crate::ingest::{self, ChapterStart, Inspection};
 use crate::store::blobs::incoming::PutBlobError;
 use crate::store::{Change, ChangeError, StoreError};
 
+/// How often an author may have been deleted for good and met again under an id that all nodes derive.
+const AUTHOR_LIVES_MAX: u8 = 100;
 /// Authors of one file that are taken over.
 const AUTHORS_MAX: usize = 50;
 /// Bytes hashed at a time.
@@ -46,7 +48,16 @@ pub enum Acquired {
         title: String,
     },
     /// The collection holds it already.
-    Present,
+    Present(Held),
+}
+
+/// How a collection holds a file.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Held {
+    /// Readers see a medium with it.
+    Shown,
+    /// Its media were deleted, and can be restored.
+    Hidden,
 }
 
 /// Why a file did not become a medium. Nothing of it is kept.
@@ -99,12 +110,12 @@ impl Drop for Claim {
 }
 
 impl Library {
-    /// Whether the collection has a medium with this file.
+    /// How the collection holds this file, if it does.
     ///
     /// # Errors
     ///
     /// [`AcquireError::Read`], or the store's own.
-    pub async fn holds_file(&self, path: &Path, collection: RecordId) -> Result<bool, AcquireError> {
+    pub async fn holds_file(&self, path: &Path, collection: RecordId) -> Result<Option<Held>, AcquireError> {
         let hash = hash_file(path).await?;
         Ok(self.holds(hash, collection)?)
     }
@@ -122,9 +133,11 @@ impl Library {
         collection: RecordId,
     ) -> Result<Acquired, AcquireError> {
         let hash = hash_file(path).await?;
-        let Some(_claim) = self.inner.acquiring.claim(collection, hash) else { return Ok(Acquired::Present) };
-        if self.holds(hash, collection)? {
-            return Ok(Acquired::Present);
+        let Some(_claim) = self.inner.acquiring.claim(collection, hash) else {
+            return Ok(Acquired::Present(Held::Shown));
+        };
+        if let Some(held) = self.holds(hash, collection)? {
+            return Ok(Acquired::Present(held));
         }
         let read = |source| AcquireError::Read { path: path.to_owned(), source };
         let file = tokio::fs::File::open(path).await.map_err(read)?;
@@ -161,22 +174,40 @@ impl Library {
         Ok(Acquired::New { media: id, title })
     }
 
-    fn holds(&self, hash: BlobHash, collection: RecordId) -> Result<bool, StoreError> {
+    fn holds(&self, hash: BlobHash, collection: RecordId) -> Result<Option<Held>, StoreError> {
         let bucket = BucketId::Collection(collection);
-        let mut media = self.store().records.references(hash)?.into_iter();
-        Ok(media.any(|key| key.kind == Media::KIND && key.bucket == bucket))
+        let records = &self.store().records;
+        let mut held = None;
+        for key in records.references(hash)?.into_iter().filter(|key| key.kind == Media::KIND && key.bucket == bucket) {
+            let media = records.get(key)?.and_then(|stored| Media::from_record(&stored.record));
+            if media.is_none_or(|media| !media.disabled) {
+                return Ok(Some(Held::Shown));
+            }
+            held = Some(Held::Hidden);
+        }
+        Ok(held)
     }
 
     /// The author of this name; the change that makes one is added if there is none.
     fn author_named(&self, name: &str, changes: &mut Vec<Change>) -> Result<RecordId, StoreError> {
         let known_by = name.split_whitespace().collect::<Vec<_>>().join(" ").to_lowercase();
         let mut id = RecordId::derived(&[b"author", known_by.as_bytes()]);
-        let key = RecordKey { bucket: BucketId::Catalogue, kind: Author::KIND, id };
-        match self.store().records.get(key)? {
-            Some(stored) if !stored.record.is_tombstone() => return Ok(id),
-            // Deleted for good: the id is spent.
-            Some(_) => id = self.mint(),
-            None => {}
+        let mut life = 0;
+        loop {
+            let key = RecordKey { bucket: BucketId::Catalogue, kind: Author::KIND, id };
+            match self.store().records.get(key)? {
+                Some(stored) if !stored.record.is_tombstone() => return Ok(id),
+                None => break,
+                Some(_) if life == AUTHOR_LIVES_MAX => {
+                    id = self.mint();
+                    break;
+                }
+                // Deleted for good: the id is spent, and whoever meets the name again takes the same next one.
+                Some(_) => {
+                    life += 1;
+                    id = RecordId::derived(&[b"author", known_by.as_bytes(), &[life]]);
+                }
+            }
         }
         let name = name.to_owned();
         changes.push(Change::update(BucketId::Catalogue, id, move |author: &mut Author| {

@@ -47,6 +47,9 @@ pub enum ImportLine {
         path: PathBuf,
         /// Its bytes.
         bytes: u64,
+        /// Whether its medium was deleted, so that readers do not see it.
+        #[serde(default)]
+        hidden: bool,
     },
     /// One file was not taken in; the rest goes on.
     Refused {
@@ -71,6 +74,9 @@ pub struct ImportSummary {
     pub imported: u64,
     /// Files that were there.
     pub present: u64,
+    /// Those of them whose media were deleted, so that readers do not see them.
+    #[serde(default)]
+    pub hidden: u64,
     /// Files that were not taken in.
     pub refused: u64,
     /// Bytes of the new ones.

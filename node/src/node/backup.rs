@@ -11,14 +11,18 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use anyhow::Context;
 use tokio::sync::mpsc;
 
+use crate::jobs::verify;
 use crate::library::Library;
-use crate::local::{BackupLine, RestoreLine};
+use crate::local::{BackupLine, RestoreLine, VerifyLine};
 use crate::store::backup::{export, import, replace};
+use crate::store::disk;
 
 /// Where a backup is read to.
 const STAGE_DIR: &str = "restoring";
 /// Says that all of it was read, and where what is in use is to be kept.
 const READY_FILE: &str = "ready";
+/// Lies in the data folder until all content in it was looked at after a restore.
+const CONTENT_SOUGHT_FILE: &str = "content-to-find";
 /// What of a data folder a restore replaces. The search index follows from it.
 const RECORDS_DIR: &str = "records";
 
@@ -70,8 +74,31 @@ pub(super) fn put_in_place(data_dir: &Path) -> anyhow::Result<bool> {
     if staged.exists() {
         replace(data_dir, &staged, Path::new(&kept_aside)).context("put the restored records in place")?;
     }
+    disk::write_durably(&data_dir.join(CONTENT_SOUGHT_FILE), b"").context("note that content is to be found again")?;
     remove(&stage).context("clear what the restore left")?;
     Ok(true)
+}
+
+/// Finds content again that lies in the folder of restored records, unless that was done. What is broken off is begun again by the
+/// next life of the node.
+pub(super) async fn seek_content(library: Library) {
+    let sought = library.data_dir().join(CONTENT_SOUGHT_FILE);
+    if !sought.exists() {
+        return;
+    }
+    let (lines, mut told) = mpsc::channel(1);
+    let check = verify::run(library.clone(), true, lines);
+    let watch = async {
+        let mut is_done = false;
+        while let Some(line) = told.recv().await {
+            is_done = matches!(line, VerifyLine::Done { .. });
+        }
+        is_done
+    };
+    let ((), is_done) = tokio::join!(check, watch);
+    if is_done && let Err(error) = disk::remove_if_there(&sought) {
+        tracing::warn!(%error, "content is looked for once more at the next start");
+    }
 }
 
 fn remove(dir: &Path) -> io::Result<()> {

@@ -22,19 +22,19 @@ mod held;
 pub mod incoming;
 mod known;
 mod layout;
+mod marks;
 mod readers;
 pub mod receive;
 pub mod room;
 pub mod scrub;
 pub mod sweep;
 
-use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
+use std::collections::{BTreeMap, HashSet, VecDeque};
 use std::fs::{self, File};
 use std::io;
 use std::ops::Bound;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Instant;
 
 use alexandria_sync::chunk::{BlobHash, ChunkIndex, Chunking, Manifest, ManifestError};
 use alexandria_sync::id::{BucketId, NodeId};
@@ -57,6 +57,7 @@ use evict::Uses;
 pub use held::MEDIA_TYPE_BYTES_MAX;
 pub use incoming::{PutBlob, PutBlobError};
 use layout::Layout;
+use marks::Marks;
 pub use readers::ReadingBlob;
 pub use receive::BlobSession;
 use receive::together::Arriving;
@@ -104,6 +105,8 @@ fn failed(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> BlobEr
     move |source| BlobError::Io { action, path, source }
 }
 
+/// Where in the data folder it is kept for how long content has been named by nothing.
+const UNREFERENCED_FILE: &str = "unreferenced";
 /// Locks on the files of whole blobs: blobs whose hashes differ in so many ways are published side by side.
 const FILE_LOCKS: usize = 16;
 
@@ -191,8 +194,8 @@ struct Inner {
     publishing: RwLock<()>,
     /// Held by who writes files of a whole blob, so that nobody else writes the same ones at the same time.
     files: [Mutex<()>; FILE_LOCKS],
-    /// Since when blobs and partial blobs were seen to be unreferenced.
-    unreferenced: Mutex<HashMap<BlobHash, Instant>>,
+    /// For how long blobs and partial blobs have been named by nothing.
+    unreferenced: Mutex<Marks>,
     permission: Mutex<Option<Permission>>,
     arrivals: broadcast::Sender<BlobHash>,
     wants: watch::Sender<u64>,
@@ -224,7 +227,7 @@ impl Blobs {
             chunks: Mutex::default(),
             publishing: RwLock::default(),
             files: Default::default(),
-            unreferenced: Mutex::default(),
+            unreferenced: Mutex::new(Marks::load(config.data_dir.join(UNREFERENCED_FILE))),
             permission: Mutex::default(),
             arrivals: broadcast::Sender::new(ARRIVALS_BUFFERED_MAX),
             wants: watch::Sender::new(0),
@@ -399,7 +402,7 @@ impl Blobs {
         })
         .await?;
         self.register(hash, row).await?;
-        locked(&self.inner.unreferenced).remove(&hash);
+        self.count_anew(hash).await?;
         self.no_longer_urgent(hash);
         if manifest.chunking() == Chunking::ContentDefined
             && let Some(index) = locked(&self.inner.chunks).as_mut()
@@ -409,6 +412,19 @@ impl Blobs {
         // Nobody may be listening.
         let _ = self.inner.arrivals.send(hash);
         Ok(())
+    }
+
+    /// To be called for what was put in: until it is named it is not swept away before its grace is over.
+    async fn count_anew(&self, hash: BlobHash) -> Result<(), BlobError> {
+        if !locked(&self.inner.unreferenced).is_marked(hash) {
+            return Ok(());
+        }
+        let blobs = self.clone();
+        blocking(move || {
+            let forgotten = locked(&blobs.inner.unreferenced).remove_durably(hash);
+            forgotten.map_err(failed("clear", Path::new(UNREFERENCED_FILE)))
+        })
+        .await
     }
 
     /// To be held while files of a whole blob are written.

@@ -22,7 +22,7 @@ use hyper_util::server::conn::auto::Builder;
 use hyper_util::server::graceful::GracefulShutdown;
 use serde::{Deserialize, Serialize};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, watch};
 use tower::ServiceExt;
 
 use self::stall::Stalling;
@@ -82,6 +82,7 @@ where
     let builder = builder(limits);
     let slots = Arc::new(Semaphore::new(limits.connections_max));
     let graceful = GracefulShutdown::new();
+    let (cut_off, _) = watch::channel(false);
     let stall = Duration::from_secs(limits.stall_timeout_s);
     tokio::pin!(shutdown);
     loop {
@@ -105,9 +106,13 @@ where
         });
         let connection = builder.serve_connection(TokioIo::new(io), service).into_owned();
         let connection = graceful.watch(connection);
+        let mut cut_off = cut_off.subscribe();
         tokio::spawn(async move {
-            if let Err(error) = connection.await {
-                tracing::debug!(%error, "a connection ended early");
+            tokio::select! {
+                ended = connection => if let Err(error) = ended {
+                    tracing::debug!(%error, "a connection ended early");
+                },
+                _ = cut_off.wait_for(|cut_off| *cut_off) => {}
             }
             drop(slot);
         });
@@ -116,6 +121,10 @@ where
     let patience = Duration::from_secs(limits.shutdown_timeout_s);
     if tokio::time::timeout(patience, graceful.shutdown()).await.is_err() {
         tracing::info!("requests were still under way at the end of the shutdown and are cut off");
+        cut_off.send_replace(true);
+        // What they hold is let go of with them.
+        let all = u32::try_from(limits.connections_max).unwrap_or(u32::MAX);
+        let _ = tokio::time::timeout(patience, slots.acquire_many(all)).await;
     }
 }
 

@@ -89,7 +89,7 @@ impl Blobs {
     /// Whether a blob is here already; if so, it is not swept away before its grace is over again.
     async fn keep_if_held(&self, hash: BlobHash) -> Result<bool, BlobError> {
         let _not_removed_meanwhile = self.inner.publishing.read().await;
-        super::locked(&self.inner.unreferenced).remove(&hash);
+        self.count_anew(hash).await?;
         let there = self.inner.layout.blob(hash).exists();
         Ok(there && self.held(hash)?.is_some())
     }

@@ -1,22 +1,20 @@
 //! Removes content that nothing refers to: mark, wait, look again, remove.
 //!
-//! The wait is what makes an upload safe whose record is not written yet. It is counted by the monotonic clock of this
-//! process, so that a wall clock that jumps removes nothing early; a restart starts it anew.
+//! The wait is what makes an upload safe whose record is not written yet (`marks`).
 
 use std::collections::HashSet;
-use std::time::{Duration, Instant};
+use std::path::Path;
+use std::time::Duration;
 
 use alexandria_sync::chunk::BlobHash;
 
-use super::{BlobError, Blobs, HeldBlob, blocking, failed, locked};
+use super::{BlobError, Blobs, HeldBlob, UNREFERENCED_FILE, blocking, failed, locked};
 use crate::store::disk;
 use crate::store::engine::Direction;
 use crate::store::error::StoreError;
 use crate::store::writer::{Room, Transaction};
 use crate::store::{keys, tables};
 
-/// Unreferenced blobs that are remembered, at most; more are found when these are gone.
-const MARKED_MAX: usize = 100_000;
 /// Blobs looked at before others may work.
 const STEP: usize = 256;
 
@@ -60,6 +58,14 @@ impl Blobs {
                 swept.partial += u64::from(self.remove_partial_unless_received(hash)?);
             }
         }
+        let blobs = self.clone();
+        let saved = blocking(move || {
+            let saved = locked(&blobs.inner.unreferenced).save();
+            saved.map_err(failed("write", Path::new(UNREFERENCED_FILE)))
+        });
+        if let Err(error) = saved.await {
+            tracing::warn!(%error, "how long content has been named by nothing is counted anew after the next start");
+        }
         Ok(swept)
     }
 
@@ -67,17 +73,10 @@ impl Blobs {
     fn unreferenced_long_enough(&self, hash: BlobHash, unreferenced: bool, grace: Duration) -> bool {
         let mut marks = locked(&self.inner.unreferenced);
         if !unreferenced {
-            marks.remove(&hash);
+            marks.remove(hash);
             return false;
         }
-        match marks.get(&hash) {
-            Some(since) => since.elapsed() >= grace,
-            None if marks.len() < MARKED_MAX => {
-                marks.insert(hash, Instant::now());
-                grace.is_zero()
-            }
-            None => false,
-        }
+        marks.note(hash, grace)
     }
 
     /// Removes a blob at once if no record refers to it, and says whether it did. For content that was put in by mistake
@@ -121,7 +120,7 @@ impl Blobs {
     async fn remove(&self, blob: HeldBlob, only_if_marked: bool) -> Result<bool, BlobError> {
         let _nobody_publishes_it = self.inner.publishing.write().await;
         // An upload of the same content may have taken the mark away since.
-        if only_if_marked && !locked(&self.inner.unreferenced).contains_key(&blob.hash) {
+        if only_if_marked && !locked(&self.inner.unreferenced).is_marked(blob.hash) {
             return Ok(false);
         }
         let work = move |transaction: &mut Transaction<'_>| {
@@ -139,7 +138,7 @@ impl Blobs {
             return Ok(false);
         }
         self.inner.room.remove_held(blob.size_bytes);
-        locked(&self.inner.unreferenced).remove(&blob.hash);
+        locked(&self.inner.unreferenced).remove(blob.hash);
         let layout = self.inner.layout.clone();
         blocking(move || {
             for path in [layout.manifest(blob.hash), layout.blob(blob.hash)] {
@@ -159,7 +158,7 @@ impl Blobs {
         }
         let layout = &self.inner.layout;
         layout.remove_partial(hash).map_err(failed("clear", &layout.partial))?;
-        locked(&self.inner.unreferenced).remove(&hash);
+        locked(&self.inner.unreferenced).remove(hash);
         drop(arriving);
         Ok(true)
     }
