@@ -185,6 +185,39 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_request_that_outlives_the_patience_has_let_go_of_all_it_held_when_the_server_has_ended() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let held = Arc::new(());
+        let endless = {
+            let held = Arc::clone(&held);
+            move || {
+                let held = Arc::clone(&held);
+                async move {
+                    std::future::pending::<()>().await;
+                    drop(held);
+                }
+            }
+        };
+        let limits = ServerLimits { shutdown_timeout_s: 1, ..ServerLimits::default() };
+        let router = Router::new().route("/", get(endless));
+        let (stop, stopped) = oneshot::channel::<()>();
+        let server = tokio::spawn(async move { serve(listener, router, &limits, async { _ = stopped.await }).await });
+        let mut client = TcpStream::connect(address).await.unwrap();
+        client.write_all(b"GET / HTTP/1.1\r\nhost: x\r\n\r\n").await.unwrap();
+        // One here, one in the router, and one in the request.
+        let begun = async {
+            while Arc::strong_count(&held) < 3 {
+                tokio::task::yield_now().await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(20), begun).await.expect("the request is taken up");
+        stop.send(()).unwrap();
+        tokio::time::timeout(Duration::from_secs(20), server).await.unwrap().unwrap();
+        assert_eq!(Arc::strong_count(&held), 1);
+    }
+
+    #[tokio::test]
     async fn an_answer_does_not_wait_for_the_client_to_acknowledge_its_beginning() {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
