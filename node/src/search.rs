@@ -6,8 +6,10 @@
 //!
 //! - [`Search`]: the index, and finding things in it.
 //! - [`follow`]: keeps it up with the store.
+//! - `words`: from text to the words that are indexed and looked for.
 
 pub mod follow;
 mod index;
+mod words;
 
 pub use index::{Indexed, Search, SearchError};

@@ -10,24 +10,24 @@ use alexandria_sync::record::{Kind, Record};
 use serde::{Deserialize, Serialize};
 use tantivy::collector::DocSetCollector;
 use tantivy::columnar::StrColumn;
-use tantivy::query::{BooleanQuery, FuzzyTermQuery, Occur, Query, TermQuery};
+use tantivy::query::{BooleanQuery, EmptyQuery, FuzzyTermQuery, Occur, PhraseQuery, Query, TermQuery};
 use tantivy::schema::{FAST, Field, INDEXED, IndexRecordOption, STRING, Schema, TextFieldIndexing, TextOptions};
-use tantivy::tokenizer::{
-    AsciiFoldingFilter, LowerCaser, RemoveLongFilter, SimpleTokenizer, TextAnalyzer, TokenStream,
-};
+use tantivy::tokenizer::{AsciiFoldingFilter, TextAnalyzer, TokenStream};
 use tantivy::{Index, IndexReader, IndexWriter, ReloadPolicy, TantivyDocument, TantivyError, Term};
 use tokio::sync::{Notify, watch};
+
+use super::words::{Word, Words, words};
 
 /// Words of a query that count; the rest is ignored.
 const QUERY_WORDS_MAX: usize = 16;
 /// Records that one query finds, at most.
 const MATCHES_MAX: usize = 10_000;
-/// Characters of a word that are indexed; longer ones are no words that anybody types.
-const WORD_BYTES_MAX: usize = 64;
+/// Terms of one run without spaces that count; the rest of it is ignored.
+const QUERY_RUN_TERMS_MAX: usize = 32;
 /// Memory for documents that are not committed yet, in bytes: the least that tantivy takes.
 const WRITER_BYTES: usize = 15_000_000;
 /// Changes when the schema or the analysis of text does, so that old indexes are rebuilt.
-const LAYOUT: u32 = 1;
+const LAYOUT: u32 = 2;
 const ANALYZER: &str = "words";
 
 /// Why the index could not do it. It can be rebuilt.
@@ -314,30 +314,52 @@ impl Search {
     }
 
     fn query(&self, kind: Kind, text: &str) -> Option<BooleanQuery> {
-        let mut words = Vec::new();
-        let mut analyzer = self.index.tokenizers().get(ANALYZER)?;
-        let mut stream = analyzer.token_stream(text);
-        while words.len() < QUERY_WORDS_MAX && stream.advance() {
-            words.push(stream.token().text.clone());
-        }
-        let last_is_begun = text.chars().next_back().is_some_and(char::is_alphanumeric);
+        let (mut words, mut last_is_begun) = words(text);
+        last_is_begun &= words.len() <= QUERY_WORDS_MAX;
+        words.truncate(QUERY_WORDS_MAX);
         let last = words.len().checked_sub(1)?;
+        let mut analyzer = self.index.tokenizers().get(ANALYZER)?;
         let mut clauses: Vec<(Occur, Box<dyn Query>)> = Vec::new();
         let kind = Term::from_field_u64(self.fields.kind, kind.0.into());
         clauses.push((Occur::Must, Box::new(TermQuery::new(kind, IndexRecordOption::Basic))));
         for (at, word) in words.iter().enumerate() {
+            let terms = sought(&mut analyzer, word);
+            // One character of a run is indexed as the beginning of two.
+            let is_begun = at == last && last_is_begun || word.is_run;
             let fields = [self.fields.name, self.fields.description, self.fields.languages];
-            let anywhere = fields.into_iter().map(|field| -> (Occur, Box<dyn Query>) {
-                let term = Term::from_field_text(field, word);
-                if at == last && last_is_begun {
-                    (Occur::Should, Box::new(FuzzyTermQuery::new_prefix(term, 0, true)))
-                } else {
-                    (Occur::Should, Box::new(TermQuery::new(term, IndexRecordOption::Basic)))
-                }
+            let anywhere = fields.map(|field| {
+                let terms = terms.iter().map(|term| Term::from_field_text(field, term)).collect();
+                (Occur::Should, occurs(terms, is_begun))
             });
-            clauses.push((Occur::Must, Box::new(BooleanQuery::new(anywhere.collect()))));
+            clauses.push((Occur::Must, Box::new(BooleanQuery::new(anywhere.into()))));
         }
         Some(BooleanQuery::new(clauses))
+    }
+}
+
+/// The terms that must follow one another where `word` occurs.
+fn sought(analyzer: &mut TextAnalyzer, word: &Word) -> Vec<String> {
+    let mut terms = Vec::new();
+    let mut stream = analyzer.token_stream(&word.text);
+    while terms.len() <= QUERY_RUN_TERMS_MAX && stream.advance() {
+        terms.push(stream.token().text.clone());
+    }
+    if terms.len() > 1 {
+        // The last character alone is indexed only where a run ends, and is in the term before.
+        terms.pop();
+    }
+    terms
+}
+
+fn occurs(mut terms: Vec<Term>, is_begun: bool) -> Box<dyn Query> {
+    match terms.pop() {
+        Some(last) if !terms.is_empty() => {
+            terms.push(last);
+            Box::new(PhraseQuery::new(terms))
+        }
+        Some(only) if is_begun => Box::new(FuzzyTermQuery::new_prefix(only, 0, true)),
+        Some(only) => Box::new(TermQuery::new(only, IndexRecordOption::Basic)),
+        None => Box::new(EmptyQuery),
     }
 }
 
@@ -392,7 +414,9 @@ impl Text {
 
 fn schema() -> (Schema, Fields) {
     let words = || {
-        let indexing = TextFieldIndexing::default().set_tokenizer(ANALYZER).set_index_option(IndexRecordOption::Basic);
+        // A run without spaces is looked for as a phrase, which needs positions.
+        let option = IndexRecordOption::WithFreqsAndPositions;
+        let indexing = TextFieldIndexing::default().set_tokenizer(ANALYZER).set_index_option(option);
         TextOptions::default().set_indexing_options(indexing)
     };
     let mut schema = Schema::builder();
@@ -408,11 +432,7 @@ fn schema() -> (Schema, Fields) {
 }
 
 fn analyzer() -> TextAnalyzer {
-    TextAnalyzer::builder(SimpleTokenizer::default())
-        .filter(RemoveLongFilter::limit(WORD_BYTES_MAX))
-        .filter(LowerCaser)
-        .filter(AsciiFoldingFilter)
-        .build()
+    TextAnalyzer::builder(Words).filter(AsciiFoldingFilter).build()
 }
 
 #[cfg(test)]
@@ -449,6 +469,52 @@ mod tests {
         assert_eq!(find(&search, "monte fr"), ids(&[1]));
         assert_eq!(search.find(Author::KIND, "monte").unwrap(), ids(&[]));
         assert_eq!(find(&search, "  ?! "), ids(&[]));
+    }
+
+    #[test]
+    fn any_part_of_a_run_without_spaces_is_found_and_nothing_else() {
+        let dir = tempfile::tempdir().unwrap();
+        let (search, indexed) = Search::open(dir.path(), Epoch(1)).unwrap();
+        let long = "汉".repeat(100) + "字典";
+        let titles = ["红楼梦研究", "研究所红楼", "ภาษาไทยสำหรับผู้เริ่มต้น", "Python入门教程", &long, "コンピュータの歴史"];
+        let all: Vec<Record> = (1..).zip(titles).map(|(number, title)| media(number, title, "zh")).collect();
+        search.update(&all).unwrap();
+        search.commit(&indexed).unwrap();
+        for (text, numbers) in [
+            ("红楼", &[1, 2][..]),
+            ("研究", &[1, 2]),
+            ("红楼梦研究", &[1]),
+            ("楼梦", &[1]),
+            ("研究 红楼", &[1, 2]),
+            ("究红", &[]),
+            ("红研", &[]),
+            ("究", &[1, 2]),
+            ("究 zh", &[1, 2]),
+            ("楼", &[1, 2]),
+            ("ไทย", &[3]),
+            ("ผู้เริ่มต้น", &[3]),
+            ("ผู้เริ่มตน", &[]),
+            ("python入门", &[4]),
+            ("入门 pyth", &[4]),
+            ("字典", &[5]),
+            ("歴史", &[6]),
+            ("ｺﾝﾋﾟｭｰﾀ", &[6]),
+        ] {
+            assert_eq!(find(&search, text), ids(numbers), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_title_is_found_however_its_letters_are_encoded() {
+        let dir = tempfile::tempdir().unwrap();
+        let (search, indexed) = Search::open(dir.path(), Epoch(1)).unwrap();
+        let decomposed = "E\u{301}ducation civique e\u{301}te\u{301}.txt";
+        search.update(&[media(1, decomposed, "fr"), media(2, &("ж".repeat(90) + " и"), "ru")]).unwrap();
+        search.commit(&indexed).unwrap();
+        for text in ["Éducation civique", "civique ete", "civique été", "civique e\u{301}", "EDUCATION", "éduc"] {
+            assert_eq!(find(&search, text), ids(&[1]), "{text}");
+        }
+        assert_eq!(find(&search, &("Ж".repeat(90) + " и")), ids(&[2]), "a long word is cut in both");
     }
 
     #[test]
