@@ -1,6 +1,8 @@
 //! Lists as the API asks for them: from the store's ordered tables where one fits, else from a set of ids that search or
 //! links gave, sorted here.
 
+use std::collections::HashSet;
+
 use alexandria_api::catalogue::{CatalogueError, LinkedTo, ListQuery, Listing, OrderBy, Place, Relation, Sort, Stored};
 use alexandria_sync::domain::{Author, Category, Collection, Media, Typed};
 use alexandria_sync::id::{BucketId, NodeId, RecordId};
@@ -56,21 +58,15 @@ impl Library {
 
     /// The ids that search and links leave; `None` if neither is asked for.
     fn candidates(&self, query: &ListQuery) -> Result<Option<Vec<RecordId>>, CatalogueError> {
-        let found = match &query.text {
-            Some(text) => Some(self.search().find(query.kind, text).map_err(CatalogueError::store)?),
-            None => None,
-        };
         let linked = match query.linked_to {
             Some(linked_to) => Some(self.linked(query.kind, linked_to)?),
             None => None,
         };
-        Ok(match (found, linked) {
-            (Some(found), Some(linked)) => {
-                let linked: std::collections::HashSet<_> = linked.into_iter().collect();
-                Some(found.into_iter().filter(|id| linked.contains(id)).collect())
-            }
-            (found, linked) => found.or(linked),
-        })
+        let Some(text) = &query.text else { return Ok(linked) };
+        let linked: Option<HashSet<RecordId>> = linked.map(|linked| linked.into_iter().collect());
+        let keep = |id| linked.as_ref().is_none_or(|linked| linked.contains(&id));
+        let found = self.search().find(query.kind, text, query.bucket, keep).map_err(CatalogueError::store)?;
+        Ok(Some(found))
     }
 
     fn linked(&self, kind: Kind, linked_to: LinkedTo) -> Result<Vec<RecordId>, CatalogueError> {

@@ -159,7 +159,8 @@ mod tests {
 
     async fn is_found(library: &Library, number: u8, word: &str) {
         let mut committed = library.search().committed();
-        let found = committed.wait_for(|_| library.search().find(Media::KIND, word).unwrap() == [id(number)]);
+        let found =
+            committed.wait_for(|_| library.search().find(Media::KIND, word, None, |_| true).unwrap() == [id(number)]);
         let found = tokio::time::timeout(DEADLINE, found).await.map(|found| found.is_ok());
         assert_eq!(found, Ok(true), "{word} is found");
     }
@@ -213,7 +214,10 @@ mod tests {
         forget().unwrap();
         has_trouble(&library, false).await;
 
-        assert_eq!((library.search_behind_rows(), library.search().find(Media::KIND, "first").unwrap()), (0, vec![]));
+        assert_eq!(
+            (library.search_behind_rows(), library.search().find(Media::KIND, "first", None, |_| true).unwrap()),
+            (0, vec![])
+        );
         assert_eq!(library.forget_erased().await.unwrap(), 1);
         library.close();
         assert!(tokio::time::timeout(DEADLINE, following).await.is_ok_and(|ended| ended.is_ok()), "it ends");

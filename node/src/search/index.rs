@@ -1,5 +1,6 @@
 //! The tantivy index: one document for each live author, medium, category and collection.
 
+use std::cmp::Reverse;
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -9,11 +10,12 @@ use alexandria_sync::id::{BucketId, Epoch, RecordId, Seq};
 use alexandria_sync::record::{Kind, Record};
 use serde::{Deserialize, Serialize};
 use tantivy::collector::DocSetCollector;
-use tantivy::columnar::StrColumn;
 use tantivy::query::{BooleanQuery, EmptyQuery, FuzzyTermQuery, Occur, PhraseQuery, Query, TermQuery};
 use tantivy::schema::{FAST, Field, INDEXED, IndexRecordOption, STRING, Schema, TextFieldIndexing, TextOptions};
 use tantivy::tokenizer::{AsciiFoldingFilter, TextAnalyzer, TokenStream};
-use tantivy::{Index, IndexReader, IndexWriter, ReloadPolicy, TantivyDocument, TantivyError, Term};
+use tantivy::{
+    DocId, Index, IndexReader, IndexWriter, ReloadPolicy, SegmentOrdinal, TantivyDocument, TantivyError, Term,
+};
 use tokio::sync::{Notify, watch};
 
 use super::words::{Word, Words, words};
@@ -82,6 +84,7 @@ struct Fields {
     /// `kind/id`: names the document, so that a later version replaces it.
     key: Field,
     kind: Field,
+    bucket: Field,
     id: Field,
     name: Field,
     description: Field,
@@ -250,10 +253,13 @@ impl Search {
         record: Option<&Record>,
     ) -> Result<(), SearchError> {
         writer.delete_term(Term::from_field_text(self.fields.key, &key(kind, id)));
-        if let Some(text) = record.and_then(Text::of) {
+        if let Some(record) = record
+            && let Some(text) = Text::of(record)
+        {
             let mut document = TantivyDocument::new();
             document.add_text(self.fields.key, key(kind, id));
             document.add_u64(self.fields.kind, kind.0.into());
+            document.add_text(self.fields.bucket, record.key.bucket.to_string());
             document.add_text(self.fields.id, id.to_string());
             document.add_text(self.fields.name, text.name);
             document.add_text(self.fields.description, text.description);
@@ -283,37 +289,46 @@ impl Search {
         Ok(())
     }
 
-    /// The records of `kind` in which every word of `text` occurs, the last one perhaps only begun; in no order, at most
-    /// [`MATCHES_MAX`].
+    /// The records of `kind` in which every word of `text` occurs, the last one perhaps only begun; of one bucket if it is
+    /// given, and only what `keep` keeps. The newest first, at most [`MATCHES_MAX`].
     ///
     /// # Errors
     ///
     /// [`SearchError`] if the index is damaged.
-    pub fn find(&self, kind: Kind, text: &str) -> Result<Vec<RecordId>, SearchError> {
-        let Some(query) = self.query(kind, text) else { return Ok(Vec::new()) };
+    pub fn find(
+        &self,
+        kind: Kind,
+        text: &str,
+        bucket: Option<BucketId>,
+        keep: impl Fn(RecordId) -> bool,
+    ) -> Result<Vec<RecordId>, SearchError> {
+        let Some(query) = self.query(kind, text, bucket) else { return Ok(Vec::new()) };
         let searcher = self.reader.searcher();
-        let found = searcher.search(&query, &DocSetCollector)?;
-        let mut columns: BTreeMap<u32, Option<StrColumn>> = BTreeMap::new();
-        let mut ids = Vec::with_capacity(found.len().min(MATCHES_MAX));
-        let mut buffer = String::new();
-        for address in found.into_iter().take(MATCHES_MAX) {
-            let column = match columns.entry(address.segment_ord) {
-                std::collections::btree_map::Entry::Occupied(entry) => entry.into_mut(),
-                std::collections::btree_map::Entry::Vacant(entry) => {
-                    entry.insert(searcher.segment_reader(address.segment_ord).fast_fields().str("id")?)
-                }
-            };
-            let Some(column) = column else { continue };
-            if let Some(ord) = column.term_ords(address.doc_id).next() {
-                buffer.clear();
-                column.ord_to_str(ord, &mut buffer).map_err(TantivyError::from)?;
-                ids.extend(buffer.parse::<RecordId>());
-            }
+        let mut found: BTreeMap<SegmentOrdinal, Vec<DocId>> = BTreeMap::new();
+        for address in searcher.search(&query, &DocSetCollector)? {
+            found.entry(address.segment_ord).or_default().push(address.doc_id);
         }
+        let mut ids: Vec<RecordId> = Vec::new();
+        for (segment, documents) in found {
+            let Some(column) = searcher.segment_reader(segment).fast_fields().str("id")? else { continue };
+            let mut places: Vec<u64> = Vec::with_capacity(documents.len());
+            for document in documents {
+                places.extend(column.term_ords(document));
+            }
+            places.sort_unstable();
+            let read = |id: &[u8]| {
+                let id = std::str::from_utf8(id).ok().and_then(|id| id.parse().ok());
+                ids.extend(id.filter(|id| keep(*id)));
+            };
+            column.dictionary().sorted_ords_to_term_cb(&places, read).map_err(TantivyError::from)?;
+        }
+        // Ids are ordered by the time of creation. The same question must find the same, or pages would skip.
+        ids.sort_unstable_by_key(|id| Reverse(*id));
+        ids.truncate(MATCHES_MAX);
         Ok(ids)
     }
 
-    fn query(&self, kind: Kind, text: &str) -> Option<BooleanQuery> {
+    fn query(&self, kind: Kind, text: &str, bucket: Option<BucketId>) -> Option<BooleanQuery> {
         let (mut words, mut last_is_begun) = words(text);
         last_is_begun &= words.len() <= QUERY_WORDS_MAX;
         words.truncate(QUERY_WORDS_MAX);
@@ -321,7 +336,10 @@ impl Search {
         let mut analyzer = self.index.tokenizers().get(ANALYZER)?;
         let mut clauses: Vec<(Occur, Box<dyn Query>)> = Vec::new();
         let kind = Term::from_field_u64(self.fields.kind, kind.0.into());
-        clauses.push((Occur::Must, Box::new(TermQuery::new(kind, IndexRecordOption::Basic))));
+        let bucket = bucket.map(|bucket| Term::from_field_text(self.fields.bucket, &bucket.to_string()));
+        for term in bucket.into_iter().chain([kind]) {
+            clauses.push((Occur::Must, Box::new(TermQuery::new(term, IndexRecordOption::Basic))));
+        }
         for (at, word) in words.iter().enumerate() {
             let terms = sought(&mut analyzer, word);
             // One character of a run is indexed as the beginning of two.
@@ -423,6 +441,7 @@ fn schema() -> (Schema, Fields) {
     let fields = Fields {
         key: schema.add_text_field("key", STRING),
         kind: schema.add_u64_field("kind", INDEXED),
+        bucket: schema.add_text_field("bucket", STRING),
         id: schema.add_text_field("id", TextOptions::from(FAST)),
         name: schema.add_text_field("name", words()),
         description: schema.add_text_field("description", words()),
@@ -451,7 +470,7 @@ mod tests {
     }
 
     fn find(search: &Search, text: &str) -> Vec<RecordId> {
-        let mut found = search.find(Media::KIND, text).unwrap();
+        let mut found = search.find(Media::KIND, text, None, |_| true).unwrap();
         found.sort_unstable();
         found
     }
@@ -467,7 +486,7 @@ mod tests {
         assert_eq!(find(&search, "monte car"), ids(&[2]));
         assert_eq!(find(&search, "car monte"), ids(&[]));
         assert_eq!(find(&search, "monte fr"), ids(&[1]));
-        assert_eq!(search.find(Author::KIND, "monte").unwrap(), ids(&[]));
+        assert_eq!(search.find(Author::KIND, "monte", None, |_| true).unwrap(), ids(&[]));
         assert_eq!(find(&search, "  ?! "), ids(&[]));
     }
 
@@ -515,6 +534,30 @@ mod tests {
             assert_eq!(find(&search, text), ids(&[1]), "{text}");
         }
         assert_eq!(find(&search, &("Ж".repeat(90) + " и")), ids(&[2]), "a long word is cut in both");
+    }
+
+    #[test]
+    fn of_more_than_a_query_may_find_the_newest_are_found_each_time() {
+        let dir = tempfile::tempdir().unwrap();
+        let (search, indexed) = Search::open(dir.path(), Epoch(1)).unwrap();
+        let id = |number: usize| RecordId::mint(number as u64, [0; 10]);
+        let elsewhere = BucketId::Collection(id(0));
+        for number in 0..MATCHES_MAX + 50 {
+            let bucket = if number < 3 { elsewhere } else { BucketId::Catalogue };
+            let media = Media { title: "Same".into(), ..Media::default() };
+            search.update(&[media.to_record(bucket, id(number), Stamp::default())]).unwrap();
+            if number == MATCHES_MAX / 2 {
+                search.commit(&indexed).unwrap();
+            }
+        }
+        search.commit(&indexed).unwrap();
+        let newest: Vec<RecordId> = (50..MATCHES_MAX + 50).rev().map(id).collect();
+        for _ in 0..3 {
+            assert!(search.find(Media::KIND, "same", None, |_| true).unwrap() == newest);
+        }
+        let old = search.find(Media::KIND, "same", None, |found| found == id(7)).unwrap();
+        assert_eq!(old, [id(7)], "what is not looked for takes nobody's place");
+        assert_eq!(search.find(Media::KIND, "same", Some(elsewhere), |_| true).unwrap(), [id(2), id(1), id(0)]);
     }
 
     #[test]
