@@ -58,7 +58,7 @@ impl Visit {
         Self {
             language: asked.or_else(|| kept_language(headers)).or_else(accepted).unwrap_or_default(),
             language_to_keep: asked,
-            path: if path.len() > ADDRESS_BYTES_MAX { "/".to_owned() } else { path.to_owned() },
+            path: if is_linkable(path) { path.to_owned() } else { "/".to_owned() },
             if_none_match: headers.get(header::IF_NONE_MATCH).cloned(),
             looks: method == Method::GET && asked.is_none() && !is_prefetch,
             parameters,
@@ -100,6 +100,11 @@ pub(super) fn address<'a>(path: &str, parameters: impl IntoIterator<Item = (&'a 
     }
 }
 
+/// Whether a link to `path` stays here: one that begins with two slashes, which may be backslashes, names another host.
+fn is_linkable(path: &str) -> bool {
+    path.len() <= ADDRESS_BYTES_MAX && !["//", "/\\"].iter().any(|start| path.starts_with(start))
+}
+
 fn text<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<&'a str> {
     headers.get(name)?.to_str().ok()
 }
@@ -134,6 +139,14 @@ mod tests {
         let visit = visit("q=caf%C3%A9+%26&kind=book&lang=ar&empty=", &[]);
         assert_eq!(visit.address_with(&[]), "/browse?q=caf%C3%A9+%26&kind=book");
         assert_eq!(visit.address_with(&[("kind", None), ("lang", Some("fr"))]), "/browse?q=caf%C3%A9+%26&lang=fr");
+    }
+
+    #[test]
+    fn an_address_never_leads_to_another_host() {
+        for path in ["//evil.example/x", "/\\evil.example/x", &format!("/{}", "x".repeat(ADDRESS_BYTES_MAX))] {
+            let visit = Visit::new(&Method::GET, path, "", &HeaderMap::new());
+            assert_eq!(visit.address_with(&[("lang", Some("fr"))]), "/?lang=fr", "{path}");
+        }
     }
 
     #[test]
