@@ -273,7 +273,7 @@ fn part<T: Content>(
         Readable::Markdown | Readable::Html => {
             let bytes = reader.whole(MARKUP_BYTES_MAX)?;
             let text = text::decode(&bytes);
-            let markup = if readable == Readable::Markdown { text::markdown(&text) } else { text.into_owned() };
+            let markup = if readable == Readable::Markdown { text::markdown(&text)? } else { text.into_owned() };
             if !matches!(place, Place::Number(1)) {
                 return Err(ReadError::NoSuchPart);
             }

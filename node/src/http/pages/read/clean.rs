@@ -21,6 +21,8 @@ use crate::ingest::resolve;
 const ID_PREFIX: &str = "x-";
 /// Elements open at once. The time that a parser takes for each tag grows with it.
 const DEPTH_MAX: usize = 500;
+/// Elements of one page. Each takes hundreds of bytes of memory while the page is made.
+const ELEMENTS_MAX: usize = 100_000;
 
 /// What stays as it is in a path.
 const PATH: &AsciiSet = &NON_ALPHANUMERIC.remove(b'/').remove(b'-').remove(b'_').remove(b'.').remove(b'~');
@@ -79,9 +81,7 @@ fn clean(
 ) -> Result<String, ReadError> {
     // Which HTML has only inside foreign elements, and none of those is left. Without it, tokens are the same everywhere.
     let html = html.replace("<![CDATA[", "");
-    if may_be_deeper(&html, DEPTH_MAX) {
-        return Err(ReadError::TooLarge { what: "the nesting" });
-    }
+    check_elements(&html)?;
     let unseen = [
         "script", "style", "title", "head", "noscript", "template", "textarea", "select", "iframe", "object", "svg",
         "math",
@@ -101,23 +101,39 @@ fn clean(
     Ok(cleaned.to_string())
 }
 
-/// Whether more elements may be open at once than `depth_max`. Errs on the side of yes: an end tag counts only right
-/// where its element could end, so a page that closes nothing is deep.
-fn may_be_deeper(html: &str, depth_max: usize) -> bool {
+/// Refuses more than [`ELEMENTS_MAX`] elements, and where more than [`DEPTH_MAX`] may be open at once. Errs on the side of
+/// depth: an end tag counts only right where its element could end, so a page that closes nothing is deep.
+fn check_elements(html: &str) -> Result<(), ReadError> {
+    let mut count = 0;
     let mut open: Vec<HtmlString> = Vec::new();
     for token in Tokenizer::new(html) {
+        count += usize::from(token.as_ref().is_ok_and(may_make_an_element));
+        if count > ELEMENTS_MAX {
+            return Err(ReadError::TooLarge { what: "the number of elements" });
+        }
         match token {
-            Ok(Token::StartTag(tag)) if !leaves_nothing_open(&tag.name) => {
-                open.push(tag.name);
-                if open.len() > depth_max {
-                    return true;
+            Ok(Token::StartTag(tag)) => {
+                if !leaves_nothing_open(&tag.name) {
+                    open.push(tag.name);
+                }
+                if open.len() > DEPTH_MAX {
+                    return Err(ReadError::TooLarge { what: "the nesting" });
                 }
             }
             Ok(Token::EndTag(tag)) if open.last().is_some_and(|last| *last == tag.name) => _ = open.pop(),
             _ => {}
         }
     }
-    false
+    Ok(())
+}
+
+/// Also the end of a paragraph or of a line that never began.
+fn may_make_an_element(token: &Token) -> bool {
+    match token {
+        Token::StartTag(_) => true,
+        Token::EndTag(tag) => [b"p".as_slice(), b"br"].contains(&tag.name.as_slice()),
+        _ => false,
+    }
 }
 
 /// Elements that have no content, or that the next of their kind closes, so that many of them are not deep.
@@ -275,5 +291,13 @@ mod tests {
         let long = "<p>Words and <b>more</b> of them.<br><a href='#x'>x</a>".repeat(20_000);
         assert!(document(&long).is_ok());
         assert!(started.elapsed().as_secs() < 20, "{:?}", started.elapsed());
+    }
+
+    #[test]
+    fn markup_of_more_elements_than_a_page_may_have_is_refused() {
+        for many in ["<em>a</em>", "<br>", "</p>"] {
+            assert!(check_elements(&many.repeat(ELEMENTS_MAX)).is_ok(), "{many}");
+            assert!(document(&many.repeat(ELEMENTS_MAX + 1)).is_err(), "{many}");
+        }
     }
 }

@@ -6,10 +6,15 @@ use chardetng::{EncodingDetector, Iso2022JpDetection, Utf8Detection};
 use encoding_rs::Encoding;
 use pulldown_cmark::{Options, Parser, html};
 
+use super::ReadError;
+
 /// Of a plain text on one page.
 const PART_BYTES: usize = 24 * 1024;
 /// Looked at to guess an encoding.
 const GUESSED_BYTES: usize = 64 * 1024;
+/// Lines and punctuation of one Markdown document: a parser takes a hundred bytes of memory for each that might mean
+/// something. Prose has a mark in twenty characters.
+const MARKS_MAX: usize = 400_000;
 
 /// Text in whatever encoding it is, by its mark or by its looks; bad sequences become U+FFFD.
 pub(super) fn decode(bytes: &[u8]) -> Cow<'_, str> {
@@ -46,16 +51,20 @@ pub(super) fn parts(text: &str) -> Vec<&str> {
 }
 
 /// The markup that Markdown means. What HTML it holds is still in it.
-pub(super) fn markdown(text: &str) -> String {
+pub(super) fn markdown(text: &str) -> Result<String, ReadError> {
     let options = Options::ENABLE_TABLES
         | Options::ENABLE_STRIKETHROUGH
         | Options::ENABLE_FOOTNOTES
         | Options::ENABLE_HEADING_ATTRIBUTES
         | Options::ENABLE_YAML_STYLE_METADATA_BLOCKS
         | Options::ENABLE_PLUSES_DELIMITED_METADATA_BLOCKS;
+    let is_mark = |byte: &u8| byte.is_ascii_punctuation() || *byte == b'\n';
+    if text.bytes().filter(is_mark).count() > MARKS_MAX {
+        return Err(ReadError::TooLarge { what: "the number of marks" });
+    }
     let mut markup = String::new();
     html::push_html(&mut markup, Parser::new_ext(text, options));
-    markup
+    Ok(markup)
 }
 
 #[cfg(test)]
@@ -71,6 +80,14 @@ mod tests {
         assert!(parts[0].ends_with(".\n"));
         assert_eq!(super::parts(""), [""]);
         assert_eq!(super::parts(&"\n".repeat(PART_BYTES + 1)).concat().len(), PART_BYTES + 1);
+    }
+
+    #[test]
+    fn markdown_that_means_more_than_a_page_may_hold_is_refused() {
+        assert!(markdown(&"Some *words* of a line.\n".repeat(20_000)).is_ok());
+        for many in ["*a*_b_ ", "a\n", "- "] {
+            assert!(markdown(&many.repeat(MARKS_MAX + 1)).is_err(), "{many}");
+        }
     }
 
     #[test]
