@@ -290,6 +290,16 @@ async fn content_that_has_not_arrived_is_announced_instead_of_offered() {
 }
 
 #[tokio::test]
+async fn a_long_name_makes_no_page_wider_than_its_window() {
+    let style = Library::new().get("/").await.links("/static/style.").remove(0);
+    let style = Library::new().get(&style).await.text;
+    for name in [".names a", ".trail a, .trail span", ".chapters a", ".files a", ".beside > a"] {
+        let rule = style.split(&format!("\n{name} {{")).nth(1).and_then(|rest| rest.split('}').next()).expect(name);
+        assert!(rule.contains("max-width: 100%") && rule.contains("overflow-wrap: anywhere"), "{name}: {rule}");
+    }
+}
+
+#[tokio::test]
 async fn a_page_that_did_not_change_is_not_sent_again() {
     let library = Library::new();
     let first = library.get("/browse").await;
