@@ -14,8 +14,9 @@ use super::card;
 use super::kind::{self, KINDS};
 use super::language::name_of;
 use super::layout;
+use super::quantity;
 use super::visit::Visit;
-use super::walk::{self, AFTER, BEFORE, Keep, Leaf, Turn};
+use super::walk::{self, AFTER, BEFORE, EXAMINED_MAX, Keep, Leaf, Turn};
 use super::wording::{Texts, fill};
 
 /// Media on a page: fills rows of two, three, four and six.
@@ -49,12 +50,16 @@ pub(super) async fn results<C: Catalogue>(
     let query = ListQuery { page_size: PAGE_SIZE, ..query.clone() };
     let leaf: Leaf<Media> = walk::leaf(catalogue, &query, Turn::of(visit)?, keep).await?;
     let pager = pager(visit, &leaf);
+    let goes_on = leaf.next.or(leaf.previous).is_some();
     let is_narrowed = query.text.is_some() || keep.is_some();
     let cards = card::with_authors(catalogue, leaf.items).await?;
     Ok(html! {
         @if cards.is_empty() {
             div.empty {
-                @if is_narrowed {
+                @if goes_on {
+                    p { (fill(t.nothing_so_far, &[&quantity::count(t, EXAMINED_MAX as u64)])) }
+                    p { (t.nothing_so_far_next) }
+                } @else if is_narrowed {
                     p { (t.nothing_found) }
                     p { (t.nothing_found_next) }
                 } @else {

@@ -11,7 +11,7 @@ use super::answer::PageError;
 use super::visit::Visit;
 
 /// Records that one page looks at, at most, for those that it shows.
-const EXAMINED_MAX: usize = 2_000;
+pub(super) const EXAMINED_MAX: usize = 2_000;
 /// The parameters that say where a page starts or ends.
 pub(super) const AFTER: &str = "after";
 pub(super) const BEFORE: &str = "before";

@@ -86,6 +86,12 @@ texts! {
         "Essayez avec moins de mots ou d’autres mots, ou parcourez tout.",
         "Pruebe con menos palabras u otras, o explore todo.",
         "جرّب كلمات أقل أو غيرها، أو تصفّح كل شيء.";
+    nothing_so_far: "Nothing was found so far. Looked at: {}", "Rien n’a été trouvé pour l’instant. Examinés : {}",
+        "No se encontró nada hasta ahora. Examinados: {}", "لم يُعثر على شيء حتى الآن. عدد ما فُحص: {}";
+    nothing_so_far_next: "There is more: look further, or take a filter away.",
+        "Il y en a d’autres : cherchez plus loin, ou retirez un filtre.",
+        "Hay más: siga buscando o quite un filtro.",
+        "هناك المزيد: تابع البحث أو أزل أحد المرشّحات.";
     search_empty: "Type what you are looking for.", "Écrivez ce que vous cherchez.", "Escriba lo que busca.",
         "اكتب ما تبحث عنه.";
     nothing_here: "There is nothing here yet.", "Il n’y a encore rien ici.", "Todavía no hay nada aquí.",

@@ -10,6 +10,7 @@ use alexandria_sync::wire::Class;
 use axum::body::Body;
 use axum::http::{Request, StatusCode};
 
+use super::super::walk::EXAMINED_MAX;
 use super::library::Library;
 
 const ARABIC: (&str, &str) = ("accept-language", "ar");
@@ -287,6 +288,22 @@ async fn content_that_has_not_arrived_is_announced_instead_of_offered() {
     let id = library.media(&Media { title: "Far".into(), files: vec![file], ..Media::default() }).await;
     let answer = library.get(&format!("/media/{id}")).await;
     assert!(answer.text.contains("has not reached this library yet") && !answer.text.contains("<video"));
+}
+
+#[tokio::test]
+async fn a_search_that_was_cut_short_does_not_say_that_there_is_nothing() {
+    let library = Library::new();
+    let book = Media { title: "Deep down".into(), media_kind: MediaKind::Book, ..Media::default() };
+    let book = library.media(&book).await;
+    for _ in 0..EXAMINED_MAX {
+        library.media(&Media { title: "Above".into(), media_kind: MediaKind::Doc, ..Media::default() }).await;
+    }
+    let first = library.get("/browse?kind=book").await;
+    assert!(first.text.contains("Nothing was found so far. Looked at: 2,000"), "{}", first.text);
+    assert!(!first.text.contains("Nothing was found.") && first.text.contains("Look further"));
+    let second = library.get(&first.step("next").expect("it goes on")).await;
+    assert_eq!(second.links("/media/"), [format!("/media/{book}")]);
+    assert!(library.get("/browse?kind=video&order=oldest").await.text.contains("so far"));
 }
 
 #[tokio::test]
