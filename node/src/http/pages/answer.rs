@@ -12,13 +12,14 @@ use maud::{Markup, html};
 
 use super::layout;
 use super::visit::{LANGUAGE, Visit};
+use super::wording::fill;
 
 /// Nothing runs; everything shown comes from this node; nobody frames it.
 const POLICY: &str = "default-src 'none'; style-src 'self'; img-src 'self'; media-src 'self'; form-action 'self'; \
                       base-uri 'none'; frame-ancestors 'none'";
 /// How long the choice of a language is kept, in seconds: a year.
 const LANGUAGE_KEPT_S: u32 = 31_536_000;
-/// When to come again to a library that is busy or starting, in seconds.
+/// When to come again to a library that is busy or starting, or for content that is on its way, in seconds.
 const RETRY_AFTER_S: &str = "5";
 
 /// What fills a page.
@@ -55,6 +56,13 @@ pub(super) enum PageError {
         /// The address of the medium's own page.
         media: String,
     },
+    /// Come again later; its own page tells why it is not here, and may fetch it.
+    #[error("the content has not arrived")]
+    NotArrived {
+        /// The address of the medium's own page.
+        media: String,
+        title: String,
+    },
     /// Tell whoever looks after the library.
     #[error("the library failed")]
     Failed(#[source] CatalogueError),
@@ -86,6 +94,7 @@ impl Visit {
             PageError::BadLink => (StatusCode::BAD_REQUEST, t.bad_link, t.bad_link_next),
             PageError::Busy => (StatusCode::SERVICE_UNAVAILABLE, t.busy, t.busy_next),
             PageError::Unreadable { .. } => (StatusCode::UNPROCESSABLE_ENTITY, t.unreadable, t.unreadable_next),
+            PageError::NotArrived { .. } => (StatusCode::SERVICE_UNAVAILABLE, t.not_arrived, t.not_arrived_next),
             PageError::Failed(cause) => {
                 tracing::error!(error = cause as &dyn std::error::Error, path = self.path, "a page failed");
                 (StatusCode::INTERNAL_SERVER_ERROR, t.failed, t.failed_next)
@@ -98,12 +107,15 @@ impl Visit {
                 @if let PageError::Unreadable { media } = error {
                     a.button href=(media) { (t.download) }
                 }
+                @if let PageError::NotArrived { media, title } = error {
+                    a.button href=(media) { (fill(t.back_to, &[title])) }
+                }
                 a.button href="/" { (t.home) }
                 a.button.quiet href="/browse" { (t.browse) }
             }
         };
         let mut response = self.sent(status, &Page::new(title, body));
-        if matches!(error, PageError::Busy) {
+        if status == StatusCode::SERVICE_UNAVAILABLE {
             response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static(RETRY_AFTER_S));
         }
         response

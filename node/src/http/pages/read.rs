@@ -231,8 +231,10 @@ async fn open<C: Catalogue>(catalogue: &C, id: &str) -> Result<(Found<Media>, Re
     files.sort_by_key(|file| file.role != FileRole::Main);
     let readable = files.iter().find_map(|file| Some((file.blob, Readable::of(&file.media_type)?)));
     let (blob, readable) = readable.ok_or(PageError::Missing)?;
-    let content = catalogue.open_blob(blob).await?.ok_or(PageError::Missing)?;
-    Ok((media, readable, content))
+    match catalogue.open_blob(blob).await? {
+        Some(content) => Ok((media, readable, content)),
+        None => Err(PageError::NotArrived { media: format!("/media/{}", media.id), title: media.it.title }),
+    }
 }
 
 fn part<T: Content>(

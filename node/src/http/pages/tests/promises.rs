@@ -291,6 +291,26 @@ async fn content_that_has_not_arrived_is_announced_instead_of_offered() {
 }
 
 #[tokio::test]
+async fn a_book_that_has_not_arrived_says_so_where_it_would_be_read() {
+    let library = Library::new();
+    let file = MediaFile {
+        blob: BlobHash::of(b"elsewhere"),
+        media_type: "application/epub+zip".into(),
+        name: "a.epub".into(),
+        size_bytes: 5,
+        role: FileRole::Main,
+    };
+    let id = library.media(&Media { title: "Far".into(), files: vec![file], ..Media::default() }).await;
+    for page in [format!("/read/{id}"), format!("/read/{id}/file/cover.png")] {
+        let answer = library.get(&page).await;
+        assert_eq!(answer.status, StatusCode::SERVICE_UNAVAILABLE, "{page}");
+        assert!(!answer.header("retry-after").is_empty(), "{page}");
+        assert!(answer.text.contains("has not reached this library yet"), "{}", answer.text);
+        assert_eq!(answer.links("/media/"), [format!("/media/{id}")]);
+    }
+}
+
+#[tokio::test]
 async fn a_search_that_was_cut_short_does_not_say_that_there_is_nothing() {
     let library = Library::new();
     let book = Media { title: "Deep down".into(), media_kind: MediaKind::Book, ..Media::default() };
