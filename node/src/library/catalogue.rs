@@ -138,12 +138,7 @@ impl Catalogue for Library {
     }
 
     async fn open_blob(&self, hash: BlobHash) -> Result<Option<FileContent>, CatalogueError> {
-        let Some(opened) = self.store().blobs.open_blob(hash).await.map_err(blob_error)? else {
-            if !self.store().records.references(hash).map_err(store_error)?.is_empty() {
-                self.store().blobs.want_now(hash, None);
-            }
-            return Ok(None);
-        };
+        let Some(opened) = self.store().blobs.open_blob(hash).await.map_err(blob_error)? else { return Ok(None) };
         let info = BlobInfo { hash, size_bytes: opened.size_bytes, media_type: self.media_type(hash)? };
         let (file, reading) = opened.into_parts();
         Ok(Some(FileContent::new(info, file.into_std().await, reading)))
@@ -316,4 +311,48 @@ async fn blocking<T: Send + 'static>(
 ) -> Result<T, CatalogueError> {
     // Fails only if the work panicked or the runtime is being shut down.
     tokio::task::spawn_blocking(work).await.unwrap_or(Err(CatalogueError::Closing))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use alexandria_api::catalogue::Content;
+
+    use super::*;
+    use crate::library::StoreConfig;
+    use crate::library::outlook::LinkState;
+    use crate::library::selection::SelectionConfig;
+
+    const DEADLINE: Duration = Duration::from_secs(30);
+
+    fn open(dir: &tempfile::TempDir) -> Library {
+        let config = StoreConfig { min_free_bytes: 0, ..StoreConfig::default() };
+        Library::open(dir.path(), &config, &SelectionConfig::default()).unwrap().0
+    }
+
+    fn record(hash: BlobHash, media_type: &str) -> Change {
+        let blob = Blob { hash: Some(hash), size_bytes: 9, media_type: media_type.into() };
+        Change::put(BucketId::Catalogue, Blob::record_id(hash), blob)
+    }
+
+    /// What a `HEAD` or a page that is opened does must order nothing over a link that somebody pays for.
+    #[tokio::test]
+    async fn looking_whether_content_is_here_orders_none_of_it_and_reading_does() {
+        let dir = tempfile::tempdir().unwrap();
+        let library = open(&dir);
+        let hash = BlobHash::of(b"elsewhere");
+        library.store().records.change_one(record(hash, "video/mp4")).await.unwrap();
+        library.tell_link(Some(LinkState { connected: true, ..LinkState::default() }));
+        let mut wants = library.store().blobs.urgent_changes();
+        wants.mark_unchanged();
+        assert!(library.open_blob(hash).await.unwrap().is_none());
+        let content = library.fetch_blob(hash).await.unwrap().expect("a record names it");
+        assert!(!wants.has_changed().unwrap());
+        tokio::select! {
+            read = content.ready(0..9) => panic!("nothing can come: {read:?}"),
+            wanted = tokio::time::timeout(DEADLINE, wants.changed()) => wanted.expect("it is asked for").unwrap(),
+        }
+        library.close();
+    }
 }
