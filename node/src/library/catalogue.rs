@@ -203,7 +203,7 @@ impl Catalogue for Library {
             }
             return Err(CatalogueError::HashMismatch { actual: put.hash });
         }
-        if !put.existed {
+        if !put.existed || self.may_be_called(put.hash, &upload.media_type)? {
             self.store().blobs.set_media_type(put.hash, &upload.media_type).await.map_err(store_error)?;
         }
         let info = BlobInfo { hash: put.hash, size_bytes: put.size_bytes, media_type: self.media_type(put.hash)? };
@@ -246,6 +246,16 @@ impl Library {
     fn head(&self, bucket: BucketId) -> Seq {
         let heads = self.store().records.heads_now();
         heads.into_iter().find(|head| head.bucket == bucket).map(|head| head.head).unwrap_or_default()
+    }
+
+    /// Whether content that is here already may be called `media_type` from now on: while nobody has named it, or no record
+    /// refers to it.
+    fn may_be_called(&self, hash: BlobHash, media_type: &str) -> Result<bool, CatalogueError> {
+        if media_type == UNKNOWN_MEDIA_TYPE {
+            return Ok(false);
+        }
+        let is_unnamed = self.media_type(hash)? == UNKNOWN_MEDIA_TYPE;
+        Ok(is_unnamed || self.store().records.references(hash).map_err(store_error)?.is_empty())
     }
 
     /// What the records say that content is, or what it was uploaded as.
@@ -318,6 +328,8 @@ mod tests {
     use std::time::Duration;
 
     use alexandria_api::catalogue::Content;
+    use bytes::Bytes;
+    use futures::stream;
 
     use super::*;
     use crate::library::StoreConfig;
@@ -353,6 +365,29 @@ mod tests {
             read = content.ready(0..9) => panic!("nothing can come: {read:?}"),
             wanted = tokio::time::timeout(DEADLINE, wants.changed()) => wanted.expect("it is asked for").unwrap(),
         }
+        library.close();
+    }
+
+    async fn media_type_after(library: &Library, media_type: &str) -> String {
+        let body = stream::iter([Ok(Bytes::from_static(b"the bytes"))]).boxed();
+        let upload = Upload { media_type: media_type.into(), expected: None, size_bytes: None, body };
+        library.put_blob(upload).await.unwrap().info.media_type
+    }
+
+    #[tokio::test]
+    async fn content_may_be_named_better_until_a_record_refers_to_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let library = open(&dir);
+        for (stated, kept) in [
+            (UNKNOWN_MEDIA_TYPE, UNKNOWN_MEDIA_TYPE),
+            ("text/plain", "text/plain"),
+            ("text/vtt", "text/vtt"),
+            (UNKNOWN_MEDIA_TYPE, "text/vtt"),
+        ] {
+            assert_eq!(media_type_after(&library, stated).await, kept, "{stated}");
+        }
+        library.store().records.change_one(record(BlobHash::of(b"the bytes"), "text/vtt")).await.unwrap();
+        assert_eq!(media_type_after(&library, "text/html").await, "text/vtt");
         library.close();
     }
 }
