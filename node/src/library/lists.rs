@@ -64,9 +64,8 @@ impl Library {
         };
         let Some(text) = &query.text else { return Ok(linked) };
         let linked: Option<HashSet<RecordId>> = linked.map(|linked| linked.into_iter().collect());
-        let keep = |id| linked.as_ref().is_none_or(|linked| linked.contains(&id));
-        let found = self.search().find(query.kind, text, query.bucket, keep).map_err(CatalogueError::store)?;
-        Ok(Some(found))
+        let found = self.search().find(query.kind, text, query.bucket, linked.as_ref());
+        found.map(Some).map_err(CatalogueError::store)
     }
 
     fn linked(&self, kind: Kind, linked_to: LinkedTo) -> Result<Vec<RecordId>, CatalogueError> {

@@ -160,7 +160,7 @@ mod tests {
     async fn is_found(library: &Library, number: u8, word: &str) {
         let mut committed = library.search().committed();
         let found =
-            committed.wait_for(|_| library.search().find(Media::KIND, word, None, |_| true).unwrap() == [id(number)]);
+            committed.wait_for(|_| library.search().find(Media::KIND, word, None, None).unwrap() == [id(number)]);
         let found = tokio::time::timeout(DEADLINE, found).await.map(|found| found.is_ok());
         assert_eq!(found, Ok(true), "{word} is found");
     }
@@ -215,7 +215,7 @@ mod tests {
         has_trouble(&library, false).await;
 
         assert_eq!(
-            (library.search_behind_rows(), library.search().find(Media::KIND, "first", None, |_| true).unwrap()),
+            (library.search_behind_rows(), library.search().find(Media::KIND, "first", None, None).unwrap()),
             (0, vec![])
         );
         assert_eq!(library.forget_erased().await.unwrap(), 1);

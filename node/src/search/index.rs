@@ -1,7 +1,7 @@
 //! The tantivy index: one document for each live author, medium, category and collection.
 
 use std::cmp::Reverse;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::path::Path;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -290,7 +290,7 @@ impl Search {
     }
 
     /// The records of `kind` in which every word of `text` occurs, the last one perhaps only begun; of one bucket if it is
-    /// given, and only what `keep` keeps. The newest first, at most [`MATCHES_MAX`].
+    /// given, and only those of `among` if that is. The newest first, at most [`MATCHES_MAX`].
     ///
     /// # Errors
     ///
@@ -300,7 +300,7 @@ impl Search {
         kind: Kind,
         text: &str,
         bucket: Option<BucketId>,
-        keep: impl Fn(RecordId) -> bool,
+        among: Option<&HashSet<RecordId>>,
     ) -> Result<Vec<RecordId>, SearchError> {
         let Some(query) = self.query(kind, text, bucket) else { return Ok(Vec::new()) };
         let searcher = self.reader.searcher();
@@ -316,9 +316,13 @@ impl Search {
                 places.extend(column.term_ords(document));
             }
             places.sort_unstable();
+            if among.is_none() {
+                // Names of ids stand in their order: these are the newest of the segment.
+                places.drain(..places.len().saturating_sub(MATCHES_MAX));
+            }
             let read = |id: &[u8]| {
                 let id = std::str::from_utf8(id).ok().and_then(|id| id.parse().ok());
-                ids.extend(id.filter(|id| keep(*id)));
+                ids.extend(id.filter(|id| among.is_none_or(|among| among.contains(id))));
             };
             column.dictionary().sorted_ords_to_term_cb(&places, read).map_err(TantivyError::from)?;
         }
@@ -470,7 +474,7 @@ mod tests {
     }
 
     fn find(search: &Search, text: &str) -> Vec<RecordId> {
-        let mut found = search.find(Media::KIND, text, None, |_| true).unwrap();
+        let mut found = search.find(Media::KIND, text, None, None).unwrap();
         found.sort_unstable();
         found
     }
@@ -486,7 +490,7 @@ mod tests {
         assert_eq!(find(&search, "monte car"), ids(&[2]));
         assert_eq!(find(&search, "car monte"), ids(&[]));
         assert_eq!(find(&search, "monte fr"), ids(&[1]));
-        assert_eq!(search.find(Author::KIND, "monte", None, |_| true).unwrap(), ids(&[]));
+        assert_eq!(search.find(Author::KIND, "monte", None, None).unwrap(), ids(&[]));
         assert_eq!(find(&search, "  ?! "), ids(&[]));
     }
 
@@ -553,11 +557,11 @@ mod tests {
         search.commit(&indexed).unwrap();
         let newest: Vec<RecordId> = (50..MATCHES_MAX + 50).rev().map(id).collect();
         for _ in 0..3 {
-            assert!(search.find(Media::KIND, "same", None, |_| true).unwrap() == newest);
+            assert!(search.find(Media::KIND, "same", None, None).unwrap() == newest);
         }
-        let old = search.find(Media::KIND, "same", None, |found| found == id(7)).unwrap();
+        let old = search.find(Media::KIND, "same", None, Some(&HashSet::from([id(7)]))).unwrap();
         assert_eq!(old, [id(7)], "what is not looked for takes nobody's place");
-        assert_eq!(search.find(Media::KIND, "same", Some(elsewhere), |_| true).unwrap(), [id(2), id(1), id(0)]);
+        assert_eq!(search.find(Media::KIND, "same", Some(elsewhere), None).unwrap(), [id(2), id(1), id(0)]);
     }
 
     #[test]
