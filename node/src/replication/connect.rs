@@ -140,8 +140,13 @@ impl Connector {
             Ok(link) => return Ok(connected(link, choice.why)),
             Err(error) => error,
         };
-        let Some(then) = choice.then.filter(|_| is_of_the_network(&first)) else { return Err(first) };
-        tracing::info!(error = &first as &dyn std::error::Error, "{} gets no answer; trying {then}", choice.first);
+        let is_of_the_network = is_of_the_network(&first);
+        let is_probe = choice.why == Why::Probe;
+        if !is_of_the_network && (is_probe || something_else_answers(&first)) {
+            self.learn(&network, now_unix_ms, |known| known.of(choice.first).has_failed(now_unix_ms));
+        }
+        let Some(then) = choice.then.filter(|_| is_of_the_network || is_probe) else { return Err(first) };
+        tracing::info!(error = &first as &dyn std::error::Error, "{} does not connect; trying {then}", choice.first);
         match (attempt.over(then, None).await, first) {
             (Ok(link), _) => Ok(connected(link, Why::FellBack)),
             (Err(NoConnection::Connect(then)), NoConnection::Connect(first)) => {
@@ -245,6 +250,16 @@ impl Attempt<'_> {
 
 fn is_of_the_network(error: &NoConnection) -> bool {
     matches!(error, NoConnection::Connect(error) if error.is_of_the_network())
+}
+
+/// Whether the other end may not be the bridge at all: a portal, say, or a proxy that breaks TLS.
+fn something_else_answers(error: &NoConnection) -> bool {
+    let NoConnection::Connect(error) = error else { return false };
+    matches!(
+        error,
+        ConnectError::Quic(quic::ConnectError::Handshake(_))
+            | ConnectError::Tcp(tcp::ConnectError::Handshake(_) | tcp::ConnectError::OtherProtocol)
+    )
 }
 
 async fn resolve(address: &str) -> Result<SocketAddr, NoConnection> {

@@ -1,8 +1,8 @@
 //! Which transport a session uses: decided from what each did on this network before.
 //!
 //! Pure: times are passed in. QUIC is the first choice. TCP goes first where QUIC got no answer, where its sessions break
-//! off, or where TCP was measurably faster. Whatever goes first, the other one has a session of its own now and then,
-//! so that a network that has changed is noticed.
+//! off, where something else answers in the bridge's place, or where TCP was measurably faster. Whatever goes first, the
+//! other one has a session of its own now and then, so that a network that has changed is noticed.
 //!
 //! Not here: remembering it on disk (`network_memory`), and dialling (`connect`).
 
@@ -43,9 +43,9 @@ pub enum TransportSetting {
 pub(super) struct Experience {
     /// When it was last tried, in milliseconds since 1970.
     pub(super) tried_unix_ms: Option<u64>,
-    /// It got no answer when it was last tried, and the other one did.
+    /// It did not connect when it was last tried, and the other one did.
     pub(super) is_unreachable: bool,
-    /// Sessions in a row that broke off early.
+    /// Sessions in a row that broke off early, or did not begin for something else answered.
     pub(super) broken: u32,
     /// What it carried at its best, in bytes a second.
     pub(super) goodput: Option<u64>,
@@ -54,6 +54,12 @@ pub(super) struct Experience {
 impl Experience {
     fn is_usable(&self) -> bool {
         !self.is_unreachable && self.broken < BROKEN_MAX
+    }
+
+    /// It was tried, and what answered was not the bridge.
+    pub(super) fn has_failed(&mut self, now_unix_ms: u64) {
+        self.tried_unix_ms = Some(now_unix_ms);
+        self.broken = self.broken.saturating_add(1);
     }
 
     /// Takes over what a session has shown.
@@ -107,7 +113,7 @@ impl Experiences {
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) struct Choice {
     pub(super) first: Transport,
-    /// What to try if that gets no answer.
+    /// What to try if that gets no answer, or, when it is a probe, does not connect for whatever reason.
     pub(super) then: Option<Transport>,
     pub(super) why: Why,
 }
@@ -127,7 +133,7 @@ pub(super) enum Why {
     Faster { bytes_per_s: u64, other_bytes_per_s: u64 },
     /// To see how it does now.
     Probe,
-    /// The other one has just got no answer.
+    /// The other one has just not connected.
     FellBack,
 }
 
@@ -142,7 +148,7 @@ impl fmt::Display for Why {
                 write!(f, "faster on this network: {bytes_per_s} bytes a second against {other_bytes_per_s}")
             }
             Self::Probe => f.write_str("to see how it does on this network now"),
-            Self::FellBack => f.write_str("the other transport got no answer just now"),
+            Self::FellBack => f.write_str("the other transport did not connect just now"),
         }
     }
 }

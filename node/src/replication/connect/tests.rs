@@ -10,12 +10,14 @@ use alexandria_sync::tickets::TicketSecret;
 use alexandria_sync::tls::ServerTls;
 use alexandria_sync::transport::Listener;
 use tempfile::TempDir;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use super::*;
 use crate::replication::TransportSetting;
 use crate::replication::membership::save_key;
 
 const NOW_MS: u64 = BUILD_UNIX_MS + 1000;
+const DAY_MS: u64 = 25 * 60 * 60 * 1000;
 const DEADLINE: Duration = Duration::from_mins(1);
 
 /// A bridge that takes sessions over both transports, a UDP address where nothing answers, and a node that is enrolled.
@@ -82,6 +84,11 @@ impl Fleet {
         connected
     }
 
+    /// Why nothing came of it.
+    async fn fails(&self, connector: &Connector, now_unix_ms: u64) -> String {
+        self.connect(connector, now_unix_ms).await.err().expect("no bridge answers").to_string()
+    }
+
     /// Whether anything was sent to where nothing answers, since the last time.
     fn was_tried_in_vain(&self) -> bool {
         let mut heard = false;
@@ -109,7 +116,7 @@ async fn where_no_udp_goes_through_tcp_is_used_and_goes_first_from_then_on() {
     assert!(!fleet.was_tried_in_vain(), "what gets no answer is not tried again at once");
 
     // A day later QUIC is tried once more.
-    let later = NOW_MS + 25 * 60 * 60 * 1000;
+    let later = NOW_MS + DAY_MS;
     let connected = fleet.connect(&connector, later).await.unwrap();
     assert_eq!((connected.link.transport(), connected.why), (Transport::Tcp, Why::FellBack));
     assert!(fleet.was_tried_in_vain());
@@ -148,12 +155,62 @@ async fn silence_everywhere_teaches_nothing() {
     let mut fleet = Fleet::new();
     let real = fleet.membership.tcp_address.replace("127.0.0.1:1".to_owned());
     let connector = fleet.connector(&ReplicationConfig::default());
-    let error = fleet.connect(&connector, NOW_MS).await.err().expect("nobody answers").to_string();
+    let error = fleet.fails(&connector, NOW_MS).await;
     assert!(error.contains("QUIC") && error.contains("TCP"), "{error}");
     fleet.was_tried_in_vain();
     fleet.membership.tcp_address = real;
     assert_eq!(fleet.connect(&connector, NOW_MS).await.unwrap().why, Why::FellBack);
     assert!(fleet.was_tried_in_vain(), "QUIC still goes first");
+}
+
+/// Answers over TCP as a captive portal does. Returns where.
+async fn portal() -> String {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    tokio::spawn(async move {
+        while let Ok((mut stream, _)) = listener.accept().await {
+            let _ = stream.read(&mut [0; 4096]).await;
+            let _ = stream.write_all(b"HTTP/1.1 400 Bad Request\r\n\r\n").await;
+        }
+    });
+    address
+}
+
+#[tokio::test]
+async fn a_daily_try_of_tcp_that_meets_something_else_goes_on_with_quic_and_is_over_for_the_day() {
+    let mut fleet = Fleet::new();
+    fleet.membership.address.clone_from(&fleet.quic);
+    fleet.membership.tcp_address = Some(portal().await);
+    let connector = fleet.connector(&ReplicationConfig::default());
+    assert_eq!(fleet.connect(&connector, NOW_MS).await.unwrap().why, Why::Usual);
+    let later = NOW_MS + DAY_MS;
+    let connected = fleet.connect(&connector, later).await.unwrap();
+    assert_eq!((connected.link.transport(), connected.why), (Transport::Quic, Why::FellBack));
+    let connected = fleet.connect(&connector, later + 1000).await.unwrap();
+    assert_eq!((connected.link.transport(), connected.why), (Transport::Quic, Why::Usual));
+}
+
+/// Each attempt costs a handshake, so the other transport has to wait for the third.
+#[tokio::test]
+async fn where_something_else_answers_over_quic_tcp_goes_first_after_three_attempts() {
+    let (mut fleet, other) = (Fleet::new(), Fleet::new());
+    fleet.membership.address.clone_from(&other.quic);
+    let connector = fleet.connector(&ReplicationConfig::default());
+    let strangers = Arc::clone(&other.listener);
+    let answering = tokio::spawn(async move {
+        while let Ok(knock) = strangers.accept().await {
+            let _ = knock.answer().await;
+        }
+    });
+    for attempt in 0..3 {
+        let error = fleet.fails(&connector, NOW_MS + attempt).await;
+        assert!(error.contains("QUIC") && !error.contains("TCP"), "{error}");
+    }
+    let connected = fleet.connect(&connector, NOW_MS + 3).await.unwrap();
+    assert_eq!((connected.link.transport(), connected.why), (Transport::Tcp, Why::OtherBreaks));
+    let connected = fleet.connect(&connector, NOW_MS + DAY_MS).await.unwrap();
+    assert_eq!((connected.link.transport(), connected.why), (Transport::Tcp, Why::FellBack));
+    answering.abort();
 }
 
 /// A bridge that is not ours is not ours over TCP either.
