@@ -132,7 +132,7 @@ async fn join_fleet(
     let node = state.library.store().records.identity().node;
     let joined = enroll::enroll(state.library.data_dir(), node, &state.machine, &bridge, &token).await;
     let membership = joined.map_err(|error| failed(&error))?;
-    state.replicator.wake();
+    state.replicator.joined();
     Ok(Json(Enrolled { node, bridge: membership.bridge }))
 }
 

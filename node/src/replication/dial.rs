@@ -83,6 +83,8 @@ pub(super) struct Inner {
     asked: watch::Sender<u64>,
     /// Counts requests to end the session that is open.
     renew: watch::Sender<u64>,
+    /// Counts enrolments.
+    joined: watch::Sender<u64>,
     pub(super) next_attempt: Mutex<Option<Instant>>,
 }
 
@@ -118,6 +120,7 @@ impl Replicator {
             wake: watch::Sender::new(0),
             asked: watch::Sender::new(0),
             renew: watch::Sender::new(0),
+            joined: watch::Sender::new(0),
             next_attempt: Mutex::default(),
         };
         if let Ok(Some(membership)) = Membership::load(inner.library.data_dir()) {
@@ -158,8 +161,16 @@ impl Replicator {
         })
     }
 
-    /// Dials now instead of when the wait is over, for instance after enrolment; not if it dials only when asked.
-    pub fn wake(&self) {
+    /// The node has joined a fleet, or has another certificate: a session that is open ends, and the bridge is dialled now;
+    /// not if it is dialled only when asked.
+    pub fn joined(&self) {
+        self.inner.state.send_modify(|state| state.bridge = None);
+        self.inner.joined.send_modify(|times| *times += 1);
+        self.wake();
+    }
+
+    /// Dials now instead of when the wait is over; not if it dials only when asked.
+    fn wake(&self) {
         self.inner.wake.send_modify(|times| *times += 1);
     }
 
@@ -283,6 +294,8 @@ impl Replicator {
     async fn attempt(&self) -> Result<(), AttemptError> {
         let inner = &self.inner;
         let data_dir = inner.library.data_dir();
+        // Before the membership is read: none that comes later is missed.
+        let joined = inner.joined.subscribe();
         let Some(membership) = Membership::load(data_dir)? else { return Ok(()) };
         let address = inner.connector.address(&membership, Transport::Quic).to_owned();
         inner.state.send_modify(|state| state.bridge = Some((membership.bridge, address.clone())));
@@ -340,7 +353,8 @@ impl Replicator {
         let asking = tokio::spawn(following.clone().ask(host.clone()));
         let nearby = inner.library.nearby().clone();
         let looking = tokio::spawn(nearby.clone().look_again(store.blobs.arrivals(), host.clone()));
-        let ends = stop_with(inner.library.clone(), inner.renew.subscribe(), time, following.clone(), host);
+        let asked_to = [inner.renew.subscribe(), joined.clone()];
+        let ends = stop_with(inner.library.clone(), asked_to, time, following.clone(), host);
         let stopping = tokio::spawn(ends);
         let records = Arc::new(store.records.as_selected(following.selected().version));
         let is_asked_for = *inner.asked.borrow() > 0;
@@ -356,7 +370,8 @@ impl Replicator {
         let goodput = measuring.await.ok().flatten();
         let is_broken = matches!(ended, Err(RunError::Link(_)));
         inner.connector.note_end(&connected.way, goodput, is_broken, store.records.now_unix_ms());
-        let is_outdated = following.is_outdated();
+        // Fails only if this replicator is gone.
+        let is_outdated = following.is_outdated() || joined.has_changed().unwrap_or(false);
         inner.state.send_modify(|state| state.is_outdated = is_outdated);
         if is_outdated {
             return Ok(());
@@ -468,11 +483,11 @@ impl Drop for Asked<'_> {
     }
 }
 
-/// Ends the session when the library closes, when it is asked to end, when its time is over, or when other collections are
-/// chosen.
+/// Ends the session when the library closes, when it is asked to end, when the node joins another fleet, when its time is
+/// over, or when other collections are chosen.
 async fn stop_with(
     library: Library,
-    mut renew: watch::Receiver<u64>,
+    [mut renew, mut joined]: [watch::Receiver<u64>; 2],
     time: Duration,
     following: Following,
     host: mpsc::Sender<HostInput>,
@@ -480,6 +495,7 @@ async fn stop_with(
     tokio::select! {
         () = library.closed() => {}
         _ = renew.changed() => {}
+        _ = joined.changed() => {}
         () = following.outdated() => {}
         () = tokio::time::sleep(time) => {}
     }

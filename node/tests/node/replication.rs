@@ -43,6 +43,7 @@ type CrossedBytes = Box<dyn Fn() -> u64 + Send>;
 
 /// A bridge with its stores in memory. It outlives the nodes' lives, in a runtime of its own.
 pub(super) struct Bridge {
+    id: NodeId,
     authority: Authority,
     address: String,
     records: Arc<SimRecords>,
@@ -57,10 +58,14 @@ pub(super) struct Bridge {
 
 impl Bridge {
     pub(super) fn start() -> Self {
+        Self::start_as(BRIDGE)
+    }
+
+    fn start_as(id: NodeId) -> Self {
         let runtime = Runtime::new().expect("threads can be had");
         let now_unix_ms = now_unix_ms();
         let authority = Authority::make("test fleet", now_unix_ms / 1000).expect("the system gives randomness");
-        let (certificate, key) = certified(&authority, PeerRole::Bridge, BRIDGE);
+        let (certificate, key) = certified(&authority, PeerRole::Bridge, id);
         let identity = Identity::from_pem(&certificate, &key, authority.certificate_pem()).expect("it was just made");
         let guard = runtime.enter();
         let tls = ServerTls::new(&identity, &TicketSecret::derived_from(key.as_bytes())).expect("the identity is good");
@@ -68,10 +73,11 @@ impl Bridge {
         drop(guard);
         let listener = listener.expect("loopback has a free port");
         let address = listener.local_addr().expect("it is bound").to_string();
-        let records = Arc::new(SimRecords::new(BRIDGE, Epoch(1), None));
+        let records = Arc::new(SimRecords::new(id, Epoch(1), None));
         records.set_clock(now_unix_ms, ClockQuality::Trusted);
         let blobs = Arc::new(SimBlobs::new(Arc::clone(&records), None));
         let bridge = Self {
+            id,
             authority,
             address,
             records,
@@ -88,7 +94,7 @@ impl Bridge {
     fn listen(&self, listener: Listener) {
         let (records, blobs) = (Arc::clone(&self.records), Arc::clone(&self.blobs));
         let (crossed, hosts) = (Arc::clone(&self.crossed), Arc::clone(&self.hosts));
-        let connections = Arc::clone(&self.connections);
+        let (id, connections) = (self.id, Arc::clone(&self.connections));
         self.runtime.spawn(async move {
             while let Ok(knock) = listener.accept().await {
                 connections.fetch_add(1, Ordering::SeqCst);
@@ -101,7 +107,7 @@ impl Bridge {
                 let hello = Hello {
                     protocol_min: PROTOCOL_MIN,
                     protocol_max: PROTOCOL_MAX,
-                    node: BRIDGE,
+                    node: id,
                     incarnation: records.incarnation(),
                     epoch: records.epoch(),
                     unix_ms: now_unix_ms(),
@@ -160,7 +166,7 @@ impl Bridge {
         std::fs::write(data_dir.join("fleet-key.pem"), key).expect("the folder is writable");
         let authority_pem = self.authority.certificate_pem().to_owned();
         let address = self.address.clone();
-        let membership = Membership { certificate_pem, authority_pem, bridge: BRIDGE, address, tcp_address: None };
+        let membership = Membership { certificate_pem, authority_pem, bridge: self.id, address, tcp_address: None };
         membership.save(data_dir).expect("the folder is writable");
     }
 }
@@ -185,6 +191,7 @@ fn noon_here() -> String {
 /// One life of a node, from its start to a kill.
 struct Life {
     library: Library,
+    replicator: Replicator,
     runtime: Runtime,
 }
 
@@ -204,8 +211,9 @@ impl Life {
         };
         bridge.enrol(&data_dir, library.store().records.identity().node);
         let replicator = Replicator::new(library.clone(), config.replication);
-        runtime.spawn(async move { replicator.run().await });
-        Self { library, runtime }
+        let running = replicator.clone();
+        runtime.spawn(async move { running.run().await });
+        Self { library, replicator, runtime }
     }
 
     fn wait(&self, what: &str, holds: impl FnMut(&Option<LinkState>) -> bool) {
@@ -229,7 +237,7 @@ impl Life {
     /// Nothing gets to run any more: what was not on disk is lost.
     fn kill(self) {
         self.runtime.shutdown_timeout(Duration::from_secs(20));
-        drop(self.library);
+        drop((self.replicator, self.library));
     }
 }
 
@@ -374,5 +382,19 @@ fn outside_its_hours_a_link_is_not_dialled_and_a_reader_is_told_until_when() {
     assert!(wait.to_string().contains("until") && wait.to_string().ends_with("22:00"), "{wait}");
     life.library.store().blobs.want_now(BlobHash::of(b"a reader waits"), None);
     assert_eq!(bridge.connections.load(Ordering::SeqCst), 0);
+    life.kill();
+}
+
+#[test]
+fn a_node_that_joins_another_fleet_ends_its_session_with_the_old_one_and_begins_one_with_the_new() {
+    let dir = folder();
+    let (old, new) = (Bridge::start(), Bridge::start_as(NodeId::from_bytes([0xb8; 16])));
+    let life = Life::start(&dir, &old, "");
+    life.wait_for_author(old.write_author("of the old fleet"));
+    let author = new.write_author("of the new fleet");
+    new.enrol(&dir.path().join("data"), life.library.store().records.identity().node);
+    life.replicator.joined();
+    life.wait_for_author(author);
+    assert_eq!(life.replicator.status().expect("it is in a fleet").address, new.address);
     life.kill();
 }
