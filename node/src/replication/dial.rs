@@ -129,14 +129,16 @@ impl Replicator {
         Self { inner: Arc::new(inner) }
     }
 
-    /// How it goes; `None` if the node is in no fleet.
+    /// How it goes; `None` if the node is in no fleet. Where it cannot be read which fleet that is, why.
     pub fn status(&self) -> Option<ReplicationStatus> {
         let state = self.inner.state.borrow().clone();
-        let (bridge, address) = if let Some(known) = state.bridge {
-            known
-        } else {
-            let membership = Membership::load(self.inner.library.data_dir()).ok().flatten()?;
-            (membership.bridge, membership.address)
+        let ((bridge, address), unreadable) = match state.bridge {
+            Some(known) => (known, None),
+            None => match Membership::load(self.inner.library.data_dir()) {
+                Ok(membership) => membership.map(|membership| ((membership.bridge, membership.address), None))?,
+                // People read this address.
+                Err(error) => ((NodeId::default(), "the bridge".to_owned()), Some(with_causes(error))),
+            },
         };
         let next_attempt = *self.inner.next_attempt.lock().unwrap_or_else(PoisonError::into_inner);
         let next_attempt_s = next_attempt.filter(|_| !state.connected);
@@ -148,7 +150,7 @@ impl Replicator {
             transport_reason: state.transport.map(|(_, why)| why.to_string()),
             last_quiet_unix_ms: state.last_quiet_unix_ms,
             next_attempt_s: next_attempt_s.map(|at| at.saturating_duration_since(Instant::now()).as_secs()),
-            last_error: state.last_error,
+            last_error: unreadable.or(state.last_error),
             rows_behind: state.progress.rows_behind,
             blobs_receiving: state.progress.blobs_receiving,
             bytes_to_receive: state.progress.bytes_to_receive,
@@ -164,7 +166,7 @@ impl Replicator {
     /// The node has joined a fleet, or has another certificate: a session that is open ends, and the bridge is dialled now;
     /// not if it is dialled only when asked.
     pub fn joined(&self) {
-        self.inner.state.send_modify(|state| state.bridge = None);
+        self.inner.state.send_modify(|state| (state.bridge, state.last_error) = (None, None));
         self.inner.joined.send_modify(|times| *times += 1);
         self.wake();
     }
@@ -179,7 +181,7 @@ impl Replicator {
         match Membership::load(self.inner.library.data_dir()) {
             Ok(Some(_)) => {}
             Ok(None) => return SyncEnd::Failed("the node is not enrolled; `alexandria enroll` joins a fleet".into()),
-            Err(error) => return SyncEnd::Failed(error.to_string()),
+            Err(error) => return SyncEnd::Failed(with_causes(error)),
         }
         let _asked = Asked::note(&self.inner.asked);
         let end = self.until_quiet(progress).await;
@@ -254,13 +256,13 @@ impl Replicator {
         loop {
             wake.borrow_and_update();
             let asked = *inner.asked.borrow() > 0;
-            let enrolled = matches!(Membership::load(inner.library.data_dir()), Ok(Some(_)));
-            if enrolled && (inner.config.automatic || asked) {
+            let membership = Membership::load(inner.library.data_dir());
+            if matches!(membership, Ok(Some(_))) && (inner.config.automatic || asked) {
                 match self.attempt().await {
                     Ok(()) => wait = Duration::from_secs(inner.config.retry_min_s),
                     Err(error) => {
                         let refused = matches!(error, AttemptError::ClosedByBridge(..));
-                        let error = format!("{:#}", anyhow::Error::from(error));
+                        let error = with_causes(error);
                         tracing::info!(%error, "replication will be tried again");
                         let text = error.clone();
                         let waits = if refused { Wait::Refused { text } } else { Wait::NoLink { error: text } };
@@ -280,6 +282,9 @@ impl Replicator {
             // Between half and the whole, so that a fleet that lost its bridge does not come back all at once.
             let jittered = wait.mul_f64(rand::rng().random_range(0.5..=1.0));
             let pause = self.pause(jittered);
+            if let Err(error) = membership {
+                self.tell_unreadable(with_causes(error));
+            }
             wait = (wait * 2).min(Duration::from_secs(inner.config.retry_max_s));
             tokio::select! {
                 () = inner.library.closed() => return,
@@ -289,6 +294,17 @@ impl Replicator {
                 () = tokio::time::sleep(pause) => {}
             }
         }
+    }
+
+    /// It cannot be read which fleet the node is in. Logged once.
+    fn tell_unreadable(&self, error: String) {
+        self.inner.state.send_modify(|state| {
+            if state.last_error.as_ref() != Some(&error) {
+                tracing::warn!(%error, "no replication before the node can read which fleet it is in");
+            }
+            state.wait = Some(Wait::NoLink { error: error.clone() });
+            state.last_error = Some(error);
+        });
     }
 
     async fn attempt(&self) -> Result<(), AttemptError> {
@@ -502,3 +518,10 @@ async fn stop_with(
     // A session that is gone needs no stopping.
     let _ = host.send(HostInput::Stop(CloseReason::GoingAway, String::new())).await;
 }
+
+fn with_causes(error: impl std::error::Error + Send + Sync + 'static) -> String {
+    format!("{:#}", anyhow::Error::from(error))
+}
+
+#[cfg(test)]
+mod tests;

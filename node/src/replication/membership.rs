@@ -33,8 +33,8 @@ pub struct Membership {
 /// Why membership could not be read or kept.
 #[derive(Debug, thiserror::Error)]
 pub enum MembershipError {
-    /// The disk.
-    #[error("{action} {}", path.display())]
+    /// The disk, or who may use the file.
+    #[error("the node has to be able to {action} {}, and cannot", path.display())]
     Io {
         /// What was tried.
         action: &'static str,
@@ -105,6 +105,7 @@ fn read(path: &Path) -> Result<Option<String>, MembershipError> {
     match std::fs::read_to_string(path) {
         Ok(text) => Ok(Some(text)),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) if error.kind() == io::ErrorKind::InvalidData => Err(MembershipError::Damaged(path.to_owned())),
         Err(source) => Err(MembershipError::Io { action: "read", path: path.to_owned(), source }),
     }
 }
