@@ -56,6 +56,14 @@ enum AttemptError {
     ClosedHere(CloseReason, String),
 }
 
+/// How a session ended.
+enum End {
+    /// It was done, or its time was.
+    Over,
+    /// The next one is to read something else.
+    Outdated,
+}
+
 /// How a replication that was asked for ended.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum SyncEnd {
@@ -100,10 +108,10 @@ pub(super) struct State {
     last_error: Option<String>,
     /// Why something waits.
     pub(super) wait: Option<Wait>,
-    /// Attempts that have ended.
+    /// Attempts that have ended, but for those that are counted next.
     attempts: u64,
-    /// The last session ended because the next one is to read something else.
-    is_outdated: bool,
+    /// Sessions that ended because the next one is to read something else.
+    outdated: u64,
     /// Times that both sides held the same.
     quiets: u64,
 }
@@ -207,8 +215,9 @@ impl Replicator {
             if now.quiets > before.quiets {
                 return SyncEnd::Quiet;
             }
-            if now.attempts > before.attempts {
-                if !may_be_quiet && !now.connected && !now.is_outdated {
+            let has_ended = now.attempts > before.attempts;
+            if has_ended || now.outdated > before.outdated {
+                if has_ended && !may_be_quiet && !now.connected {
                     return SyncEnd::Failed(now.last_error.unwrap_or_else(|| "the session ended early".into()));
                 }
                 // The session that was open before has ended; the next one counts.
@@ -258,8 +267,10 @@ impl Replicator {
             let asked = *inner.asked.borrow() > 0;
             let membership = Membership::load(inner.library.data_dir());
             if matches!(membership, Ok(Some(_))) && (inner.config.automatic || asked) {
-                match self.attempt().await {
-                    Ok(()) => wait = Duration::from_secs(inner.config.retry_min_s),
+                let ended = self.attempt().await;
+                let is_outdated = matches!(ended, Ok(End::Outdated));
+                match ended {
+                    Ok(_) => wait = Duration::from_secs(inner.config.retry_min_s),
                     Err(error) => {
                         let refused = matches!(error, AttemptError::ClosedByBridge(..));
                         let error = with_causes(error);
@@ -276,7 +287,7 @@ impl Replicator {
                     state.connected = false;
                     state.transport = None;
                     state.progress = Progress::default();
-                    state.attempts += 1;
+                    *(if is_outdated { &mut state.outdated } else { &mut state.attempts }) += 1;
                 });
             }
             // Between half and the whole, so that a fleet that lost its bridge does not come back all at once.
@@ -307,12 +318,12 @@ impl Replicator {
         });
     }
 
-    async fn attempt(&self) -> Result<(), AttemptError> {
+    async fn attempt(&self) -> Result<End, AttemptError> {
         let inner = &self.inner;
         let data_dir = inner.library.data_dir();
         // Before the membership is read: none that comes later is missed.
         let joined = inner.joined.subscribe();
-        let Some(membership) = Membership::load(data_dir)? else { return Ok(()) };
+        let Some(membership) = Membership::load(data_dir)? else { return Ok(End::Over) };
         let address = inner.connector.address(&membership, Transport::Quic).to_owned();
         inner.state.send_modify(|state| state.bridge = Some((membership.bridge, address.clone())));
         inner.connector.check_route(&membership).await?;
@@ -387,13 +398,11 @@ impl Replicator {
         let is_broken = matches!(ended, Err(RunError::Link(_)));
         inner.connector.note_end(&connected.way, goodput, is_broken, store.records.now_unix_ms());
         // Fails only if this replicator is gone.
-        let is_outdated = following.is_outdated() || joined.has_changed().unwrap_or(false);
-        inner.state.send_modify(|state| state.is_outdated = is_outdated);
-        if is_outdated {
-            return Ok(());
+        if following.is_outdated() || joined.has_changed().unwrap_or(false) {
+            return Ok(End::Outdated);
         }
         match ended? {
-            Closed { reason: CloseReason::Done | CloseReason::GoingAway, .. } => Ok(()),
+            Closed { reason: CloseReason::Done | CloseReason::GoingAway, .. } => Ok(End::Over),
             Closed { reason, text, by_peer: true } => Err(AttemptError::ClosedByBridge(reason, text)),
             Closed { reason, text, by_peer: false } => Err(AttemptError::ClosedHere(reason, text)),
         }
@@ -454,6 +463,7 @@ impl Replicator {
                 }
                 Event::BlobReceived { blob, size_bytes } => {
                     tracing::debug!(blob.hash = %blob, size_bytes, "content has arrived");
+                    state.send_if_modified(|state| state.wait.take_if(|wait| *wait == Wait::NoRoom).is_some());
                 }
                 Event::ContentBlocked => {
                     tracing::warn!("no room for more content; records go on");

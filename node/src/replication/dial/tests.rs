@@ -1,5 +1,6 @@
 //! What a replicator tells and decides, without a bridge.
 
+use alexandria_sync::chunk::BlobHash;
 use tempfile::TempDir;
 
 use super::*;
@@ -42,4 +43,47 @@ async fn where_it_cannot_be_read_which_fleet_the_node_is_in_status_and_sync_say_
     assert!(replicator.status().is_none(), "it is in no fleet");
     replicator.inner.library.close();
     running.await.unwrap();
+}
+
+#[tokio::test]
+async fn there_is_room_again_once_content_arrives() {
+    let (_dir, replicator) = replicator();
+    let store = replicator.inner.library.store().clone();
+    let following = Following::begin(store, NodeId::from_bytes([2; 16])).await.unwrap();
+    let ((events, heard), (progress, progressed)) = (mpsc::channel(1), watch::channel(Progress::default()));
+    let (short, _) = watch::channel(None);
+    tokio::spawn(replicator.clone().listen(heard, progressed, short, following));
+    let mut states = replicator.inner.state.subscribe();
+    let arrived = Event::BlobReceived { blob: BlobHash::of(b"film"), size_bytes: 4 };
+    for (event, wait) in [(Event::ContentBlocked, Some(Wait::NoRoom)), (arrived, None)] {
+        events.send(event).await.unwrap();
+        let told = states.wait_for(|state| state.wait == wait);
+        tokio::time::timeout(DEADLINE, told).await.expect("it is told").unwrap();
+    }
+    drop(progress);
+}
+
+/// Collections were chosen meanwhile, which says nothing of the bridge.
+#[tokio::test]
+async fn a_sync_goes_on_after_a_session_that_was_outdated_and_tells_why_the_next_attempt_failed() {
+    let (_dir, replicator) = replicator();
+    let (progress, _shown) = mpsc::channel(64);
+    let syncing = tokio::spawn({
+        let replicator = replicator.clone();
+        async move { replicator.until_quiet(progress).await }
+    });
+    let mut wakes = replicator.inner.wake.subscribe();
+    let mut woken = async |times| {
+        let woken = wakes.wait_for(|now| *now == times);
+        tokio::time::timeout(DEADLINE, woken).await.expect("it dials").unwrap();
+    };
+    woken(1).await;
+    replicator.inner.state.send_modify(|state| state.outdated += 1);
+    woken(2).await;
+    replicator.inner.state.send_modify(|state| {
+        state.attempts += 1;
+        state.last_error = Some("there is no way to the bridge".to_owned());
+    });
+    let ended = tokio::time::timeout(DEADLINE, syncing).await.expect("it does not wait any longer").unwrap();
+    assert_eq!(ended, SyncEnd::Failed("there is no way to the bridge".to_owned()));
 }
