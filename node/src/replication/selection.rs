@@ -2,6 +2,7 @@
 //! and asks the bridge about content that may be given up here.
 
 use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use alexandria_sync::chunk::BlobHash;
@@ -28,6 +29,7 @@ pub(super) struct Following {
     store: Store,
     bridge: NodeId,
     selected: Selected,
+    asked: Arc<Mutex<Asked>>,
 }
 
 impl Following {
@@ -35,7 +37,7 @@ impl Following {
     pub(super) async fn begin(store: Store, bridge: NodeId) -> Result<Self, StoreError> {
         store.records.set_bridge(Some(bridge));
         let selected = store.records.selected().await?;
-        Ok(Self { store, bridge, selected })
+        Ok(Self { store, bridge, selected, asked: Arc::default() })
     }
 
     pub(super) fn selected(&self) -> &Selected {
@@ -57,6 +59,9 @@ impl Following {
     /// Takes note of what the session tells.
     pub(super) async fn hear(&self, event: &Event) {
         let (records, blobs) = (&self.store.records, &self.store.blobs);
+        if let Event::BlobChecked { blob, held_by_peer: true } | Event::BlobReceived { blob, .. } = event {
+            self.asked().is_held(*blob);
+        }
         let noted = match event {
             Event::PeerHello(hello) => {
                 let returning = self.selected.selection.returning.len();
@@ -91,44 +96,72 @@ impl Following {
     /// Asks about content that can be given up once the bridge is known to hold it, until the session is gone.
     pub(super) async fn ask(self, session: mpsc::Sender<HostInput>) {
         let mut unconfirmed = self.store.records.unconfirmed_changes();
-        let mut asked = Asked::default();
         loop {
             unconfirmed.borrow_and_update();
-            let blobs = asked.due(self.store.records.take_unconfirmed(), Instant::now());
+            let (blobs, put_off) = {
+                let mut asked = self.asked();
+                (asked.due(self.store.records.take_unconfirmed(), Instant::now()), asked.put_off)
+            };
             if !blobs.is_empty() && session.send(HostInput::CheckBlobs(blobs)).await.is_err() {
                 return;
             }
             tokio::select! {
                 () = session.closed() => return,
                 changed = unconfirmed.changed() => if changed.is_err() { return },
+                () = tokio::time::sleep_until(put_off.unwrap_or_else(Instant::now)), if put_off.is_some() => {
+                    self.asked().put_off = None;
+                    // What still waits for the bridge is named again.
+                    self.store.records.try_again();
+                }
             }
         }
     }
+
+    fn asked(&self) -> MutexGuard<'_, Asked> {
+        self.asked.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
-/// When each blob may be asked about again.
+/// What the bridge was asked about and is not known to hold.
 #[derive(Default)]
-struct Asked(HashMap<BlobHash, (Instant, Duration)>);
+struct Asked {
+    /// When each blob may be asked about again, and how long that is after the last time.
+    again: HashMap<BlobHash, (Instant, Duration)>,
+    /// When the first of those that were named too early may be asked about.
+    put_off: Option<Instant>,
+}
 
 impl Asked {
-    /// Those that may be asked about now, which counts as asked.
+    /// Those that may be asked about now, which counts as asked. The others are put off.
     fn due(&mut self, mut blobs: Vec<BlobHash>, now: Instant) -> Vec<BlobHash> {
-        let mut room = ASKED_MAX.saturating_sub(self.0.len());
-        blobs.retain(|blob| match self.0.get_mut(blob) {
-            Some((due, _)) if now < *due => false,
-            Some((due, wait)) => {
-                *wait = (*wait * 2).min(ASK_AGAIN_MAX);
-                *due = now + *wait;
-                true
-            }
-            None if room > 0 => {
-                room -= 1;
-                self.0.insert(*blob, (now + ASK_AGAIN_MIN, ASK_AGAIN_MIN));
-                true
-            }
-            None => false,
+        if self.again.len() + blobs.len() > ASKED_MAX {
+            // What has not been named for so long waits for nothing any more.
+            self.again.retain(|_, (due, _)| now < *due + ASK_AGAIN_MAX);
+        }
+        blobs.retain(|blob| {
+            let has_room = self.again.len() < ASKED_MAX;
+            let due = match self.again.get_mut(blob) {
+                Some((due, _)) if now < *due => *due,
+                Some((due, wait)) => {
+                    *wait = (*wait * 2).min(ASK_AGAIN_MAX);
+                    *due = now + *wait;
+                    return true;
+                }
+                None if has_room => {
+                    self.again.insert(*blob, (now + ASK_AGAIN_MIN, ASK_AGAIN_MIN));
+                    return true;
+                }
+                None => now + ASK_AGAIN_MAX,
+            };
+            self.put_off = Some(self.put_off.map_or(due, |first| first.min(due)));
+            false
         });
         blobs
+    }
+
+    /// The bridge holds the blob: there is nothing more to ask.
+    fn is_held(&mut self, blob: BlobHash) {
+        self.again.remove(&blob);
     }
 }
 
@@ -147,5 +180,34 @@ mod tests {
             times += asked.due(vec![blob], start + Duration::from_secs(second)).len();
         }
         assert!((24..40).contains(&times), "{times} times in a day");
+    }
+
+    /// Nothing else may happen for the rest of the session.
+    #[test]
+    fn what_is_named_too_early_is_put_off_until_it_may_be_asked_about() {
+        let (one, other) = (BlobHash::of(b"one"), BlobHash::of(b"other"));
+        let start = Instant::now();
+        let at = |second| start + Duration::from_secs(second);
+        let mut asked = Asked::default();
+        assert_eq!(asked.due(vec![one], at(0)), [one]);
+        assert_eq!(asked.put_off, None, "the answer is awaited");
+        assert_eq!(asked.due(vec![one, other], at(10)), [other]);
+        assert!(asked.due(vec![other, one], at(20)).is_empty());
+        assert_eq!(asked.put_off, Some(at(30)));
+        assert_eq!(asked.due(vec![one], at(30)), [one]);
+    }
+
+    #[test]
+    fn what_the_bridge_holds_makes_place_for_others() {
+        let blob = |number: usize| BlobHash::of(&number.to_be_bytes());
+        let now = Instant::now();
+        let mut asked = Asked::default();
+        assert_eq!(asked.due((0..ASKED_MAX).map(blob).collect(), now).len(), ASKED_MAX);
+        assert!(asked.due(vec![blob(ASKED_MAX)], now).is_empty());
+        assert_eq!(asked.put_off, Some(now + ASK_AGAIN_MAX));
+        asked.is_held(blob(0));
+        assert_eq!(asked.due(vec![blob(ASKED_MAX)], now).len(), 1);
+        let later = now + ASK_AGAIN_MIN + ASK_AGAIN_MAX;
+        assert_eq!(asked.due(vec![blob(0)], later).len(), 1, "the others are not named any more");
     }
 }
