@@ -100,6 +100,12 @@ struct State {
     begun: u64,
 }
 
+impl State {
+    fn has_room_for(&self, node: NodeId, sessions_max: usize) -> bool {
+        self.sessions.len() < sessions_max || self.sessions.contains_key(&node)
+    }
+}
+
 /// A session that is open.
 struct Running {
     number: u64,
@@ -272,13 +278,13 @@ impl Lan {
         }
     }
 
-    /// Whom to dial now, as far as more sessions may be open.
+    /// Whom to dial now, as far as more sessions may be open once those who are being dialled have answered.
     fn due(&self) -> Vec<(NodeId, Place)> {
         let mut state = self.state();
-        if state.sessions.len() >= self.inner.config.sessions_max {
-            return Vec::new();
-        }
-        state.peers.as_mut().map(|peers| peers.due(Instant::now())).unwrap_or_default()
+        let State { peers: Some(peers), sessions, .. } = &mut *state else { return Vec::new() };
+        let dialled = peers.busy().filter(|node| !sessions.contains_key(node)).count();
+        let room = self.inner.config.sessions_max.saturating_sub(sessions.len() + dialled);
+        peers.due(Instant::now(), room)
     }
 
     async fn dial(&self, node: NodeId, place: Place, dialler: &Dialler) {
@@ -310,11 +316,11 @@ impl Lan {
         let is_revoked = self.is_revoked(node);
         let welcome = {
             let state = self.state();
-            let is_full = state.sessions.len() >= self.inner.config.sessions_max && !state.sessions.contains_key(&node);
+            let has_room = state.has_room_for(node, self.inner.config.sessions_max);
             match &state.peers {
                 Some(peers) if is_revoked || !peers.may_meet(node) => Err("not welcome"),
                 Some(peers) if peers.dials(node) => Err("the other end dials"),
-                Some(_) if !is_full => Ok(()),
+                Some(_) if has_room => Ok(()),
                 _ => Err("come again later"),
             }
         };
@@ -327,12 +333,16 @@ impl Lan {
         }
     }
 
-    /// Runs a session to its end, in place of an earlier one with the same node.
+    /// Runs a session to its end, in place of an earlier one with the same node, unless too many are open by now.
     async fn hold(&self, link: AnyLink, node: NodeId, address: SocketAddr) -> bool {
         let transport = link.transport();
         let prepared = Prepared::default();
         let (number, earlier) = {
             let mut state = self.state();
+            if !state.has_room_for(node, self.inner.config.sessions_max) {
+                link.refuse("come again later");
+                return false;
+            }
             state.begun += 1;
             let number = state.begun;
             let running = Running { number, address, transport, handle: prepared.handle.clone() };

@@ -161,21 +161,24 @@ impl Peers {
         self.forget_empty();
     }
 
-    /// Those to dial now, which counts as begun: [`Self::ended`] is to follow for each.
-    pub(super) fn due(&mut self, now: Instant) -> Vec<(NodeId, Place)> {
+    /// Those to dial now, at most `max`, who has waited longest first. It counts as begun: [`Self::ended`] is to follow for each.
+    pub(super) fn due(&mut self, now: Instant, max: usize) -> Vec<(NodeId, Place)> {
         let here = self.here;
-        let mut due = Vec::new();
-        for (&node, known) in self.known.iter_mut().filter(|(node, _)| here < **node) {
-            if known.is_busy || now < known.due {
-                continue;
-            }
+        let waiting = |node: &NodeId, known: &Known| here < *node && !known.is_busy && known.due <= now;
+        let mut due: Vec<_> = self.known.iter_mut().filter(|(node, known)| waiting(node, known)).collect();
+        due.sort_by_key(|(_, known)| known.due);
+        let begin = |(&node, known): (&NodeId, &mut Known)| {
             let heard = known.heard.clone().map(Place::Heard);
-            if let Some(place) = known.named.clone().map(Place::Named).or(heard) {
-                known.is_busy = true;
-                due.push((node, place));
-            }
-        }
-        due
+            let place = known.named.clone().map(Place::Named).or(heard)?;
+            known.is_busy = true;
+            Some((node, place))
+        };
+        due.into_iter().filter_map(begin).take(max).collect()
+    }
+
+    /// With whom an attempt or a session that this node began is under way.
+    pub(super) fn busy(&self) -> impl Iterator<Item = NodeId> + '_ {
+        self.known.iter().filter(|(_, known)| known.is_busy).map(|(&node, _)| node)
     }
 
     /// An attempt has ended, after a session or without one. `chance` is from 0 to 1.
@@ -251,7 +254,7 @@ mod tests {
             let now = Instant::now();
             let mut peers = Peers::new(node(here), &[], &[], now);
             peers.hear(hint(there, "10.0.0.1:1"), now);
-            assert_eq!(peers.due(now).len(), usize::from(here < there));
+            assert_eq!(peers.due(now, usize::MAX).len(), usize::from(here < there));
             assert_eq!(peers.dials(node(there)), here < there);
         }
     }
@@ -266,13 +269,13 @@ mod tests {
         }
         assert!(!peers.hear(hint(100, "10.0.0.1:1"), now));
         assert!(!peers.hear(hint(150, "10.0.0.1:1"), now));
-        assert!(peers.due(now).is_empty());
+        assert!(peers.due(now, usize::MAX).is_empty());
         for (number, address) in
             [(200, "192.168.1.2:1"), (201, "[fe80::1]:1"), (202, "[fd00::1]:1"), (203, "10.1.2.3:1")]
         {
             assert!(peers.hear(hint(number, address), now), "{address}");
         }
-        assert_eq!(peers.due(now).len(), 4);
+        assert_eq!(peers.due(now, usize::MAX).len(), 4);
     }
 
     #[test]
@@ -292,7 +295,7 @@ mod tests {
             assert!(peers.hear(hint_of(ids.next().unwrap()), now));
         }
         assert!(!peers.hear(hint_of(ids.next().unwrap()), now), "the table is full");
-        let dialled = peers.due(now);
+        let dialled = peers.due(now, usize::MAX);
         let (failed, _) = dialled[0].clone();
         peers.ended(failed, false, now, 0.0);
         assert!(peers.hear(hint_of(ids.next().unwrap()), now));
@@ -310,7 +313,7 @@ mod tests {
         peers.leave(node(110));
         assert_eq!(peers.list().collect::<Vec<_>>(), [(node(120), "host.example:99".to_owned())]);
         peers.leave(node(120));
-        assert_eq!(peers.due(now), [(node(120), Place::Named("host.example:99".into()))]);
+        assert_eq!(peers.due(now, usize::MAX), [(node(120), Place::Named("host.example:99".into()))]);
     }
 
     #[test]
@@ -320,19 +323,38 @@ mod tests {
         peers.hear(hint(200, "10.0.0.1:1"), now);
         let mut at = now;
         for expected_s in [1, 2, 4, 8, 16, 32, 60, 60] {
-            assert_eq!(peers.due(at).len(), 1);
+            assert_eq!(peers.due(at, usize::MAX).len(), 1);
             peers.ended(node(200), false, at, 0.0);
-            assert!(peers.due(at + Duration::from_millis(expected_s * 1000 - 1)).is_empty());
+            assert!(peers.due(at + Duration::from_millis(expected_s * 1000 - 1), usize::MAX).is_empty());
             at += Duration::from_secs(expected_s);
         }
-        assert_eq!(peers.due(at).len(), 1);
+        assert_eq!(peers.due(at, usize::MAX).len(), 1);
         peers.ended(node(200), true, at, 1.0);
-        assert!(peers.due(at + Duration::from_millis(1499)).is_empty());
-        assert_eq!(peers.due(at + Duration::from_millis(1500)).len(), 1);
+        assert!(peers.due(at + Duration::from_millis(1499), usize::MAX).is_empty());
+        assert_eq!(peers.due(at + Duration::from_millis(1500), usize::MAX).len(), 1);
         peers.ended(node(200), false, at, 0.0);
         peers.ended(node(200), false, at, 0.0);
         peers.hear(hint(200, "10.0.0.2:1"), at);
-        assert_eq!(peers.due(at).len(), 1, "it has moved");
+        assert_eq!(peers.due(at, usize::MAX).len(), 1, "it has moved");
+    }
+
+    #[test]
+    fn no_more_are_dialled_than_there_is_room_for_and_each_has_its_turn() {
+        let start = Instant::now();
+        let mut peers = peers(start);
+        for number in [201, 202, 203] {
+            peers.hear(hint(number, "10.0.0.1:1"), start);
+        }
+        assert!(peers.due(start, 0).is_empty());
+        let mut dialled = Vec::new();
+        for second in 0..3 {
+            let at = start + Duration::from_secs(second * 60);
+            let due = peers.due(at, 1);
+            assert_eq!((due.len(), peers.busy().count()), (1, 1));
+            peers.ended(due[0].0, false, at, 0.0);
+            dialled.push(due[0].0);
+        }
+        assert_eq!(dialled, [node(201), node(202), node(203)]);
     }
 
     proptest! {
@@ -348,7 +370,7 @@ mod tests {
                 let node = NodeId::from_bytes(id);
                 match deed {
                     0 => drop(peers.hear(Hint { node, ..hint(0, "10.0.0.1:1") }, now)),
-                    1 => for (node, _) in peers.due(now) { prop_assert!(busy.insert(node)); },
+                    1 => for (node, _) in peers.due(now, usize::MAX) { prop_assert!(busy.insert(node)); },
                     2 => if let Some(node) = busy.pop_first() { peers.ended(node, met, now, 0.5); },
                     _ => { now += Duration::from_secs(u64::from(number)); peers.leave(node); }
                 }

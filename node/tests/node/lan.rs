@@ -71,7 +71,11 @@ impl Place {
     }
 
     fn meet(&self, peers: Vec<StaticPeer>, denied: Vec<NodeId>) -> Lan {
-        let config = LanConfig { enabled: Some(true), peers, denied, ..LanConfig::default() };
+        self.meet_as(LanConfig { peers, denied, ..LanConfig::default() })
+    }
+
+    fn meet_as(&self, config: LanConfig) -> Lan {
+        let config = LanConfig { enabled: Some(true), ..config };
         let lan = Lan::new(self.library.clone(), config, loopback(), &format!("node {}", self.node));
         let running = lan.clone();
         tokio::spawn(async move { running.run().await });
@@ -383,6 +387,32 @@ async fn two_neighbours_bring_one_blob_together_and_when_one_goes_the_other_brin
     assert!(read_whole(&reader, film).await == noise(SIZE as usize, 5), "byte for byte");
     two.library.close();
     reader.library.close();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn no_more_sessions_are_open_than_the_operator_allows_whoever_dials() {
+    let fleet = fleet();
+    let mut places = [(); 3].map(|()| Place::open());
+    places.sort_by_key(|place| place.node);
+    let [dialler, one, other] = places;
+    let mut peers = Vec::new();
+    for place in [&one, &other] {
+        place.enrol(&fleet);
+        let address = listening(&place.meet(Vec::new(), Vec::new())).await.to_string();
+        peers.push(StaticPeer { node: place.node, address });
+    }
+    dialler.enrol(&fleet);
+    let lan = dialler.meet_as(LanConfig { peers, sessions_max: 1, ..LanConfig::default() });
+    let meets = |status: &LanStatus, place: &Place| {
+        assert!(connected(status) <= 1, "{status:?}");
+        status.peers.iter().any(|peer| peer.connected && peer.node == place.node)
+    };
+    wait_status(&lan, "it meets one", |status| meets(status, &one) || meets(status, &other)).await;
+    let (first, second) = if meets(&lan.status().expect("it runs"), &one) { (one, other) } else { (other, one) };
+    first.library.close();
+    wait_status(&lan, "the other one has its turn", |status| meets(status, &second)).await;
+    dialler.library.close();
+    second.library.close();
 }
 
 async fn read_whole(place: &Place, blob: BlobHash) -> Vec<u8> {
