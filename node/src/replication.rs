@@ -4,6 +4,7 @@
 //! - [`membership`]: what the node keeps of it.
 //! - `link`: whether the link may be used, and how far. `tell`: what the library hears of it.
 //! - [`Replicator`]: dials, runs a session until it ends, and dials again after a growing, jittered wait.
+//! - `companions`: what goes with a session, and is missed when it fails.
 //! - `connect`: over QUIC or TCP, as `transport_choice` decides from what `network_memory` knows of the `network`.
 //!
 //! Not here: what is said in a session (`alexandria_sync::session`), and what is kept (`store`).
@@ -11,6 +12,7 @@
 pub mod enroll;
 pub mod membership;
 
+mod companions;
 mod connect;
 mod dial;
 mod link;
@@ -22,6 +24,7 @@ mod selection;
 mod tell;
 mod transport_choice;
 
+pub(crate) use companions::Companions;
 pub use dial::{Replicator, SyncEnd};
 pub use link::LinkConfig;
 pub(crate) use relay::relay;

@@ -5,6 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
+use std::panic::AssertUnwindSafe;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -18,6 +19,7 @@ use alexandria_sync::tls::{ClientTls, ServerTls};
 use alexandria_sync::transport::{AnyLink, ConnectError, Knock, Listener};
 use alexandria_sync::wire::CloseReason;
 use alexandria_sync::wire::message::NAME_CHARS_MAX;
+use futures::FutureExt;
 use rand::Rng;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
@@ -288,7 +290,15 @@ impl Lan {
     }
 
     async fn dial(&self, node: NodeId, place: Place, dialler: &Dialler) {
-        let met = match dialler.dial(node, &place).await {
+        let met = contained(node, self.dial_once(node, place, dialler)).await.unwrap_or(false);
+        let chance = rand::rng().random_range(0.0..1.0);
+        if let Some(peers) = &mut self.state().peers {
+            peers.ended(node, met, Instant::now(), chance);
+        }
+    }
+
+    async fn dial_once(&self, node: NodeId, place: Place, dialler: &Dialler) -> bool {
+        match dialler.dial(node, &place).await {
             // Looked up last, for it may have been told while somebody answered.
             Ok((link, _)) if self.is_revoked(node) => {
                 link.refuse("not welcome");
@@ -299,10 +309,6 @@ impl Lan {
                 tracing::debug!(peer.id = %node, error = &error as &dyn std::error::Error, "a node was not reached");
                 false
             }
-        };
-        let chance = rand::rng().random_range(0.0..1.0);
-        if let Some(peers) = &mut self.state().peers {
-            peers.ended(node, met, Instant::now(), chance);
         }
     }
 
@@ -358,7 +364,8 @@ impl Lan {
         let nearby = self.inner.library.nearby();
         let host = prepared.handle.host.clone();
         nearby.joined(node, host.clone());
-        let met = prepared.run(&self.inner.library, self.inner.name.clone(), node, link).instrument(span).await;
+        let running = prepared.run(&self.inner.library, self.inner.name.clone(), node, link).instrument(span);
+        let met = contained(node, running).await.unwrap_or(false);
         nearby.left(node, &host);
         let mut state = self.state();
         if state.sessions.get(&node).is_some_and(|running| running.number == number) {
@@ -469,6 +476,12 @@ fn listen(address: SocketAddr, tls: &ServerTls) -> Result<(Listener, SocketAddr,
         .ok();
     let tcp_port = tcp.as_ref().map(|tcp| tcp.local_addr().port());
     Ok((Listener::new(quic, tcp), at, tcp_port))
+}
+
+/// Runs it to its end; `None` if it panicked, which ends nothing but itself: what was noted of it is still taken back.
+async fn contained<T>(node: NodeId, work: impl Future<Output = T>) -> Option<T> {
+    let ended = AssertUnwindSafe(work).catch_unwind().await;
+    ended.inspect_err(|_| tracing::error!(peer.id = %node, "a session with another node failed: this is a bug")).ok()
 }
 
 async fn hear(announcement: Option<&Announcement>) -> Heard {

@@ -8,11 +8,11 @@ use alexandria_sync::id::NodeId;
 use alexandria_sync::session::{self, Closed, Event, Progress, Scope, Session};
 use alexandria_sync::transport::AnyLink;
 use alexandria_sync::wire::{CloseReason, Hello, PROTOCOL_MAX, PROTOCOL_MIN, feature};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::library::Library;
 use crate::library::nearby::Nearby;
-use crate::replication::relay;
+use crate::replication::{Companions, relay};
 use crate::store::Store;
 
 /// Events that may wait for the host; the session waits when they are more.
@@ -89,15 +89,20 @@ impl Prepared {
         let session = Session::new(config, hello, peer, Scope::between_nodes(), 0).selecting(selected.selection);
         let (events, heard) = mpsc::channel(EVENTS_MAX);
         let reports = Reports { events, progress: self.progress };
-        let relaying = tokio::spawn(relay(store.clone(), self.handle.host.clone()));
-        let listening = tokio::spawn(listen(heard, peer, library.nearby().clone()));
-        let choosing = tokio::spawn(end_when_chosen(store.clone(), selected.version, self.handle.host.clone()));
+        let mut companions = Companions::default();
+        companions.spawn(relay(store.clone(), self.handle.host.clone()));
+        let (hearing, all_heard) = oneshot::channel();
+        let listening = listen(heard, peer, library.nearby().clone());
+        companions.spawn(async move {
+            // Nobody waits for it if the session is given up.
+            let _ = hearing.send(listening.await);
+        });
+        companions.spawn(end_when_chosen(store.clone(), selected.version, self.handle.host.clone()));
         let records = Arc::new(store.records.as_selected(selected.version));
         let blobs = Arc::new(store.blobs.session());
-        let ended = driver::run(session, peer, records, blobs, link, self.inputs, reports).await;
-        relaying.abort();
-        choosing.abort();
-        let met = listening.await.unwrap_or(false);
+        let running = Box::pin(driver::run(session, peer, records, blobs, link, self.inputs, reports));
+        let ended = companions.beside(running).await;
+        let met = all_heard.await.unwrap_or(false);
         tell(&ended);
         met
     }

@@ -11,10 +11,11 @@ use alexandria_sync::session::{self, Closed, Collections, Event, Progress, Scope
 use alexandria_sync::transport::Transport;
 use alexandria_sync::wire::{CloseReason, Hello, PROTOCOL_MAX, PROTOCOL_MIN, feature};
 use rand::Rng;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::Instant;
 
 use super::ReplicationConfig;
+use super::companions::Companions;
 use super::connect::{self, Connector, NoConnection};
 use super::link::{Link, LinkError};
 use super::membership::{Membership, MembershipError};
@@ -370,29 +371,34 @@ impl Replicator {
             state.wait = None;
         });
         tracing::info!(peer.id = %membership.bridge, %address, transport = %over, %why, "connected to the bridge");
-        let relaying = tokio::spawn(relay(store.clone(), host.clone()));
+        let mut companions = Companions::default();
+        companions.spawn(relay(store.clone(), host.clone()));
         let wire = connected.link.wire_bytes();
         let measured = move || wire().all();
         let watching = link_use.watch(measured, host.clone(), self.waits());
         let measuring = tokio::spawn(connect::measure(progressed.clone(), connected.link.wire_bytes()));
-        let listening = tokio::spawn(self.clone().listen(heard, progressed, watching.short(), following.clone()));
+        let (hearing, all_heard) = oneshot::channel::<()>();
+        let listening = self.clone().listen(heard, progressed, watching.short(), following.clone());
+        companions.spawn(async move {
+            listening.await;
+            drop(hearing);
+        });
         let time = if why == Why::Probe { connect::PROBE_TIME } else { SESSION_TIME };
-        let asking = tokio::spawn(following.clone().ask(host.clone()));
+        companions.spawn(following.clone().ask(host.clone()));
         let nearby = inner.library.nearby().clone();
-        let looking = tokio::spawn(nearby.clone().look_again(store.blobs.arrivals(), host.clone()));
+        companions.spawn(nearby.clone().look_again(store.blobs.arrivals(), host.clone()));
         let asked_to = [inner.renew.subscribe(), joined.clone()];
-        let ends = stop_with(inner.library.clone(), asked_to, time, following.clone(), host);
-        let stopping = tokio::spawn(ends);
+        companions.spawn(stop_with(inner.library.clone(), asked_to, time, following.clone(), host));
         let records = Arc::new(store.records.as_selected(following.selected().version));
         let is_asked_for = *inner.asked.borrow() > 0;
         let blobs = Arc::new(OverTheLink::new(store.blobs.session(), node.node, nearby, is_asked_for));
         let reports = Reports { events, progress };
-        let ended = driver::run(session, membership.bridge, records, blobs, connected.link, inputs, reports).await;
-        relaying.abort();
-        asking.abort();
-        looking.abort();
-        stopping.abort();
-        let _ = listening.await;
+        let running =
+            Box::pin(driver::run(session, membership.bridge, records, blobs, connected.link, inputs, reports));
+        let ended = companions.beside(running).await;
+        // Fails once that is done.
+        let _ = all_heard.await;
+        drop(companions);
         watching.finish().await;
         let goodput = measuring.await.ok().flatten();
         let is_broken = matches!(ended, Err(RunError::Link(_)));
