@@ -4,7 +4,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
 use alexandria_cloud_bridge::fleet::authority::AuthorityError;
-use alexandria_cloud_bridge::fleet::enrolment::{EnrolError, Enrolled, Request};
+use alexandria_cloud_bridge::fleet::enrolment::{EnrolError, Enrolled, Renewal, Request};
 use alexandria_cloud_bridge::fleet::token::CreateTokenError;
 use alexandria_cloud_bridge::fleet::{Config, Fleet};
 use alexandria_cloud_bridge::metrics::{Metrics, Refusal};
@@ -242,6 +242,38 @@ async fn the_authoritys_key_stays_its_owners_and_is_never_replaced_by_another() 
     std::fs::set_permissions(&key, std::fs::Permissions::from_mode(0o644)).unwrap();
     let exposed = Fleet::open(database.pool(), config(folder.path()), Metrics::new()).await;
     assert!(matches!(exposed.err(), Some(AuthorityError::KeyExposed(_))));
+}
+
+/// A node far away cannot be handed a token each time that its certificate runs out.
+#[tokio::test]
+async fn a_node_gets_another_certificate_for_its_key_in_the_last_third_of_its_time_and_nobody_else_does() {
+    let Some(database) = Database::new().await else { return };
+    let folder = tempfile::tempdir().unwrap();
+    let of_days = async |certificate_days| {
+        let config = Config { certificate_days, ..config(folder.path()) };
+        Fleet::open(database.pool(), config, Metrics::new()).await.unwrap()
+    };
+    let (short, long) = (of_days(0).await, of_days(300).await);
+    let node = a_node();
+    let csr = signing_request(node);
+    let token = short.create_token("Harbour", None).await.unwrap();
+    let first = short.enrol(&request(&token, node, &csr)).await.unwrap();
+    let renewal = Renewal { csr_pem: csr.request_pem.clone(), node_id: node };
+    let second = long.renew(&renewal).await.unwrap();
+    assert_ne!(second.certificate_pem, first.certificate_pem);
+    let authority = long.authority().certificate_pem();
+    let held = Identity::from_pem(&second.certificate_pem, &csr.key_pem, authority).unwrap();
+    assert_eq!((held.named().id, second.site.as_str()), (node, "Harbour"));
+    assert_eq!(long.renew(&renewal).await.unwrap(), second, "it is good for long");
+    assert_eq!(database.value::<String>("SELECT iot_state FROM node").await, "register");
+
+    let other_key = Renewal { csr_pem: signing_request(node).request_pem, node_id: node };
+    assert!(matches!(long.renew(&other_key).await, Err(EnrolError::NotAMember)));
+    let stranger = a_node();
+    let unknown = Renewal { csr_pem: signing_request(stranger).request_pem, node_id: stranger };
+    assert!(matches!(long.renew(&unknown).await, Err(EnrolError::NotAMember)));
+    long.revoke(node).await.unwrap();
+    assert!(matches!(long.renew(&renewal).await, Err(EnrolError::Revoked)));
 }
 
 /// What one node tells is written in one statement with what others tell.

@@ -4,6 +4,7 @@
 //! alternative name, RFC 5280 section 4.2.1.6). A node makes its key itself and sends only a signing request (PKCS#10,
 //! RFC 2986); the authority decides what the certificate says, whatever the request asked for.
 
+use std::ops::Range;
 use std::str::FromStr;
 
 use rcgen::{
@@ -282,14 +283,26 @@ fn set_validity(params: &mut CertificateParams, now_unix_s: u64, days: u64) {
     params.not_after = at(now_unix_s.saturating_add(days * DAY_S));
 }
 
-/// When the certificate starts to be valid, in seconds since 1970.
+/// From when until when the certificate is valid, in seconds since 1970.
 ///
 /// # Errors
 ///
 /// [`IdentityError::Unreadable`] if it is no certificate, or starts before 1970.
-pub fn valid_from_unix_s(certificate: &CertificateDer<'_>) -> Result<u64, IdentityError> {
+pub fn validity_unix_s(certificate: &CertificateDer<'_>) -> Result<Range<u64>, IdentityError> {
     let (_, certificate) = X509Certificate::from_der(certificate).map_err(|_| IdentityError::Unreadable)?;
-    u64::try_from(certificate.validity().not_before.timestamp()).map_err(|_| IdentityError::Unreadable)
+    let validity = certificate.validity();
+    let [from, until] = [validity.not_before, validity.not_after].map(|time| u64::try_from(time.timestamp()));
+    Ok(from.map_err(|_| IdentityError::Unreadable)?..until.map_err(|_| IdentityError::Unreadable)?)
+}
+
+/// Whether a certificate (PEM) is to be renewed: less than a third of its time is left.
+///
+/// # Errors
+///
+/// [`IdentityError::Unreadable`] if it is no certificate.
+pub fn is_to_be_renewed(certificate_pem: &str, now_unix_s: u64) -> Result<bool, IdentityError> {
+    let validity = validity_unix_s(&read_certificate(certificate_pem)?)?;
+    Ok(validity.end.saturating_sub(now_unix_s) < validity.end.saturating_sub(validity.start) / 3)
 }
 
 fn read_certificate(pem: &str) -> Result<CertificateDer<'static>, IdentityError> {
@@ -315,6 +328,19 @@ mod tests {
         let other = SigningRequest::make(identity).unwrap();
         let error = Identity::from_pem(&certificate, &other.key_pem, authority.certificate_pem()).unwrap_err();
         assert!(matches!(error, IdentityError::WrongKey));
+    }
+
+    #[test]
+    fn a_certificate_is_to_be_renewed_in_the_last_third_of_its_time_and_after_it() {
+        const DAY_S: u64 = 24 * 3600;
+        let authority = Authority::make("test fleet", NOW_S).unwrap();
+        let identity = PeerIdentity { role: PeerRole::Node, id: NodeId::from_bytes([1; 16]) };
+        let request = SigningRequest::make(identity).unwrap();
+        let certificate = authority.sign(&request.request_pem, identity, [7; 16], NOW_S, 300).unwrap();
+        for (days, due) in [(0, false), (190, false), (210, true), (299, true), (400, true)] {
+            assert_eq!(is_to_be_renewed(&certificate, NOW_S + days * DAY_S).unwrap(), due, "after {days} days");
+        }
+        assert!(is_to_be_renewed("no certificate", NOW_S).is_err());
     }
 
     #[test]

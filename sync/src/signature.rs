@@ -12,7 +12,7 @@ use rustls::{RootCertStore, SignatureScheme};
 use rustls_pki_types::{CertificateDer, UnixTime};
 use x509_parser::prelude::{FromDer, X509Certificate};
 
-use crate::identity::{Identity, IdentityError, PeerIdentity, valid_from_unix_s};
+use crate::identity::{Identity, IdentityError, PeerIdentity, validity_unix_s};
 
 const SCHEME: SignatureScheme = SignatureScheme::ECDSA_NISTP256_SHA256;
 
@@ -45,7 +45,7 @@ impl Identity {
     ///
     /// [`IdentityError::Unreadable`] if that is before 1970.
     pub fn valid_from_unix_s(&self) -> Result<u64, IdentityError> {
-        valid_from_unix_s(&self.certificate)
+        validity_unix_s(&self.certificate).map(|validity| validity.start)
     }
 
     /// Signs `message`: a sequence of two integers in DER (RFC 3279, section 2.2.3).

@@ -136,3 +136,26 @@ fn read_membership(node: &NodeProcess) -> Value {
     let text = fs::read_to_string(membership_file(node)).unwrap();
     serde_json::from_str(&text).unwrap()
 }
+
+/// A node that comes back after its certificate has run out is no stranger, and needs no new token.
+#[tokio::test]
+async fn a_node_renews_a_certificate_that_has_run_out_by_itself() {
+    const DAYS: &str = "ALEXANDRIA_BRIDGE_FLEET_CERTIFICATE_DAYS";
+    let mut fleet = Fleet::start_with(|settings, _| settings.environment(DAYS, "0")).await;
+    let node = NodeSettings::default().bare().by_hand().start().await;
+    fleet.enrol(&node).await;
+    let certificate = || {
+        let kept = fs::read_to_string(node.data().join(MEMBERSHIP_FILE)).unwrap();
+        serde_json::from_str::<Value>(&kept).unwrap()["certificate_pem"].clone()
+    };
+    let first = certificate();
+    fleet.bridge.stop().await;
+    fleet.bridge.configure(DAYS, "300");
+    fleet.bridge.start_again().await;
+
+    node.sync_once().await;
+    let second = certificate();
+    assert_ne!(second, first);
+    node.sync_once().await;
+    assert_eq!(certificate(), second, "it is good for long");
+}

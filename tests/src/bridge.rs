@@ -144,6 +144,11 @@ impl BridgeProcess {
         process.said(READY, DEADLINE).await;
     }
 
+    /// Sets a variable of its environment, for its next start.
+    pub fn configure(&mut self, name: &str, value: &str) {
+        self.settings.environment.push((name.to_owned(), value.to_owned()));
+    }
+
     /// The machine under it goes away.
     pub fn kill_9(&mut self) {
         self.process.take().expect("the bridge is running").kill_9();

@@ -4,13 +4,14 @@
 //! its answer was lost on the way, it asks again with the same key and gets the same certificate.
 
 use alexandria_sync::id::NodeId;
-use alexandria_sync::identity::IdentityError;
+use alexandria_sync::identity::{IdentityError, is_to_be_renewed};
 use uuid::Uuid;
 
 use super::Fleet;
 use super::authority::key_fingerprint;
 use super::{nodes, token};
 use crate::metrics::Refusal;
+use crate::postgres::now_unix_ms;
 
 /// Characters in a node's name, at most.
 pub const NAME_CHARS_MAX: usize = 200;
@@ -29,6 +30,16 @@ pub struct Request {
     pub name: String,
 }
 
+/// What a node that is in asks for another certificate with.
+#[derive(Clone, Debug, serde::Deserialize, serde::Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct Renewal {
+    /// A signing request (PKCS #10 PEM) made with the node's key, which it proves to have by that.
+    pub csr_pem: String,
+    /// Its id.
+    pub node_id: NodeId,
+}
+
 /// The certificate of a node that is in.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Enrolled {
@@ -44,6 +55,9 @@ pub enum EnrolError {
     /// Get another token. Whether it is unknown, expired or used is nobody's business.
     #[error("the token is not valid")]
     WrongToken,
+    /// Enrol with a token. Whether the id is unknown or of another key is nobody's business.
+    #[error("no node of this fleet has this id and key: enrol it with a token")]
+    NotAMember,
     /// Choose another id.
     #[error("the node id is taken by another key")]
     NodeIdTaken,
@@ -68,6 +82,7 @@ impl EnrolError {
     fn refusal(&self) -> Option<Refusal> {
         Some(match self {
             Self::WrongToken => Refusal::WrongToken,
+            Self::NotAMember => Refusal::UnknownNode,
             Self::NodeIdTaken => Refusal::NodeIdTaken,
             Self::Revoked => Refusal::Revoked,
             Self::BadName | Self::ReplacesItself | Self::Malformed(_) => Refusal::Malformed,
@@ -84,20 +99,69 @@ impl Fleet {
     /// [`EnrolError`]; the token is still good then, unless another node has used it.
     pub async fn enrol(&self, request: &Request) -> Result<Enrolled, EnrolError> {
         let outcome = self.decide(request).await;
-        match &outcome {
+        self.tell(request.node_id, &outcome);
+        outcome
+    }
+
+    /// Gives a node that is in another certificate for the same key, once the one that it has is in the last third of its time; the
+    /// same one before. Whoever repeats what a node has asked learns what anybody may know.
+    ///
+    /// # Errors
+    ///
+    /// [`EnrolError`].
+    pub async fn renew(&self, renewal: &Renewal) -> Result<Enrolled, EnrolError> {
+        let outcome = self.decide_renewal(renewal).await;
+        self.tell(renewal.node_id, &outcome);
+        outcome
+    }
+
+    fn tell(&self, node: NodeId, outcome: &Result<Enrolled, EnrolError>) {
+        match outcome {
             Ok(_) => self.shared.iot_waiting.notify_one(),
             Err(error) => {
                 if let Some(reason) = error.refusal() {
                     self.metrics().refused_enrolment(reason);
                 }
                 tracing::warn!(
-                    node.id = %request.node_id,
+                    node.id = %node,
                     error = error as &dyn std::error::Error,
                     "an enrolment was refused"
                 );
             }
         }
-        outcome
+    }
+
+    async fn decide_renewal(&self, renewal: &Renewal) -> Result<Enrolled, EnrolError> {
+        let key_fingerprint = key_fingerprint(&renewal.csr_pem)?;
+        let node = Uuid::from_bytes(*renewal.node_id.as_bytes());
+        let mut tx = self.pool().begin().await?;
+        let known: Option<(Vec<u8>, String, String, bool)> = sqlx::query_as(
+            "SELECT key_fingerprint, certificate_pem, site, revoked_at IS NOT NULL FROM node WHERE id = $1 FOR UPDATE",
+        )
+        .bind(node)
+        .fetch_optional(&mut *tx)
+        .await?;
+        let (certificate_pem, site) = match known {
+            Some((_, _, _, true)) => return Err(EnrolError::Revoked),
+            Some((key, certificate_pem, site, false)) if key == key_fingerprint => (certificate_pem, site),
+            _ => return Err(EnrolError::NotAMember),
+        };
+        if !is_to_be_renewed(&certificate_pem, now_unix_ms() / 1000)? {
+            return Ok(Enrolled { certificate_pem, site });
+        }
+        let certificate = self.authority().sign(&renewal.csr_pem, renewal.node_id)?;
+        sqlx::query(
+            "UPDATE node SET certificate_pem = $2, certificate_fingerprint = $3, iot_state = 'register', \
+                iot_attempts = 0, iot_next_attempt_at = '-infinity' WHERE id = $1",
+        )
+        .bind(node)
+        .bind(&certificate.pem)
+        .bind(certificate.fingerprint.as_slice())
+        .execute(&mut *tx)
+        .await?;
+        tx.commit().await?;
+        tracing::info!(node.id = %renewal.node_id, "a node has another certificate");
+        Ok(Enrolled { certificate_pem: certificate.pem, site })
     }
 
     async fn decide(&self, request: &Request) -> Result<Enrolled, EnrolError> {

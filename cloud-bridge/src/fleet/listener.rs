@@ -1,4 +1,4 @@
-//! The TLS server that nodes enrol at: `POST /v1/enrol`.
+//! The TLS server that nodes enrol at: `POST /v1/enrol`, and later `POST /v1/renew` for another certificate.
 //!
 //! It shows the bridge's certificate and the authority's. A node has no certificate yet and trusts nobody; it compares
 //! the authority's certificate with the fingerprint in its token, checks the bridge's against it (under the name
@@ -24,7 +24,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::Fleet;
 use super::authority::BridgeIdentity;
-use super::enrolment::{EnrolError, Request};
+use super::enrolment::{EnrolError, Enrolled, Renewal, Request};
 
 /// Bytes of a request, at most; a signing request has about 500.
 const REQUEST_BYTES_MAX: usize = 32 * 1024;
@@ -75,6 +75,7 @@ struct Enrolment {
 pub fn router(fleet: Fleet, bridge_id: NodeId, addresses: Addresses) -> Router {
     Router::new()
         .route("/v1/enrol", post(enrol))
+        .route("/v1/renew", post(renew))
         .fallback(problem::not_found)
         .layer(DefaultBodyLimit::max(REQUEST_BYTES_MAX))
         .with_state(Enrolment { fleet, bridge_id, addresses: addresses.into() })
@@ -85,23 +86,37 @@ async fn enrol(
     request: Result<Json<Request>, JsonRejection>,
 ) -> Result<Json<Answer>, Problem> {
     let Json(request) = request.map_err(|error| Problem::new(ProblemKind::InvalidBody, error.body_text()))?;
-    let fleet = &enrolment.fleet;
-    let enrolled = fleet.enrol(&request).await.map_err(|error| refusal(&error))?;
-    Ok(Json(Answer {
-        certificate_pem: enrolled.certificate_pem,
-        ca_pem: fleet.authority().certificate_pem().to_owned(),
-        bridge_id: enrolment.bridge_id,
-        quic_address: enrolment.addresses.quic.clone(),
-        tcp_address: enrolment.addresses.tcp.clone(),
-        site: enrolled.site,
-    }))
+    let enrolled = enrolment.fleet.enrol(&request).await.map_err(|error| refusal(&error))?;
+    Ok(Json(enrolment.answer(enrolled)))
+}
+
+async fn renew(
+    State(enrolment): State<Enrolment>,
+    renewal: Result<Json<Renewal>, JsonRejection>,
+) -> Result<Json<Answer>, Problem> {
+    let Json(renewal) = renewal.map_err(|error| Problem::new(ProblemKind::InvalidBody, error.body_text()))?;
+    let enrolled = enrolment.fleet.renew(&renewal).await.map_err(|error| refusal(&error))?;
+    Ok(Json(enrolment.answer(enrolled)))
+}
+
+impl Enrolment {
+    fn answer(&self, enrolled: Enrolled) -> Answer {
+        Answer {
+            certificate_pem: enrolled.certificate_pem,
+            ca_pem: self.fleet.authority().certificate_pem().to_owned(),
+            bridge_id: self.bridge_id,
+            quic_address: self.addresses.quic.clone(),
+            tcp_address: self.addresses.tcp.clone(),
+            site: enrolled.site,
+        }
+    }
 }
 
 fn refusal(error: &EnrolError) -> Problem {
     let detail = error.to_string();
     match error {
         EnrolError::WrongToken => Problem::new(ProblemKind::Forbidden, detail).at("token"),
-        EnrolError::NodeIdTaken | EnrolError::Revoked | EnrolError::ReplacesItself => {
+        EnrolError::NotAMember | EnrolError::NodeIdTaken | EnrolError::Revoked | EnrolError::ReplacesItself => {
             Problem::new(ProblemKind::Forbidden, detail).at("node_id")
         }
         EnrolError::BadName => Problem::new(ProblemKind::InvalidField, detail).at("name"),

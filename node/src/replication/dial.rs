@@ -6,6 +6,7 @@ use std::time::Duration;
 use alexandria_sync::driver::{self, HOST_INPUTS_MAX, HostInput, Reports, RunError};
 use alexandria_sync::hlc::ClockQuality;
 use alexandria_sync::id::NodeId;
+use alexandria_sync::identity::is_to_be_renewed;
 use alexandria_sync::outlook::Wait;
 use alexandria_sync::session::{self, Closed, Collections, Event, Progress, Scope, Session};
 use alexandria_sync::transport::Transport;
@@ -17,6 +18,7 @@ use tokio::time::Instant;
 use super::ReplicationConfig;
 use super::companions::Companions;
 use super::connect::{self, Connector, NoConnection};
+use super::enroll;
 use super::link::{Link, LinkError};
 use super::membership::{Membership, MembershipError};
 use super::over_the_link::OverTheLink;
@@ -37,6 +39,8 @@ const SESSION_TIME: Duration = Duration::from_hours(24);
 /// A session that was open before a replication was asked for, and moves nothing for this long, holds what its peer
 /// holds, or has not heard of it.
 const QUIET_AFTER: Duration = Duration::from_secs(1);
+/// The wait between two requests for another certificate.
+const RENEWAL_PAUSE: Duration = Duration::from_hours(6);
 
 /// Why one attempt did not come to a session, or the session not to its end.
 #[derive(Debug, thiserror::Error)]
@@ -95,6 +99,8 @@ pub(super) struct Inner {
     /// Counts enrolments.
     joined: watch::Sender<u64>,
     pub(super) next_attempt: Mutex<Option<Instant>>,
+    /// When another certificate was last asked for.
+    renewal_tried: Mutex<Option<Instant>>,
 }
 
 /// What is known about replication.
@@ -131,6 +137,7 @@ impl Replicator {
             renew: watch::Sender::new(0),
             joined: watch::Sender::new(0),
             next_attempt: Mutex::default(),
+            renewal_tried: Mutex::default(),
         };
         if let Ok(Some(membership)) = Membership::load(inner.library.data_dir()) {
             inner.library.store().records.set_bridge(Some(membership.bridge));
@@ -330,6 +337,7 @@ impl Replicator {
         inner.connector.check_route(&membership).await?;
         self.sweep().await?;
         let link_use = inner.link.open().await?;
+        let membership = self.renewed(membership).await;
         let store = inner.library.store();
         let now_unix_ms = store.records.now_unix_ms();
         let connected = match inner.connector.connect(&membership, &link_use.transport(), now_unix_ms).await {
@@ -412,6 +420,38 @@ impl Replicator {
             Closed { reason, text, by_peer: true } => Err(AttemptError::ClosedByBridge(reason, text)),
             Closed { reason, text, by_peer: false } => Err(AttemptError::ClosedHere(reason, text)),
         }
+    }
+
+    /// The membership with another certificate, if this one's is in the last third of its time. Whatever comes of it, the bridge may
+    /// take the one that there is.
+    async fn renewed(&self, membership: Membership) -> Membership {
+        let records = &self.inner.library.store().records;
+        let is_due = is_to_be_renewed(&membership.certificate_pem, records.now_unix_ms() / 1000);
+        if !is_due.unwrap_or(false) || !self.may_renew_now() {
+            return membership;
+        }
+        let data_dir = self.inner.library.data_dir();
+        match enroll::renew(data_dir, records.identity().node, &membership).await {
+            Ok(renewed) => {
+                tracing::info!("the bridge was asked for another certificate");
+                renewed
+            }
+            Err(error) => {
+                let error = with_causes(error);
+                tracing::warn!(%error, "the certificate of this node is to be renewed, and was not; it is tried again");
+                membership
+            }
+        }
+    }
+
+    /// Not at each attempt to reach the bridge.
+    fn may_renew_now(&self) -> bool {
+        let mut tried = self.inner.renewal_tried.lock().unwrap_or_else(PoisonError::into_inner);
+        let may = tried.is_none_or(|at| at.elapsed() > RENEWAL_PAUSE);
+        if may {
+            *tried = Some(Instant::now());
+        }
+        may
     }
 
     /// Looks through the records once all was read anew, if that is due: no session is open now.

@@ -1,4 +1,4 @@
-//! Joining a fleet: a one-time token and a signing request become a certificate.
+//! Joining a fleet: a one-time token and a signing request become a certificate; later the request alone becomes the next one.
 //!
 //! The token is `SECRET.FINGERPRINT`. The fingerprint is that of the fleet's authority (SHA-256 of its certificate), so
 //! the node knows whom it talks to before it says the secret, with no public certificate and no right clock needed.
@@ -15,6 +15,7 @@ use hyper_util::rt::TokioIo;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::client::verify_server_cert_signed_by_trust_anchor;
 use rustls::crypto::{CryptoProvider, ring, verify_tls12_signature, verify_tls13_signature};
+use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::server::ParsedCertificate;
 use rustls::{CertificateError, DigitallySignedStruct, RootCertStore, SignatureScheme};
@@ -62,17 +63,28 @@ pub enum EnrollError {
     /// The key could not be made, or the certificate is not for it.
     #[error(transparent)]
     Identity(#[from] IdentityError),
+    /// The node was enrolled meanwhile.
+    #[error("the node was enrolled anew meanwhile")]
+    Superseded,
     /// The data folder.
     #[error(transparent)]
     Membership(#[from] MembershipError),
 }
 
+/// What is asked with a token.
 #[derive(Serialize)]
 struct Ask<'a> {
     token: &'a str,
     csr_pem: &'a str,
     node_id: NodeId,
     name: &'a str,
+}
+
+/// What is asked by a node that is in.
+#[derive(Serialize)]
+struct AskAgain<'a> {
+    csr_pem: &'a str,
+    node_id: NodeId,
 }
 
 #[derive(Deserialize)]
@@ -108,12 +120,44 @@ pub async fn enroll(
         request
     };
     let ask = Ask { token: token.trim(), csr_pem: &request.request_pem, node_id: node, name };
-    let answer = tokio::time::timeout(DEADLINE, talk(address, host, fingerprint, &ask));
-    let answer = answer.await.map_err(|_| EnrollError::TimedOut)??;
+    let answer = talk(address, host, fingerprint, "/v1/enrol", &ask).await?;
+    let membership = membership(identity, &request, address, host, answer)?;
+    membership.save(data_dir)?;
+    Ok(membership)
+}
+
+/// Asks for another certificate for the same key, and keeps what the bridge gave: the same one, if it thinks that it is good for long
+/// enough.
+///
+/// # Errors
+///
+/// [`EnrollError`]. The node stays what it was.
+pub(super) async fn renew(data_dir: &Path, node: NodeId, known: &Membership) -> Result<Membership, EnrollError> {
+    let address = known.enrolment_address();
+    let (host, _) = address.rsplit_once(':').ok_or_else(|| EnrollError::MalformedAddress(address.clone()))?;
+    let identity = PeerIdentity { role: PeerRole::Node, id: node };
+    let key = membership::load_key(data_dir)?.ok_or(IdentityError::WrongKey)?;
+    let request = SigningRequest::again(identity, &key)?;
+    let authority = CertificateDer::from_pem_slice(known.authority_pem.as_bytes());
+    let authority = authority.map_err(|_| IdentityError::Unreadable)?;
+    let ask = AskAgain { csr_pem: &request.request_pem, node_id: node };
+    let answer = talk(&address, host, Sha256::digest(&authority).into(), "/v1/renew", &ask).await?;
+    let renewed = membership(identity, &request, &address, host, answer)?;
+    if renewed.replace(data_dir, known)? { Ok(renewed) } else { Err(EnrollError::Superseded) }
+}
+
+fn membership(
+    identity: PeerIdentity,
+    request: &SigningRequest,
+    address: &str,
+    host: &str,
+    answer: Answer,
+) -> Result<Membership, EnrollError> {
     let membership = Membership {
         certificate_pem: answer.certificate_pem,
         authority_pem: answer.ca_pem,
         bridge: answer.bridge_id,
+        enrolment: Some(address.to_owned()),
         address: reachable(&answer.quic_address, host),
         tcp_address: answer.tcp_address.map(|address| reachable(&address, host)),
     };
@@ -121,7 +165,6 @@ pub async fn enroll(
     if held.named() != identity {
         return Err(IdentityError::NoName.into());
     }
-    membership.save(data_dir)?;
     Ok(membership)
 }
 
@@ -140,7 +183,24 @@ fn reachable(address: &str, host: &str) -> String {
     }
 }
 
-async fn talk(address: &str, host: &str, fingerprint: [u8; 32], ask: &Ask<'_>) -> Result<Answer, EnrollError> {
+async fn talk(
+    address: &str,
+    host: &str,
+    fingerprint: [u8; 32],
+    path: &str,
+    ask: &impl Serialize,
+) -> Result<Answer, EnrollError> {
+    let conversation = converse(address, host, fingerprint, path, ask);
+    tokio::time::timeout(DEADLINE, conversation).await.map_err(|_| EnrollError::TimedOut)?
+}
+
+async fn converse(
+    address: &str,
+    host: &str,
+    fingerprint: [u8; 32],
+    path: &str,
+    ask: &impl Serialize,
+) -> Result<Answer, EnrollError> {
     let connect = |source| EnrollError::Connect { address: address.to_owned(), source };
     let stream = TcpStream::connect(address).await.map_err(connect)?;
     let provider = Arc::new(ring::default_provider());
@@ -157,7 +217,7 @@ async fn talk(address: &str, host: &str, fingerprint: [u8; 32], ask: &Ask<'_>) -
     let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
     tokio::spawn(connection);
     let body = serde_json::to_vec(ask).map_err(|error| EnrollError::NotUnderstood(error.into()))?;
-    let request = Request::post("/v1/enrol")
+    let request = Request::post(path)
         .header("host", host)
         .header("content-type", "application/json")
         .body(Full::new(Bytes::from(body)))
@@ -232,7 +292,7 @@ impl ServerCertVerifier for PinnedAuthority {
 /// A moment at which the certificate is valid. A node that has never had the right time must be able to join, and the
 /// token is short-lived, so the chain is what is checked here, not the calendar.
 fn start_of_validity(certificate: &CertificateDer<'_>) -> Result<UnixTime, rustls::Error> {
-    let starts = alexandria_sync::identity::valid_from_unix_s(certificate);
-    let starts = starts.map_err(|_| rustls::Error::InvalidCertificate(CertificateError::BadEncoding))?;
-    Ok(UnixTime::since_unix_epoch(std::time::Duration::from_secs(starts)))
+    let validity = alexandria_sync::identity::validity_unix_s(certificate);
+    let validity = validity.map_err(|_| rustls::Error::InvalidCertificate(CertificateError::BadEncoding))?;
+    Ok(UnixTime::since_unix_epoch(std::time::Duration::from_secs(validity.start)))
 }

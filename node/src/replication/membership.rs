@@ -6,13 +6,18 @@ use std::fs::OpenOptions;
 use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
 
 use alexandria_sync::id::NodeId;
 use alexandria_sync::identity::{Identity, IdentityError};
 use serde::{Deserialize, Serialize};
 
 const MEMBERSHIP_FILE: &str = "fleet.json";
+/// Held by who writes it.
+static SAVING: Mutex<()> = Mutex::new(());
 const KEY_FILE: &str = "fleet-key.pem";
+/// The port at which bridges take enrolments unless they are told otherwise.
+const ENROLMENT_PORT: u16 = 8443;
 
 /// What enrolment gave.
 #[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
@@ -23,6 +28,9 @@ pub struct Membership {
     pub authority_pem: String,
     /// The bridge.
     pub bridge: NodeId,
+    /// Where it takes enrolments: HOST:PORT. Absent where an earlier version has enrolled.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub enrolment: Option<String>,
     /// Where it takes sessions over QUIC: HOST:PORT.
     pub address: String,
     /// Where it takes them over TCP, if that was told: HOST:PORT.
@@ -71,6 +79,24 @@ impl Membership {
     ///
     /// [`MembershipError::Io`].
     pub fn save(&self, data_dir: &Path) -> Result<(), MembershipError> {
+        let _turn = SAVING.lock().unwrap_or_else(PoisonError::into_inner);
+        self.write(data_dir)
+    }
+
+    /// Keeps it in place of `known`, durably; `false` if that is no longer what is kept.
+    ///
+    /// # Errors
+    ///
+    /// [`MembershipError`].
+    pub(super) fn replace(&self, data_dir: &Path, known: &Self) -> Result<bool, MembershipError> {
+        let _turn = SAVING.lock().unwrap_or_else(PoisonError::into_inner);
+        if Self::load(data_dir)?.as_ref() != Some(known) {
+            return Ok(false);
+        }
+        self.write(data_dir).map(|()| true)
+    }
+
+    fn write(&self, data_dir: &Path) -> Result<(), MembershipError> {
         let text = serde_json::to_string_pretty(self).expect("a struct of strings is always JSON");
         write_private(&data_dir.join(MEMBERSHIP_FILE), &text)
     }
@@ -84,6 +110,12 @@ impl Membership {
         let path = data_dir.join(KEY_FILE);
         let key = read(&path)?.ok_or(MembershipError::Damaged(path))?;
         Ok(self.identity_with_key(&key)?)
+    }
+
+    /// Where to ask for another certificate: where this one came from, or where bridges take enrolments unless told otherwise.
+    pub(super) fn enrolment_address(&self) -> String {
+        let host = || self.address.rsplit_once(':').map_or(self.address.as_str(), |(host, _)| host);
+        self.enrolment.clone().unwrap_or_else(|| format!("{}:{ENROLMENT_PORT}", host()))
     }
 
     pub(super) fn identity_with_key(&self, key_pem: &str) -> Result<Identity, IdentityError> {

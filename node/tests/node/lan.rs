@@ -66,7 +66,8 @@ impl Place {
         let authority_pem = fleet.certificate_pem().to_owned();
         // Nobody listens there.
         let address = "127.0.0.1:9".to_owned();
-        let membership = Membership { certificate_pem, authority_pem, bridge: BRIDGE, address, tcp_address: None };
+        let membership =
+            Membership { certificate_pem, authority_pem, bridge: BRIDGE, enrolment: None, address, tcp_address: None };
         membership.save(&data_dir).expect("the folder is writable");
     }
 

@@ -166,7 +166,8 @@ impl Bridge {
         std::fs::write(data_dir.join("fleet-key.pem"), key).expect("the folder is writable");
         let authority_pem = self.authority.certificate_pem().to_owned();
         let address = self.address.clone();
-        let membership = Membership { certificate_pem, authority_pem, bridge: self.id, address, tcp_address: None };
+        let membership =
+            Membership { certificate_pem, authority_pem, bridge: self.id, enrolment: None, address, tcp_address: None };
         membership.save(data_dir).expect("the folder is writable");
     }
 }

@@ -55,6 +55,7 @@ impl Fleet {
             certificate_pem,
             authority_pem: authority.certificate_pem().to_owned(),
             bridge: NodeId::from_bytes([2; 16]),
+            enrolment: None,
             address: silence.local_addr().unwrap().to_string(),
             tcp_address: Some(addresses.1.clone()),
         };
