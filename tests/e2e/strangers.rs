@@ -1,12 +1,19 @@
-use std::{fs, net::SocketAddr, path::PathBuf};
+use std::{
+    fs,
+    net::SocketAddr,
+    path::PathBuf,
+    time::{Duration, SystemTime},
+};
 
 use alexandria_e2e::{
+    deadline::wait_until,
     fleet::Fleet,
     node::{NodeProcess, NodeSettings},
 };
 use hyper::{Method, StatusCode};
 use serde_json::{Value, json};
 
+const SOON: Duration = Duration::from_mins(1);
 /// Where a node keeps what its fleet gave it.
 const MEMBERSHIP_FILE: &str = "fleet.json";
 const OVERRIDE: &str = "ALEXANDRIA_REPLICATION__BRIDGE";
@@ -144,6 +151,7 @@ async fn a_node_renews_a_certificate_that_has_run_out_by_itself() {
     let mut fleet = Fleet::start_with(|settings, _| settings.environment(DAYS, "0")).await;
     let node = NodeSettings::default().bare().by_hand().start().await;
     fleet.enrol(&node).await;
+    let enrolled = SystemTime::now();
     let certificate = || {
         let kept = fs::read_to_string(node.data().join(MEMBERSHIP_FILE)).unwrap();
         serde_json::from_str::<Value>(&kept).unwrap()["certificate_pem"].clone()
@@ -152,6 +160,10 @@ async fn a_node_renews_a_certificate_that_has_run_out_by_itself() {
     fleet.bridge.stop().await;
     fleet.bridge.configure(DAYS, "300");
     fleet.bridge.start_again().await;
+    wait_until("the certificate to run out", SOON, async || {
+        enrolled.elapsed().is_ok_and(|since| since > Duration::from_secs(2))
+    })
+    .await;
 
     node.sync_once().await;
     let second = certificate();
