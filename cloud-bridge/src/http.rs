@@ -29,6 +29,9 @@ use crate::fleet::Fleet;
 use crate::metrics::Metrics;
 use crate::postgres::Records;
 
+/// Entries of a page of a list, unless asked for otherwise.
+const PAGE_SIZE: i64 = 100;
+
 /// What the server serves.
 #[derive(Clone)]
 pub struct Served {
@@ -60,6 +63,15 @@ pub fn router(served: &Served, operator_token: &str) -> Router {
         .fallback(problem::not_found)
         .layer(middleware::from_fn_with_state(OperatorToken::new(operator_token), check_token));
     health::routes(served.pool.clone(), served.content.clone()).fallback_service(guarded)
+}
+
+/// How many a page of a list has: what is asked for, at most `max`.
+fn page_size(asked: Option<i64>, max: i64) -> Result<i64, Problem> {
+    let page_size = asked.unwrap_or(PAGE_SIZE);
+    if (1..=max).contains(&page_size) {
+        return Ok(page_size);
+    }
+    Err(Problem::new(ProblemKind::InvalidQuery, format!("must be between 1 and {max}")).at("page_size"))
 }
 
 /// A token's hash: comparing hashes takes the same time wherever two tokens differ.

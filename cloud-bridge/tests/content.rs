@@ -3,6 +3,7 @@
 use alexandria_cloud_bridge::content::damage::Repair;
 use alexandria_cloud_bridge::content::intake::Intake;
 use alexandria_cloud_bridge::content::{Config, Content};
+use alexandria_cloud_bridge::postgres::Records;
 use alexandria_sync::chunk::{Bases, BlobHash, Chunk, ChunkHash, Chunker, Chunking, Manifest, patch};
 use alexandria_sync::domain::{Author, Blob, Typed};
 use alexandria_sync::id::{BucketId, Seq};
@@ -30,6 +31,19 @@ async fn write_all(content: &Content, manifest: &Manifest, bytes: &[u8], indices
     for index in indices {
         content.write(manifest, index, chunk(manifest, bytes, index)).await.unwrap();
     }
+}
+
+/// A blob of that many bytes, whole in S3, and a record of the catalogue that says what it is.
+async fn stored(content: &Content, records: &Records, len: usize, seed: u64) -> (Vec<u8>, Manifest) {
+    let bytes = noise(len, seed);
+    let manifest = manifest(&bytes, Chunking::Fixed);
+    content.begin(&manifest).await.unwrap();
+    write_all(content, &manifest, &bytes, 0..manifest.chunks().len() as u32).await;
+    content.finish(&manifest).await.unwrap();
+    let blob = Blob { hash: Some(manifest.blob()), ..Blob::default() };
+    let record = blob.to_record(BucketId::Catalogue, Blob::record_id(manifest.blob()), stamp(1, -3_600_000));
+    records.apply(peer(1), BucketId::Catalogue, vec![record], Seq(1)).await.unwrap();
+    (bytes, manifest)
 }
 
 async fn object(aws: &Aws, bucket: &str, key: &str) -> Option<Vec<u8>> {
@@ -81,6 +95,29 @@ async fn a_blob_is_taken_up_where_the_last_sync_left_it() {
     assert_eq!(chunk_18, chunk(&manifest, &bytes, 18));
     second.finish(&manifest).await.unwrap();
     assert!(second.begin(&manifest).await.unwrap().is_complete());
+}
+
+/// What was noted of a part is not what S3 has: a server lost it, or called it something else.
+#[tokio::test]
+async fn an_upload_that_s3_refuses_to_complete_starts_over() {
+    let (Some(database), Some(aws)) = (Database::new().await, Aws::shared()) else { return };
+    let bucket = aws.bucket().await;
+    let bytes = noise(17 * MIB, 33);
+    let manifest = manifest(&bytes, Chunking::Fixed);
+    let content = aws.content(&database.records().await, &bucket).await;
+    content.begin(&manifest).await.unwrap();
+    write_all(&content, &manifest, &bytes, 0..17).await;
+    content.sync(&manifest).await.unwrap();
+    let lost = sqlx::query("UPDATE blob_upload_part SET etag = '\"00000000000000000000000000000000\"' WHERE part = 0");
+    assert_eq!(lost.execute(&database.pool()).await.unwrap().rows_affected(), 1);
+    assert!(matches!(content.finish(&manifest).await, Err(WriteBlobError::Store(_))));
+
+    let have = wait_for("the lease to run out", || async { content.begin(&manifest).await.ok() }).await;
+    assert_eq!(have.count(), 0, "all of it comes again");
+    write_all(&content, &manifest, &bytes, 0..17).await;
+    content.finish(&manifest).await.unwrap();
+    assert!(object(&aws, &bucket, &format!("blobs/{}", manifest.blob())).await.unwrap() == bytes);
+    assert_nothing_left(&aws, &bucket, &database).await;
 }
 
 /// The last two steps are apart in time: S3 has the object, PostgreSQL does not know yet.
@@ -425,15 +462,8 @@ async fn content_that_s3_lost_or_damaged_is_not_here_and_no_failure() {
     let bucket = aws.bucket().await;
     let records = database.records().await;
     let content = aws.content(&records, &bucket).await;
-    let bytes = noise(3 * MIB, 30);
-    let manifest = manifest(&bytes, Chunking::Fixed);
+    let (bytes, manifest) = stored(&content, &records, 3 * MIB, 30).await;
     let hash = manifest.blob();
-    content.begin(&manifest).await.unwrap();
-    write_all(&content, &manifest, &bytes, 0..3).await;
-    content.finish(&manifest).await.unwrap();
-    let record = Blob { hash: Some(hash), ..Blob::default() };
-    let record = record.to_record(BucketId::Catalogue, Blob::record_id(hash), stamp(1, 0));
-    records.apply(peer(1), BucketId::Catalogue, vec![record], Seq(1)).await.unwrap();
     let read = async || {
         let mut here = Vec::new();
         for index in 0..3 {
@@ -467,15 +497,8 @@ async fn damaged_content_is_listed_and_wanted_again_when_an_operator_says_so() {
     let bucket = aws.bucket().await;
     let records = database.records().await;
     let content = aws.content(&records, &bucket).await;
-    let bytes = noise(3 * MIB, 31);
-    let manifest = manifest(&bytes, Chunking::Fixed);
+    let (bytes, manifest) = stored(&content, &records, 3 * MIB, 31).await;
     let hash = manifest.blob();
-    content.begin(&manifest).await.unwrap();
-    write_all(&content, &manifest, &bytes, 0..3).await;
-    content.finish(&manifest).await.unwrap();
-    let record = Blob { hash: Some(hash), ..Blob::default() };
-    let record = record.to_record(BucketId::Catalogue, Blob::record_id(hash), stamp(1, 0));
-    records.apply(peer(1), BucketId::Catalogue, vec![record], Seq(1)).await.unwrap();
     assert!(content.damaged(None, 10).await.unwrap().is_empty());
     assert_eq!(content.repair(hash).await.unwrap(), None, "nothing is known of it");
 
@@ -532,22 +555,14 @@ async fn content_that_an_operator_removed_is_wanted_once_a_record_shows_it() {
     let records = database.records().await;
     let config = Config { bucket: bucket.clone(), removal_grace_minutes: 0, ..Config::default() };
     let content = aws.content_of(&records, config).await;
-    let bytes = noise(1000, 32);
-    let manifest = manifest(&bytes, Chunking::Fixed);
+    let (_, manifest) = stored(&content, &records, 1000, 32).await;
     let hash = manifest.blob();
-    content.begin(&manifest).await.unwrap();
-    write_all(&content, &manifest, &bytes, [0]).await;
-    content.finish(&manifest).await.unwrap();
-    let long_ago = stamp(1, -3_600_000);
-    let blob = Blob { hash: Some(hash), ..Blob::default() };
-    let blob = blob.to_record(BucketId::Catalogue, Blob::record_id(hash), long_ago);
-    records.apply(peer(1), BucketId::Catalogue, vec![blob], Seq(1)).await.unwrap();
     let wanted = async || content.wanted(peer(1).node, None, 10).await.unwrap().len();
 
     assert_eq!(content.remove(hash).await.unwrap(), Some(true));
     assert_eq!(wanted().await, 0, "nothing shows it");
     let author = Author { name: "Ana".into(), portrait: Some(hash), ..Author::default() };
-    let author = author.to_record(BucketId::Catalogue, new_id(), long_ago);
+    let author = author.to_record(BucketId::Catalogue, new_id(), stamp(1, -3_600_000));
     records.apply(peer(1), BucketId::Catalogue, vec![author], Seq(2)).await.unwrap();
     assert_eq!(wanted().await, 1);
 

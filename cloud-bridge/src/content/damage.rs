@@ -4,12 +4,13 @@
 
 use alexandria_sync::chunk::{BlobHash, Manifest};
 use alexandria_sync::store::BlobStore;
+use futures::TryFutureExt;
 use sqlx::PgConnection;
 use tokio::sync::watch;
 
 use super::serve::hash_of;
 use super::{Content, ContentError, blob_key};
-use crate::postgres::rfc3339;
+use crate::postgres::{STATEMENT_PATIENCE, in_time, rfc3339};
 
 /// Damaged blobs in one page of the list, at most.
 pub const PAGE_SIZE_MAX: i64 = 1000;
@@ -52,8 +53,8 @@ impl Content {
         .bind(chunk.map(|chunk| chunk as i32))
         .bind(what)
         .execute(self.pool())
-        .await;
-        if let Err(error) = noted {
+        .map_err(ContentError::from);
+        if let Err(error) = in_time(STATEMENT_PATIENCE, noted).await {
             // It is found again by the next who asks for it.
             tracing::warn!(error = &error as &dyn std::error::Error, blob.hash = %blob, "damage could not be noted");
         }

@@ -5,6 +5,10 @@ use std::collections::BTreeMap;
 use alexandria_sync::absence::Standing;
 use alexandria_sync::hlc::DRIFT_BOUND_MS;
 use alexandria_sync::id::NodeId;
+use alexandria_sync::identity::validity_unix_s;
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject;
+use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 use uuid::Uuid;
 
@@ -28,7 +32,7 @@ pub struct Node {
     pub enrolled_at: String,
     /// When it was revoked.
     pub revoked_at: Option<String>,
-    /// Until when its certificate is good (RFC 3339); a new token renews it.
+    /// Until when its certificate is good (RFC 3339); it renews it by itself before that.
     pub certificate_until: Option<String>,
     /// When its last session began.
     pub last_session_at: Option<String>,
@@ -103,9 +107,9 @@ impl From<Row> for Node {
 }
 
 fn good_until(certificate_pem: &str) -> Option<String> {
-    let (_, pem) = x509_parser::pem::parse_x509_pem(certificate_pem.as_bytes()).ok()?;
-    let until = pem.parse_x509().ok()?.validity().not_after.to_datetime();
-    until.format(&Rfc3339).ok()
+    let certificate = CertificateDer::from_pem_slice(certificate_pem.as_bytes()).ok()?;
+    let until_s = i64::try_from(validity_unix_s(&certificate).ok()?.end).ok()?;
+    OffsetDateTime::from_unix_timestamp(until_s).ok()?.format(&Rfc3339).ok()
 }
 
 /// What is found of a node whose session begins.

@@ -9,6 +9,7 @@ use axum::{Json, Router};
 use serde::{Deserialize, Serialize};
 
 use super::fleet::store_failed;
+use super::page_size;
 use crate::content::Content;
 use crate::content::damage::{Damaged, PAGE_SIZE_MAX, Repair};
 
@@ -42,11 +43,7 @@ async fn list(
     query: Result<Query<DamagedQuery>, QueryRejection>,
 ) -> Result<Json<DamagedAnswer>, Problem> {
     let Query(query) = query.map_err(|error| Problem::new(ProblemKind::InvalidQuery, error.body_text()))?;
-    let page_size = query.page_size.unwrap_or(100);
-    if !(1..=PAGE_SIZE_MAX).contains(&page_size) {
-        let detail = format!("must be between 1 and {PAGE_SIZE_MAX}");
-        return Err(Problem::new(ProblemKind::InvalidQuery, detail).at("page_size"));
-    }
+    let page_size = page_size(query.page_size, PAGE_SIZE_MAX)?;
     let blobs = content.damaged(query.after, page_size).await.map_err(|error| store_failed(&error))?;
     let next = (blobs.len() as i64 == page_size).then(|| blobs.last().map(|last| last.blob)).flatten();
     Ok(Json(DamagedAnswer { blobs, next }))

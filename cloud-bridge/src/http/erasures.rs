@@ -11,6 +11,7 @@ use axum::{Json, Router};
 use serde::{Deserialize, Serialize};
 
 use super::fleet::{BODY_BYTES_MAX, store_failed};
+use super::page_size;
 use crate::postgres::Records;
 use crate::postgres::erase::EraseError;
 use crate::postgres::erase::obligations::{Obligation, PAGE_SIZE_MAX, ShownErasure};
@@ -101,7 +102,7 @@ async fn list(
     query: Result<Query<ErasuresQuery>, QueryRejection>,
 ) -> Result<Json<ErasuresAnswer>, Problem> {
     let Query(query) = query.map_err(|error| Problem::new(ProblemKind::InvalidQuery, error.body_text()))?;
-    let page_size = page_size(query.page_size)?;
+    let page_size = page_size(query.page_size, PAGE_SIZE_MAX)?;
     let erasures = records.erasures(query.after, page_size).await.map_err(|error| store_failed(&error))?;
     let next = (erasures.len() as i64 >= page_size).then(|| erasures.last().map(|last| last.id)).flatten();
     Ok(Json(ErasuresAnswer { erasures, next }))
@@ -114,7 +115,7 @@ async fn show(
 ) -> Result<Json<ErasureAnswer>, Problem> {
     let Path(id) = id.map_err(|error| Problem::new(ProblemKind::InvalidPath, error.body_text()))?;
     let Query(query) = query.map_err(|error| Problem::new(ProblemKind::InvalidQuery, error.body_text()))?;
-    let page_size = page_size(query.page_size)?;
+    let page_size = page_size(query.page_size, PAGE_SIZE_MAX)?;
     let erasures = records.erasure(id).await.map_err(|error| store_failed(&error))?;
     if erasures.is_empty() {
         return Err(Problem::new(ProblemKind::NotFound, format!("there is no erasure {id} here")));
@@ -122,13 +123,4 @@ async fn show(
     let nodes = records.obligations(id, query.after, page_size).await.map_err(|error| store_failed(&error))?;
     let next = (nodes.len() as i64 == page_size).then(|| nodes.last().map(|last| last.node)).flatten();
     Ok(Json(ErasureAnswer { erasures, nodes, next }))
-}
-
-fn page_size(asked: Option<i64>) -> Result<i64, Problem> {
-    let page_size = asked.unwrap_or(100);
-    if (1..=PAGE_SIZE_MAX).contains(&page_size) {
-        return Ok(page_size);
-    }
-    let detail = format!("must be between 1 and {PAGE_SIZE_MAX}");
-    Err(Problem::new(ProblemKind::InvalidQuery, detail).at("page_size"))
 }

@@ -9,6 +9,7 @@ use axum::routing::{get, post};
 use axum::{Json, Router};
 use serde::{Deserialize, Serialize};
 
+use super::page_size;
 use crate::fleet::Fleet;
 use crate::fleet::nodes::{Node, PAGE_SIZE_MAX};
 use crate::fleet::token::CreateTokenError;
@@ -61,11 +62,7 @@ async fn nodes(
     query: Result<Query<NodesQuery>, QueryRejection>,
 ) -> Result<Json<NodesAnswer>, Problem> {
     let Query(query) = query.map_err(|error| Problem::new(ProblemKind::InvalidQuery, error.body_text()))?;
-    let page_size = query.page_size.unwrap_or(100);
-    if !(1..=PAGE_SIZE_MAX).contains(&page_size) {
-        let detail = format!("must be between 1 and {PAGE_SIZE_MAX}");
-        return Err(Problem::new(ProblemKind::InvalidQuery, detail).at("page_size"));
-    }
+    let page_size = page_size(query.page_size, PAGE_SIZE_MAX)?;
     let nodes = fleet.nodes(query.after, page_size).await.map_err(|error| store_failed(&error))?;
     let next = (nodes.len() as i64 == page_size).then(|| nodes.last().map(|node| node.id)).flatten();
     Ok(Json(NodesAnswer { nodes, next }))

@@ -11,6 +11,7 @@ use axum::{Json, Router};
 use serde::{Deserialize, Serialize};
 
 use super::fleet::{BODY_BYTES_MAX, store_failed};
+use super::page_size;
 use crate::postgres::Records;
 use crate::postgres::quarantine::{PAGE_SIZE_MAX, Quarantined, ReleaseError};
 
@@ -60,11 +61,7 @@ async fn list(
     query: Result<Query<QuarantineQuery>, QueryRejection>,
 ) -> Result<Json<QuarantineAnswer>, Problem> {
     let Query(query) = query.map_err(|error| Problem::new(ProblemKind::InvalidQuery, error.body_text()))?;
-    let page_size = query.page_size.unwrap_or(100);
-    if !(1..=PAGE_SIZE_MAX).contains(&page_size) {
-        let detail = format!("must be between 1 and {PAGE_SIZE_MAX}");
-        return Err(Problem::new(ProblemKind::InvalidQuery, detail).at("page_size"));
-    }
+    let page_size = page_size(query.page_size, PAGE_SIZE_MAX)?;
     let shown = records.quarantined(query.after, query.node, page_size).await.map_err(|error| store_failed(&error))?;
     let kept = records.quarantine_use().await.map_err(|error| store_failed(&error))?;
     let next = (shown.len() as i64 == page_size).then(|| shown.last().map(|last| last.id)).flatten();

@@ -167,12 +167,12 @@ async fn scrub(library: &Library, config: &UpkeepConfig) {
             }
             if kept.elapsed() > SCRUB_KEPT_EVERY {
                 kept = Instant::now();
-                Scrubbed { after: scrub.place(), ..scrubbed }.keep(&file);
+                Scrubbed { after: scrub.place(), ..scrubbed }.keep(&file).await;
             }
         }
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         scrubbed = Scrubbed { after: None, round_ended_unix_ms: u64::try_from(now.as_millis()).unwrap_or(u64::MAX) };
-        scrubbed.keep(&file);
+        scrubbed.keep(&file).await;
     }
 }
 
@@ -191,9 +191,11 @@ impl Scrubbed {
         std::fs::read(file).ok().and_then(|kept| serde_json::from_slice(&kept).ok()).unwrap_or_default()
     }
 
-    fn keep(self, file: &Path) {
-        let kept = serde_json::to_vec(&self).map_err(std::io::Error::from);
-        if let Err(error) = kept.and_then(|kept| disk::write_durably(file, &kept)) {
+    async fn keep(self, file: &Path) {
+        let file = file.to_owned();
+        let kept = tokio::task::spawn_blocking(move || disk::write_durably(&file, &serde_json::to_vec(&self)?));
+        // Fails only if the runtime is being shut down.
+        if let Ok(Err(error)) = kept.await {
             tracing::debug!(%error, "how far content was read again is not kept");
         }
     }
@@ -224,12 +226,12 @@ mod tests {
         assert_eq!(due_in(None, short), short);
     }
 
-    #[test]
-    fn a_place_that_cannot_be_read_is_the_beginning() {
+    #[tokio::test]
+    async fn a_place_that_cannot_be_read_is_the_beginning() {
         let dir = tempfile::tempdir().unwrap();
         let file = dir.path().join(SCRUBBED_FILE);
         let place = Scrubbed { after: Some(BlobHash::from_bytes([7; 32])), round_ended_unix_ms: 5 };
-        place.keep(&file);
+        place.keep(&file).await;
         assert_eq!(Scrubbed::read(&file).after, place.after);
         std::fs::write(&file, "{").unwrap();
         assert_eq!(Scrubbed::read(&file).after, None);

@@ -120,8 +120,8 @@ pub async fn enroll(
         request
     };
     let ask = Ask { token: token.trim(), csr_pem: &request.request_pem, node_id: node, name };
-    let answer = talk(address, host, fingerprint, "/v1/enrol", &ask).await?;
-    let membership = membership(identity, &request, address, host, answer)?;
+    let server = Server { address, host, fingerprint };
+    let membership = server.membership(identity, &request, server.ask("/v1/enrol", &ask).await?)?;
     membership.save(data_dir)?;
     Ok(membership)
 }
@@ -141,31 +141,9 @@ pub(super) async fn renew(data_dir: &Path, node: NodeId, known: &Membership) -> 
     let authority = CertificateDer::from_pem_slice(known.authority_pem.as_bytes());
     let authority = authority.map_err(|_| IdentityError::Unreadable)?;
     let ask = AskAgain { csr_pem: &request.request_pem, node_id: node };
-    let answer = talk(&address, host, Sha256::digest(&authority).into(), "/v1/renew", &ask).await?;
-    let renewed = membership(identity, &request, &address, host, answer)?;
+    let server = Server { address: &address, host, fingerprint: Sha256::digest(&authority).into() };
+    let renewed = server.membership(identity, &request, server.ask("/v1/renew", &ask).await?)?;
     if renewed.replace(data_dir, known)? { Ok(renewed) } else { Err(EnrollError::Superseded) }
-}
-
-fn membership(
-    identity: PeerIdentity,
-    request: &SigningRequest,
-    address: &str,
-    host: &str,
-    answer: Answer,
-) -> Result<Membership, EnrollError> {
-    let membership = Membership {
-        certificate_pem: answer.certificate_pem,
-        authority_pem: answer.ca_pem,
-        bridge: answer.bridge_id,
-        enrolment: Some(address.to_owned()),
-        address: reachable(&answer.quic_address, host),
-        tcp_address: answer.tcp_address.map(|address| reachable(&address, host)),
-    };
-    let held = membership.identity_with_key(&request.key_pem)?;
-    if held.named() != identity {
-        return Err(IdentityError::NoName.into());
-    }
-    Ok(membership)
 }
 
 fn fingerprint(token: &str) -> Option<[u8; 32]> {
@@ -183,55 +161,76 @@ fn reachable(address: &str, host: &str) -> String {
     }
 }
 
-async fn talk(
-    address: &str,
-    host: &str,
+/// Where a bridge takes enrolments, and by what it is known.
+struct Server<'a> {
+    /// HOST:PORT.
+    address: &'a str,
+    host: &'a str,
+    /// Of the fleet's authority.
     fingerprint: [u8; 32],
-    path: &str,
-    ask: &impl Serialize,
-) -> Result<Answer, EnrollError> {
-    let conversation = converse(address, host, fingerprint, path, ask);
-    tokio::time::timeout(DEADLINE, conversation).await.map_err(|_| EnrollError::TimedOut)?
 }
 
-async fn converse(
-    address: &str,
-    host: &str,
-    fingerprint: [u8; 32],
-    path: &str,
-    ask: &impl Serialize,
-) -> Result<Answer, EnrollError> {
-    let connect = |source| EnrollError::Connect { address: address.to_owned(), source };
-    let stream = TcpStream::connect(address).await.map_err(connect)?;
-    let provider = Arc::new(ring::default_provider());
-    let verifier = Arc::new(PinnedAuthority { fingerprint, provider: Arc::clone(&provider) });
-    let config = rustls::ClientConfig::builder_with_provider(provider)
-        .with_protocol_versions(&[&rustls::version::TLS13])
-        .map_err(|error| connect(std::io::Error::other(error)))?
-        .dangerous()
-        .with_custom_certificate_verifier(verifier)
-        .with_no_client_auth();
-    let name = ServerName::try_from(host.trim_matches(['[', ']']).to_owned())
-        .map_err(|_| EnrollError::MalformedAddress(address.to_owned()))?;
-    let stream = TlsConnector::from(Arc::new(config)).connect(name, stream).await.map_err(connect)?;
-    let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
-    tokio::spawn(connection);
-    let body = serde_json::to_vec(ask).map_err(|error| EnrollError::NotUnderstood(error.into()))?;
-    let request = Request::post(path)
-        .header("host", host)
-        .header("content-type", "application/json")
-        .body(Full::new(Bytes::from(body)))
-        .map_err(|_| EnrollError::MalformedAddress(address.to_owned()))?;
-    let answer = sender.send_request(request).await?;
-    let status = answer.status();
-    let body = Limited::new(answer.into_body(), ANSWER_BYTES_MAX).collect().await;
-    let body = body.map_err(EnrollError::NotUnderstood)?.to_bytes();
-    if status != StatusCode::OK {
-        let problem: serde_json::Value = serde_json::from_slice(&body).unwrap_or_default();
-        let said = problem["detail"].as_str().or(problem["title"].as_str());
-        return Err(EnrollError::Refused(said.map_or_else(|| status.to_string(), str::to_owned)));
+impl Server<'_> {
+    async fn ask(&self, path: &str, question: &impl Serialize) -> Result<Answer, EnrollError> {
+        let conversation = self.converse(path, question);
+        tokio::time::timeout(DEADLINE, conversation).await.map_err(|_| EnrollError::TimedOut)?
     }
-    serde_json::from_slice(&body).map_err(|error| EnrollError::NotUnderstood(error.into()))
+
+    async fn converse(&self, path: &str, question: &impl Serialize) -> Result<Answer, EnrollError> {
+        let connect = |source| EnrollError::Connect { address: self.address.to_owned(), source };
+        let stream = TcpStream::connect(self.address).await.map_err(connect)?;
+        let provider = Arc::new(ring::default_provider());
+        let verifier = Arc::new(PinnedAuthority { fingerprint: self.fingerprint, provider: Arc::clone(&provider) });
+        let config = rustls::ClientConfig::builder_with_provider(provider)
+            .with_protocol_versions(&[&rustls::version::TLS13])
+            .map_err(|error| connect(std::io::Error::other(error)))?
+            .dangerous()
+            .with_custom_certificate_verifier(verifier)
+            .with_no_client_auth();
+        let name = ServerName::try_from(self.host.trim_matches(['[', ']']).to_owned())
+            .map_err(|_| EnrollError::MalformedAddress(self.address.to_owned()))?;
+        let stream = TlsConnector::from(Arc::new(config)).connect(name, stream).await.map_err(connect)?;
+        let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
+        tokio::spawn(connection);
+        let body = serde_json::to_vec(question).map_err(|error| EnrollError::NotUnderstood(error.into()))?;
+        let request = Request::post(path)
+            .header("host", self.host)
+            .header("content-type", "application/json")
+            .body(Full::new(Bytes::from(body)))
+            .map_err(|_| EnrollError::MalformedAddress(self.address.to_owned()))?;
+        let answer = sender.send_request(request).await?;
+        let status = answer.status();
+        let body = Limited::new(answer.into_body(), ANSWER_BYTES_MAX).collect().await;
+        let body = body.map_err(EnrollError::NotUnderstood)?.to_bytes();
+        if status != StatusCode::OK {
+            let problem: serde_json::Value = serde_json::from_slice(&body).unwrap_or_default();
+            let said = problem["detail"].as_str().or(problem["title"].as_str());
+            return Err(EnrollError::Refused(said.map_or_else(|| status.to_string(), str::to_owned)));
+        }
+        serde_json::from_slice(&body).map_err(|error| EnrollError::NotUnderstood(error.into()))
+    }
+
+    /// What its answer makes of the node.
+    fn membership(
+        &self,
+        identity: PeerIdentity,
+        request: &SigningRequest,
+        answer: Answer,
+    ) -> Result<Membership, EnrollError> {
+        let membership = Membership {
+            certificate_pem: answer.certificate_pem,
+            authority_pem: answer.ca_pem,
+            bridge: answer.bridge_id,
+            enrolment: Some(self.address.to_owned()),
+            address: reachable(&answer.quic_address, self.host),
+            tcp_address: answer.tcp_address.map(|address| reachable(&address, self.host)),
+        };
+        let held = membership.identity_with_key(&request.key_pem)?;
+        if held.named() != identity {
+            return Err(IdentityError::NoName.into());
+        }
+        Ok(membership)
+    }
 }
 
 /// Trusts a server whose chain ends in the authority with this fingerprint, and which that authority calls a bridge.
